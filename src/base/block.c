@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Blocks and queues of block.h. One process, one thread: counts are plain integers.
+#include "base/block.h"
+
+#include "base/check.h"
+#include "base/slab.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum { COPY_BELOW = 1024 };  // a span this short is cheaper to copy than to send as a vector of its own
+
+static struct slab small_slab = SLAB_INIT(sizeof(struct block) + BLOCK_SMALL, 512);
+static struct slab large_slab = SLAB_INIT(sizeof(struct block) + BLOCK_LARGE, 16);
+static struct slab piece_slab = SLAB_INIT(sizeof(struct piece), 1024);
+
+static void release_small(struct block *block) {
+    slab_put(&small_slab, block);
+}
+static void release_large(struct block *block) {
+    slab_put(&large_slab, block);
+}
+static void release_odd(struct block *block) {
+    free(block);
+}
+
+struct block *block_new(size_t size) {
+    struct block *block;
+    if (size <= BLOCK_SMALL) {
+        block = slab_get(&small_slab);
+        size = BLOCK_SMALL;
+    } else if (size <= BLOCK_LARGE) {
+        block = slab_get(&large_slab);
+        size = BLOCK_LARGE;
+    } else {
+        block = size > UINT32_MAX - sizeof *block ? NULL : malloc(sizeof *block + size);
+    }
+    if (!block)
+        return NULL;
+    *block = (struct block){
+        .base = (char *)(block + 1),
+        .size = (uint32_t)size,
+        .refs = 1,
+        .release = size == BLOCK_SMALL ? release_small : size == BLOCK_LARGE ? release_large : release_odd,
+    };
+    return block;
+}
+
+static void piece_free(struct piece *piece) {
+    block_unref(piece->span.block);
+    slab_put(&piece_slab, piece);
+}
+
+void queue_release(struct queue *queue) {
+    struct piece *piece = queue->head;
+    while (piece) {
+        struct piece *next = piece->next;
+        piece_free(piece);
+        piece = next;
+    }
+    queue_init(queue);
+}
+
+int queue_put_whole(struct queue *queue, struct span span) {
+    struct piece *piece = slab_get(&piece_slab);
+    if (!piece) {
+        block_unref(span.block);
+        return -ENOMEM;
+    }
+    piece->next = NULL;
+    piece->span = span;
+    if (queue->tail)
+        queue->tail->next = piece;
+    else
+        queue->head = piece;
+    queue->tail = piece;
+    queue->bytes += span.len;
+    return 0;
+}
+
+// Bytes that may be written right behind the last piece: only when it ends where its heap block's writing ended.
+static size_t tail_room(const struct queue *queue) {
+    if (!queue->tail)
+        return 0;
+    const struct span *span = &queue->tail->span;
+    if (span->block->scarce || span->at + span->len != span->block->base + span->block->used)
+        return 0;
+    return span->block->size - span->block->used;
+}
+
+char *queue_reserve(struct queue *queue, size_t len) {
+    if (tail_room(queue) < len || !queue->tail) {
+        struct block *block = block_new(len);
+        if (!block)
+            return NULL;
+        if (queue_put_whole(queue, (struct span){ block, block->base, 0 }) < 0)
+            return NULL;
+    }
+    return queue->tail->span.at + queue->tail->span.len;
+}
+
+void queue_wrote(struct queue *queue, size_t len) {
+    check_debug(tail_room(queue) >= len);
+    queue->tail->span.len += (uint32_t)len;
+    queue->tail->span.block->used += (uint32_t)len;
+    queue->bytes += len;
+}
+
+int queue_copy(struct queue *queue, const void *at, size_t len) {
+    const char *from = at;
+    while (len > 0) {
+        size_t room = tail_room(queue);
+        if (room == 0) {
+            size_t want = len <= BLOCK_SMALL ? BLOCK_SMALL : BLOCK_LARGE;
+            if (!queue_reserve(queue, want))
+                return -ENOMEM;
+            room = want;
+        }
+        size_t n = len < room ? len : room;
+        memcpy(queue->tail->span.at + queue->tail->span.len, from, n);
+        queue_wrote(queue, n);
+        from += n;
+        len -= n;
+    }
+    return 0;
+}
+
+int queue_put(struct queue *queue, struct span span) {
+    if (span.len == 0 || (span.len < COPY_BELOW && tail_room(queue) >= span.len)) {
+        int rc = queue_copy(queue, span.at, span.len);
+        block_unref(span.block);
+        return rc;
+    }
+    return queue_put_whole(queue, span);
+}
+
+bool queue_peek(const struct queue *queue, struct slice *ret_view) {
+    if (!queue->head)
+        return false;
+    *ret_view = slice_make(queue->head->span.at, queue->head->span.len);
+    return true;
+}
+
+bool queue_take(struct queue *queue, struct span *ret_span) {
+    struct piece *piece = queue->head;
+    if (!piece)
+        return false;
+    *ret_span = piece->span;
+    queue->head = piece->next;
+    if (!queue->head)
+        queue->tail = NULL;
+    queue->bytes -= piece->span.len;
+    slab_put(&piece_slab, piece);
+    return true;
+}
+
+void queue_drop(struct queue *queue, size_t bytes) {
+    check_fatal(bytes <= queue->bytes);
+    while (queue->head && queue->head->span.len <= bytes) {
+        struct piece *piece = queue->head;
+        bytes -= piece->span.len;
+        queue->bytes -= piece->span.len;
+        queue->head = piece->next;
+        if (!queue->head)
+            queue->tail = NULL;
+        piece_free(piece);
+    }
+    if (bytes > 0) {
+        queue->head->span.at += bytes;
+        queue->head->span.len -= (uint32_t)bytes;
+        queue->bytes -= bytes;
+    }
+}
+
+void queue_move(struct queue *to, struct queue *from) {
+    if (!from->head)
+        return;
+    if (to->tail)
+        to->tail->next = from->head;
+    else
+        to->head = from->head;
+    to->tail = from->tail;
+    to->bytes += from->bytes;
+    queue_init(from);
+}
+
+unsigned queue_vectors(const struct queue *queue, struct iovec *vectors, unsigned max, size_t *ret_bytes) {
+    unsigned n = 0;
+    *ret_bytes = 0;
+    for (struct piece *piece = queue->head; piece && n < max; piece = piece->next) {
+        if (piece->span.len == 0)
+            continue;
+        vectors[n++] = (struct iovec){ piece->span.at, piece->span.len };
+        *ret_bytes += piece->span.len;
+    }
+    return n;
+}
+
+int queue_unpin(struct queue *queue) {
+    bool pinned = false;
+    for (struct piece *piece = queue->head; piece && !pinned; piece = piece->next)
+        pinned = piece->span.block->scarce;
+    if (!pinned)
+        return 0;
+    struct queue heap;
+    queue_init(&heap);
+    struct span span;
+    while (queue_peek(queue, &(struct slice){ 0 })) {
+        if (!queue->head->span.block->scarce) {
+            if (!queue_take(queue, &span) || queue_put_whole(&heap, span) < 0)
+                break;
+            continue;
+        }
+        if (queue_copy(&heap, queue->head->span.at, queue->head->span.len) < 0)
+            break;
+        queue_drop(queue, queue->head->span.len);
+    }
+    bool all = queue_empty(queue);
+    queue_move(&heap, queue);
+    *queue = heap;
+    return all ? 0 : -ENOMEM;
+}

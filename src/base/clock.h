@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The time, read once a loop turn and then from memory: the ring calls clock_update() after each wait.
+#ifndef MOONGATE_BASE_CLOCK_H
+#define MOONGATE_BASE_CLOCK_H
+
+#include <stdint.h>
+
+struct clock_now {
+    uint64_t mono_ns;  // CLOCK_MONOTONIC
+    uint64_t wall_us;  // microseconds since 1970, UTC
+};
+extern struct clock_now clock_cached;
+
+void clock_update(void);
+
+// Monotonic milliseconds as of this turn.
+static inline uint64_t clock_ms(void) {
+    return clock_cached.mono_ns / 1000000u;
+}
+// Monotonic microseconds read afresh (a vDSO call): for durations that are logged.
+uint64_t clock_us_now(void);
+
+#endif
