@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The configuration as typed structs: what the rest of moongate reads. conf_load() fills it; it is immutable then.
+//
+// Glossary
+//   directive  one `name arguments;` or `name arguments { ... }`; all of them stand in conf/directives.h
+//   scope      the block in which a directive may stand: top, upstream, frontend, route
+//   settings   the directives that top, frontend and route share: a route inherits from its frontend, that from the top
+//   source     the set of file texts a configuration is made of (conf/source.h)
+//
+// To add a directive, start here: a field in one of the structs below, a row in conf/directives.h. Parsing, inheritance,
+// -T, --defaults and the manual follow from the row.
+#ifndef MOONGATE_CONF_CONF_H
+#define MOONGATE_CONF_CONF_H
+
+#include "base/addr.h"
+#include "base/arena.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/slice.h"
+
+struct source;
+
+// Where a directive or an argument stands. `file` lives as long as the configuration.
+struct conf_place {
+    const char *file;
+    int line, column;
+};
+
+enum conf_script_error { SCRIPT_ERROR_FAIL, SCRIPT_ERROR_PASS };
+enum conf_x_forwarded { X_FORWARDED_OFF, X_FORWARDED_APPEND, X_FORWARDED_REPLACE };
+enum conf_balance { BALANCE_ROUND_ROBIN };
+enum conf_log_style { LOG_STYLE_COMBINED, LOG_STYLE_JSON, LOG_STYLE_FORMAT };
+enum conf_log_target { LOG_TARGET_STDERR, LOG_TARGET_SYSLOG, LOG_TARGET_FILE };
+
+// All times are milliseconds, all sizes bytes.
+struct conf_settings {
+    uint64_t header_timeout;      // the whole request head, from its first byte (and for a first request from accept)
+    uint64_t body_timeout;        // between two reads of a request body
+    uint64_t send_timeout;        // between two successful writes to the client
+    uint64_t keepalive_timeout;   // an idle client connection
+    uint64_t tunnel_timeout;      // a relay with no byte in either direction
+    uint64_t linger_timeout;      // how long to read on after a final response, so that the client gets it
+    uint64_t keepalive_requests;  // requests of one client connection, 0: no limit
+    uint64_t max_head;            // bytes of a request head
+    uint64_t max_headers;         // fields of a request head
+    uint64_t max_uri;             // bytes of a request target
+    uint64_t max_body;            // bytes of a request body, 0: no limit
+    uint64_t buffer_high;         // bytes queued for one side at which reading the other side stops
+    uint64_t buffer_low;          // and at which it goes on
+    bool forwarded;               // add a Forwarded field (RFC 7239)
+    enum conf_x_forwarded x_forwarded;
+    enum conf_script_error on_script_error;
+    struct conf_access_log *access_log;  // NULL: off
+};
+
+struct conf_access_log {
+    const char *path;             // absolute, or "stderr"
+    enum conf_log_style style;
+    struct conf_log_format *format;  // with LOG_STYLE_FORMAT
+    struct conf_place place;
+};
+
+struct conf_log_format {
+    struct conf_log_format *next;
+    const char *name;
+    const char *text;             // with $variables; checked by the access log's compiler
+    struct conf_place place;
+};
+
+struct conf_server {
+    struct conf_server *next;
+    struct addr addr;
+    const char *name;             // as written
+    uint64_t weight;              // 1 to 256
+    struct conf_place place;
+};
+
+struct conf_upstream {
+    struct conf_upstream *next;
+    const char *name;
+    struct conf_server *servers;  // at least one
+    unsigned server_count;
+    enum conf_balance balance;
+    uint64_t keepalive;           // idle connections kept for each worker, 0: none
+    uint64_t keepalive_idle;      // how long
+    uint64_t connect_timeout;     // for one connection to be made
+    uint64_t response_timeout;    // from the end of the request head sent to the response head
+    uint64_t read_timeout;        // between two reads of a response body
+    uint64_t write_timeout;       // between two successful writes of a request
+    uint64_t max_response_head;   // bytes of a response head
+    uint64_t max_response_headers;
+    uint64_t tries;               // servers asked for one exchange before it is answered 502 or 504
+    bool used;
+    struct conf_place place;
+};
+
+struct conf_listen {
+    struct conf_listen *next;
+    struct addr addr;
+    const char *name;             // canonical text of the address: listeners are told apart by it
+    uint64_t backlog;
+    struct conf_place place;
+};
+
+// `script FILE key=value ...;`
+struct conf_script_setting {
+    struct conf_script_setting *next;
+    const char *key, *value;
+};
+struct conf_script {
+    struct conf_script *next;
+    const char *name;             // as written
+    const char *path;             // where it was found
+    struct slice text;            // its source, kept by the configuration
+    struct conf_script_setting *settings;
+    struct conf_place place;
+};
+
+struct conf_route {
+    struct conf_route *next;
+    const char *prefix;           // begins with '/'; longest first in the list
+    struct conf_upstream *upstream;
+    struct conf_settings settings;  // all inherited values filled in
+    struct conf_place place;
+};
+
+struct conf_frontend {
+    struct conf_frontend *next;
+    const char *name;
+    struct conf_listen *listens;  // at least one
+    struct conf_script *scripts;  // in order
+    struct conf_route *routes;    // longest prefix first
+    struct conf_settings settings;
+    struct conf_place place;
+};
+
+struct conf_shared {
+    struct conf_shared *next;
+    const char *name;
+    uint64_t size;
+    struct conf_place place;
+};
+
+struct conf_path {
+    struct conf_path *next;
+    const char *path;
+};
+
+struct conf {
+    struct arena arena;           // everything below lives in it
+    const char *file;             // the main file, absolute
+
+    uint64_t workers;             // 0: one per core
+    const char *user, *group;     // NULL group: the user's own
+    const char *control;          // path of the control socket
+    const char *pid_file;
+    enum conf_log_target error_log;
+    const char *error_log_path;   // with LOG_TARGET_FILE
+    enum log_level error_level;
+    uint64_t watchdog;            // 0: off
+    uint64_t connections;         // client connections for each worker
+    uint64_t receive_buffers;     // bytes of receive buffers for each worker
+    uint64_t drain_timeout;       // graceful stop, and connections of a removed listener
+    uint64_t reload_timeout;      // for all workers to load a new configuration
+    bool script_unsafe;
+    struct conf_path *scripts;    // folders where `script` and require look, in order; the ready-made ones come last
+    struct conf_shared *shared;
+    struct conf_log_format *log_formats;
+    struct conf_settings settings;
+
+    struct conf_upstream *upstreams;
+    struct conf_frontend *frontends;
+};
+
+// Reads, parses and checks `path` through `source` (which reads from the disk, or from the texts a master gathered).
+// Script files are found and their texts taken, not compiled. On an error: negative errno, and a text of the form
+//   file:line:column: what is wrong, what was expected
+// followed on the next lines by the line itself and a caret. -EINVAL for a bad configuration, else the file's error.
+int conf_load(const char *path, struct source *source, struct conf **ret_conf, struct error *error)
+    __attribute__((warn_unused_result));
+void conf_free(struct conf *conf);
+
+// For layers that check an argument further: prints "file:line:column: ..." with the line, as conf_load does.
+int conf_error(const struct conf *conf, struct conf_place place, struct error *error, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+// Whether the settings that only a restart or an upgrade changes are the same in both; if not, the first that differs
+// is named in *error and -EINVAL returned.
+int conf_check_reloadable(const struct conf *old, const struct conf *new, struct error *error);
+
+#endif
