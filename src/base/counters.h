@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The counters of one worker, in the master's shared memory: written by that worker alone, read by the master for
+// `moongatectl show stats`. Plain 64-bit adds; a reader may see them a moment old.
+//
+// To add a counter: a row here, counters.NAME++ where it happens.
+#ifndef MOONGATE_BASE_COUNTERS_H
+#define MOONGATE_BASE_COUNTERS_H
+
+#include <stdint.h>
+
+//  X(name, documentation)
+#define COUNTERS(X) \
+    X(connections_accepted, "client connections accepted") \
+    X(connections_active, "client connections open now") \
+    X(connections_rejected, "client connections closed by a connect hook") \
+    X(connections_limited, "times that accepting paused at the limit of connections or descriptors") \
+    X(requests, "requests whose head was complete") \
+    X(requests_active, "exchanges under way now") \
+    X(responses_1xx, "interim responses sent to clients") \
+    X(responses_2xx, "final responses by class") \
+    X(responses_3xx, "final responses by class") \
+    X(responses_4xx, "final responses by class") \
+    X(responses_5xx, "final responses by class") \
+    X(aborted, "responses that could not be completed as announced") \
+    X(bytes_from_clients, "bytes received from clients") \
+    X(bytes_to_clients, "bytes sent to clients") \
+    X(upstream_connects, "connections made to upstream servers") \
+    X(upstream_connect_errors, "connections to upstream servers that failed") \
+    X(upstream_reused, "requests sent on a pooled connection") \
+    X(upstream_retries, "requests sent again to the same or another server") \
+    X(upstream_idle, "pooled connections idle now") \
+    X(tunnels, "connections that became a relay") \
+    X(tunnels_active, "relays open now") \
+    X(script_calls, "hooks called") \
+    X(script_errors, "hooks that failed") \
+    X(script_yields, "times that a hook waited") \
+    X(buffers_starved, "times that a receive found no buffer") \
+    X(ring_turns, "turns of the ring's loop") \
+    X(ring_submissions, "operations handed to the kernel") \
+    X(log_lines_dropped, "access log lines lost because the log could not be written fast enough")
+
+struct counters {
+#define X(name, doc) uint64_t name;
+    COUNTERS(X)
+#undef X
+};
+
+// Points at private memory until the worker sets it to its place in shared memory.
+extern struct counters *counters;
+
+#endif

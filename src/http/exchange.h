@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// One request with its response, whatever the protocols on both sides: the heart of moongate. exchange.c is one step
+// machine; reading it tells the whole story.
+//
+// Who calls whom
+//   downstream  the codec that received the request (h1_server.c). It creates the exchange, feeds the request's body
+//               and is told the response through struct downstream_ops. It ends by calling exchange_client_gone(), or is
+//               told `finished`.
+//   upstream    the codec that carries the request on (h1_client.c). exchange_dialled() gives it; it feeds the response.
+//   site        what the exchange needs to know of its frontend, filled in by proxy/frontend.c
+//   hooks       scripts, filled in by script/; NULL when there are none
+//
+// To add a step: the table in exchange.c. To add a hook: struct exchange_hooks, a step that calls it, script/hooks.h.
+#ifndef MOONGATE_HTTP_EXCHANGE_H
+#define MOONGATE_HTTP_EXCHANGE_H
+
+#include "base/block.h"
+#include "base/list.h"
+#include "conf/conf.h"
+#include "http/message.h"
+#include "net/conn.h"
+
+struct exchange;
+struct upstream_stream;
+
+enum step_result {
+    STEP_MORE,  // go on with exchange->step at once
+    STEP_WAIT,  // somebody will call exchange_run()
+    STEP_DONE,  // the exchange is gone
+};
+
+//  X(name, documentation)
+#define EXCHANGE_STEPS(X) \
+    X(request, "the head is parsed; scripts look at it (request hook)") \
+    X(route, "where to: route hook, then the frontend's routes") \
+    X(dial, "waiting for a connection to the upstream server") \
+    X(forward, "the request is being sent; waiting for the response head") \
+    X(response, "the response head is there; scripts look at it (response hook)") \
+    X(reply, "the head goes to the client") \
+    X(relay, "bodies flow") \
+    X(tunnel, "101 was sent; the conns leave for a relay") \
+    X(finish, "logged and freed")
+
+enum exchange_step {
+#define X(name, doc) EXCHANGE_##name,
+    EXCHANGE_STEPS(X)
+#undef X
+    EXCHANGE_STEP_COUNT
+};
+
+// What scripts do at each point. Each returns STEP_MORE when it has run to its end, STEP_WAIT when it yielded (it calls
+// exchange_run() when it has ended). A hook answers with exchange_respond(), fails with exchange_fail().
+struct exchange_hooks {
+    enum step_result (*request)(void *scripts, struct exchange *x);
+    // Sets x->route_choice when it decides; leaves it empty to let the frontend's routes decide.
+    enum step_result (*route)(void *scripts, struct exchange *x);
+    enum step_result (*response)(void *scripts, struct exchange *x);
+    // The exchange ends: drop what waits on its behalf and its tables. Called once if any hook was called.
+    void (*ended)(void *scripts, struct exchange *x);
+    bool has_request, has_route, has_response;  // hooks that no script defines are not called
+};
+
+// One for each frontend of a generation.
+struct exchange_site {
+    const struct conf_settings *settings;
+    const struct exchange_hooks *hooks;  // NULL: none
+    void *scripts;
+    // From x->route_choice or x->req.path: sets x->settings and x->upstream. Negative errno and a text when there is none.
+    int (*route)(struct exchange_site *site, struct exchange *x, struct error *error);
+    // Gets a stream to x->upstream, later or at once: exchange_dialled() or exchange_dial_failed() follows.
+    void (*dial)(struct exchange_site *site, struct exchange *x);
+    void (*dial_cancel)(struct exchange_site *site, struct exchange *x);
+    // 101: both conns leave for a relay. Takes them and what was read but not passed on.
+    void (*tunnel)(struct exchange_site *site, struct exchange *x, struct conn *client, struct queue *from_client,
+                   struct conn *server, struct queue *from_server);
+    void (*log)(struct exchange_site *site, struct exchange *x);  // access log and counters, before it is freed
+    void (*hold)(struct exchange_site *site);                     // keeps the generation
+    void (*drop)(struct exchange_site *site);
+};
+
+struct downstream_ops {
+    // 1xx other than 101.
+    int (*interim)(struct exchange *x, unsigned status, const struct headers *headers);
+    // The response head; x->res is final. Framing fields are written by the codec.
+    int (*head)(struct exchange *x);
+    // Takes everything on x->res_body (and the end when x->res_ended). Returns bytes that wait in the client's conn.
+    int (*body)(struct exchange *x);
+    size_t (*backlog)(struct exchange *x);     // bytes that wait to be sent to the client
+    void (*want_body)(struct exchange *x, bool want);  // go on or stop reading the request body
+    struct conn *(*conn)(struct exchange *x);
+    // 101 was sent: gives up its conn and what it read beyond the request.
+    struct conn *(*detach)(struct exchange *x, struct queue *ret_read);
+    // The exchange is over (x is freed afterwards). aborted: the response could not be completed as announced.
+    void (*finished)(struct exchange *x, bool aborted, enum close_reason reason);
+};
+
+struct upstream_ops {
+    int (*head)(struct exchange *x);           // sends the request head from x->req
+    int (*body)(struct exchange *x);           // takes x->req_body (and the end when x->req_ended)
+    size_t (*backlog)(struct exchange *x);
+    void (*want_body)(struct exchange *x, bool want);  // go on or stop reading the response
+    struct conn *(*detach)(struct exchange *x, struct queue *ret_read);
+    // Done with it: reusable when the response was read to its end and the request sent to its end.
+    void (*release)(struct exchange *x, bool reusable);
+};
+
+// Monotonic microseconds, 0: has not happened.
+struct exchange_times {
+    uint64_t started;       // first byte of the request head
+    uint64_t received;      // request head complete
+    uint64_t dialled;       // upstream connection there
+    uint64_t responded;     // upstream response head complete
+    uint64_t first_byte;    // response head handed to the client's conn
+    uint64_t ended;
+};
+
+struct exchange {
+    struct arena arena;
+    enum exchange_step step;
+    bool running;                // inside exchange_run(): a nested call only notes that there is more
+    bool again;
+    struct exchange_site *site;
+    const struct conf_settings *settings;  // the route's, once there is one
+
+    struct request req;
+    struct response res;
+    struct queue req_body, res_body;  // on their way, already without transfer coding
+    bool req_ended, res_ended;   // the last byte is on the queue (or passed on)
+    bool head_sent;              // something of the final response went to the client's conn
+    bool req_sent;               // the request head went to the upstream's conn
+    bool responded;              // a complete response stands in res: by a script or an error of ours (no upstream needed)
+    bool client_gone;
+    bool up_failed;              // after the response head: the upstream broke off
+    bool upgraded;               // 101
+    bool hooked;                 // a hook was called: hooks->ended is due
+    bool body_passed;            // a part of the request body has been passed on: it cannot be sent again
+    enum close_reason reason;
+
+    const struct downstream_ops *down;
+    void *down_owner;            // the codec's stream
+    const struct upstream_ops *up;
+    void *up_owner;
+    struct upstream *upstream;   // chosen; proxy/upstream.h
+    void *dialling;              // proxy's, between dial and exchange_dialled
+    struct slice route_choice;   // a script's: an upstream's name or an address
+    struct slice upstream_name;  // of the server that was asked, for the log
+    unsigned attempt;            // 1 with the first dial
+    uint64_t tried;              // bit n: server n of the upstream was tried
+    bool reused;                 // the upstream connection had served before
+
+    struct list link;            // the site's, of all exchanges
+    uint64_t handle;             // base/handle.h; 0 until a script asks
+    void *script;                // the script layer's record
+    char id[28];                 // request id, empty until exchange_id()
+    struct exchange_times at;
+    uint64_t req_bytes, res_bytes;  // body bytes from the client, to the client
+};
+
+// The downstream codec has a complete head in x->req: starts the steps.
+struct exchange *exchange_new(struct exchange_site *site, const struct downstream_ops *down, void *down_owner)
+    __attribute__((warn_unused_result));
+// Runs steps until something must be waited for. x may be gone afterwards.
+void exchange_run(struct exchange *x);
+const char *exchange_id(struct exchange *x);
+
+// By the downstream codec: it put bytes on x->req_body or set x->req_ended; follow with exchange_run().
+// The client is gone (or its half of the conn failed): everything is dropped; `finished` is not called.
+void exchange_client_gone(struct exchange *x, enum close_reason reason);
+// The request turned out bad after its head was complete (chunk framing, limit, time-out).
+void exchange_client_error(struct exchange *x, unsigned status, enum close_reason reason, const char *why);
+
+// By the dialler.
+void exchange_dialled(struct exchange *x, const struct upstream_ops *up, void *up_owner, bool reused);
+void exchange_dial_failed(struct exchange *x, unsigned status, enum close_reason reason);
+// By the upstream codec: a final response head stands in x->res; bytes go to x->res_body, the end to x->res_ended.
+void exchange_interim(struct exchange *x, unsigned status, const struct headers *headers);
+void exchange_upstream_failed(struct exchange *x, unsigned status, enum close_reason reason);
+
+// By hooks and steps: answer it here. Body bytes are copied. Valid until the head was sent. Fields must be valid.
+int exchange_respond(struct exchange *x, unsigned status, const struct headers *headers, struct slice body);
+// An error of ours: a short body with the status, its reason and the request id; logged by the caller.
+void exchange_fail(struct exchange *x, unsigned status, enum close_reason reason);
+
+const char *exchange_step_name(enum exchange_step step);
+
+#endif

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// A conn is a byte stream to one peer, whatever carries it. This header is all that codecs, pools and relays know.
+//
+// Who owns what: the conn owns its descriptor, its operations and its output queue; it belongs to the codec (or pool, or
+// relay) whose handler it carries, until conn_close(), conn_finish() or conn_drop_later(); then it belongs to itself, drains
+// its last completions and frees itself. No handler is called after that.
+// A conn on top of another transport (TLS) fills struct conn_ops; nothing above sees the difference.
+#ifndef MOONGATE_NET_CONN_H
+#define MOONGATE_NET_CONN_H
+
+#include "base/addr.h"
+#include "base/block.h"
+#include "base/timer.h"
+#include "ring/ring.h"
+
+struct conn;
+
+//  X(name, documentation): why a connection ended; the reason of its last exchange, too. Feeds the log and the counters.
+#define CLOSE_REASONS(X) \
+    X(none, "still open, or ended in the normal way") \
+    X(client_closed, "the client closed the connection") \
+    X(client_reset, "the client reset the connection or it broke") \
+    X(header_timeout, "the request head was not complete in header_timeout") \
+    X(body_timeout, "no byte of the request body came within body_timeout") \
+    X(send_timeout, "the client took no byte within send_timeout") \
+    X(keepalive_timeout, "the connection was idle for keepalive_timeout") \
+    X(tunnel_timeout, "no byte passed a tunnel within tunnel_timeout") \
+    X(bad_request, "the client broke the protocol") \
+    X(limit, "a configured limit was passed") \
+    X(rejected, "a script rejected the connection") \
+    X(script_error, "a script failed") \
+    X(no_route, "no route and no script said where to") \
+    X(upstream_connect, "no upstream server could be connected to") \
+    X(upstream_timeout, "the upstream server did not answer in time") \
+    X(upstream_closed, "the upstream server closed the connection too early") \
+    X(upstream_reset, "the connection to the upstream server broke") \
+    X(upstream_protocol, "the upstream server broke the protocol") \
+    X(drain, "the worker or the listener is going away") \
+    X(memory, "memory is out") \
+    X(internal, "a defect of moongate")
+
+enum close_reason {
+#define X(name, doc) CLOSE_##name,
+    CLOSE_REASONS(X)
+#undef X
+    CLOSE_REASON_COUNT
+};
+const char *close_reason_name(enum close_reason reason);
+
+struct conn_handler {
+    // Bytes came; takes the span. May be called once or twice more after conn_pause().
+    void (*data)(struct conn *conn, struct span span);
+    // The peer will send no more: error 0 (orderly) or negative errno. Called once.
+    void (*ended)(struct conn *conn, int error);
+    // Some output left; conn->out.bytes is what still waits.
+    void (*written)(struct conn *conn);
+    // Output failed: negative errno. Called once; nothing more will leave.
+    void (*broken)(struct conn *conn, int error);
+    // conn->timer fired.
+    void (*timeout)(struct conn *conn);
+};
+
+enum conn_state {
+    CONN_CONNECTING,  // connect op pending; no read, no write yet
+    CONN_OPEN,        // descriptor valid, handler set
+    CONN_FINISHING,   // no handler: output drains, then shutdown, then reads are thrown away until EOF or the linger time
+    CONN_CLOSING,     // no handler: operations were cancelled, waiting for the last completion
+};
+
+enum conn_reading {
+    READING_OFF,      // no recv pending
+    READING_MULTI,    // multishot recv armed
+    READING_ONCE,     // a single bounded recv pending
+    READING_STOPPING, // cancel sent; goes OFF, or on again when wanted meanwhile
+    READING_STARVED,  // on the ring's list of those who wait for receive buffers
+    READING_ENDED,    // EOF or an error was delivered
+};
+
+struct conn_ops;
+
+struct conn {
+    const struct conn_ops *ops;
+    const struct conn_handler *handler;
+    void *owner;               // of the handler
+    struct queue out;          // what is to be sent, in order; the front may be in the kernel's hands
+    struct timer timer;        // one time-out at a time, for the owner
+    struct op recv, send;
+    struct ring_flush flusher;
+    struct ring_starved starved;
+    struct list link;          // on the worker's list of client conns, or in a pool: the owner's use
+    uint64_t id;               // unique in this worker's life
+    uint64_t handle;           // base/handle.h; 0 until a script asks
+    uint64_t started_us;       // monotonic: accepted or connect begun
+    uint64_t bytes_in, bytes_out;
+    int fd;
+    enum conn_state state;
+    enum conn_reading reading;
+    enum close_reason reason;  // why it was closed or finished
+    bool want_read;            // the owner reads (between conn_read and conn_pause)
+    bool bulk;                 // read in bounded single steps instead of multishot (set once a receiver was slow)
+    bool shut;                 // our sending side was shut down
+    bool shut_wanted;          // shut it down when the output has drained
+    bool broken;               // output failed
+    uint8_t index;             // free for the owner
+    struct conn_parts *parts;  // less used: addresses, script state; allocated on demand (conn.c)
+};
+
+// From an accepted descriptor (taken; closed on failure). NULL when memory is out.
+struct conn *conn_accepted(int fd, const struct conn_handler *handler, void *owner) __attribute__((warn_unused_result));
+// Begins to connect; connected(conn, 0 or negative errno) is called later, never at once. On failure the conn must be closed.
+// NULL with errno set when no socket or memory can be had.
+struct conn *conn_connect(const struct addr *addr, void (*connected)(struct conn *conn, int error),
+                          const struct conn_handler *handler, void *owner) __attribute__((warn_unused_result));
+// Gives the conn to a new owner.
+void conn_adopt(struct conn *conn, const struct conn_handler *handler, void *owner);
+
+void conn_read(struct conn *conn);   // deliver bytes from now on
+void conn_pause(struct conn *conn);  // deliver no more than what is under way
+// Call after putting something on conn->out: it leaves before the turn's end.
+void conn_flush(struct conn *conn);
+// Half-close after the output.
+void conn_shutdown(struct conn *conn);
+// Ends the conn at once; queued output is dropped. NULL is allowed.
+void conn_close(struct conn *conn, enum close_reason reason);
+// Sends what is queued, shuts down, reads on for linger_ms so that the peer gets it (RFC 9112, 9.6), closes.
+void conn_finish(struct conn *conn, enum close_reason reason, uint64_t linger_ms);
+
+// The peer's and our own address; asked from the kernel once. A zero family when unknown.
+const struct addr *conn_remote(struct conn *conn);
+const struct addr *conn_local(struct conn *conn);
+
+// A place for the script layer: its record of this conn, released with it. gone() is called when the conn is freed.
+struct conn_script {
+    void (*gone)(struct conn_script *script);
+};
+// NULL clears it.
+int conn_set_script(struct conn *conn, struct conn_script *script) __attribute__((warn_unused_result));
+struct conn_script *conn_get_script(struct conn *conn);
+
+unsigned conn_count(void);  // of this process, with those that drain
+
+#endif

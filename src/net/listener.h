@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Listening sockets: bound by the master (as root), accepted from by a worker. One socket for each worker index and address
+// (SO_REUSEPORT), kept open by the master, so that an accept queue outlives its worker.
+#ifndef MOONGATE_NET_LISTENER_H
+#define MOONGATE_NET_LISTENER_H
+
+#include "base/addr.h"
+#include "base/error.h"
+#include "base/list.h"
+#include "base/timer.h"
+#include "ring/ring.h"
+
+// Binds and listens. shared: one socket serves all workers (unix sockets; no SO_REUSEPORT). Returns a non-blocking, close-on-exec
+// descriptor or a negative errno with what to do about it ("address in use by another program", "needs root", ...).
+int listener_bind(const struct addr *addr, unsigned backlog, bool shared, struct error *error) __attribute__((warn_unused_result));
+
+struct listener {
+    struct list link;          // the worker's list
+    char name[ADDR_TEXT_MAX];  // canonical address: conf_listen.name
+    int fd;
+    struct op accept;
+    struct timer retry;        // accepting failed for want of descriptors or memory: tried again
+    bool accepting, stopping, paused;
+    // A new descriptor: the callee takes it.
+    void (*accepted)(struct listener *listener, int fd);
+    void (*stopped)(struct listener *listener);  // last completion drained; fd is closed; may free the listener
+    void *owner;               // struct frontend of the current generation
+};
+
+// Takes fd.
+struct listener *listener_new(const char *name, int fd, void (*accepted)(struct listener *listener, int fd), void *owner);
+void listener_start(struct listener *listener);
+// For the connection limit: stops taking from the queue without closing; listener_start() goes on.
+void listener_pause(struct listener *listener);
+// Cancels, drains what was accepted already (accepted() is still called for it), closes, calls stopped().
+void listener_stop(struct listener *listener, void (*stopped)(struct listener *listener));
+
+#endif

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// An upstream: servers, the choice among them, and the pool of idle connections of this worker. Belongs to one generation.
+// The exchange asks by way of its site (frontend.c); dial.c makes or finds the connection.
+#ifndef MOONGATE_PROXY_UPSTREAM_H
+#define MOONGATE_PROXY_UPSTREAM_H
+
+#include "base/list.h"
+#include "conf/conf.h"
+#include "net/conn.h"
+
+struct server {
+    const struct conf_server *conf;
+    struct upstream *upstream;
+    struct list idle;         // pooled conns by conn->link, newest first
+    unsigned idle_count;
+    int64_t current_weight;   // smooth weighted round robin
+    unsigned active;          // exchanges on it
+    uint64_t down_until_ms;   // after a failed connect: not chosen before, unless there is no other
+    unsigned failures;        // in a row
+    uint64_t requests, connects, connect_errors;
+};
+
+struct upstream {
+    struct list link;         // of its generation
+    const struct conf_upstream *conf;
+    unsigned server_count;
+    unsigned idle_count;      // over all servers
+    struct server servers[];
+};
+
+struct upstream *upstream_new(const struct conf_upstream *conf) __attribute__((warn_unused_result));
+// Closes idle connections. No exchange may use it any more.
+void upstream_free(struct upstream *upstream);
+// The next server by the upstream's balance; servers whose bit is set in `tried` only when there is no other.
+struct server *upstream_choose(struct upstream *upstream, uint64_t tried);
+void server_failed(struct server *server);
+void server_succeeded(struct server *server);
+
+#endif

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The worker's io_uring: the only way to the kernel on the data path, and the only folder that includes liburing.
+//
+// Glossary
+//   op          one request to the kernel, embedded in the object it serves. From ring_*() to the completion without `more`
+//               the op and the memory it names belong to the kernel: an owner with a pending op must not be freed.
+//   completion  what the kernel says of an op; a multishot op has many, all but the last with `more`
+//   turn        submit everything, wait for completions or the next timer, handle them all, flush
+//   buffer      a receive buffer lent to the kernel; data arrives as a span of it (base/block.h)
+//
+// To add an operation: a prep function here and in op.c; the handler goes with its owner.
+#ifndef MOONGATE_RING_RING_H
+#define MOONGATE_RING_RING_H
+
+#include "base/block.h"
+#include "base/error.h"
+#include "base/list.h"
+
+#include <sys/socket.h>
+
+struct op;
+
+struct completion {
+    int res;           // as of the system call; negative errno
+    bool more;         // the op stays armed
+    bool data_left;    // recv: the socket holds more already
+    struct span span;  // recv: the data, span.block NULL when there is none. The handler takes it.
+};
+
+struct op {
+    void (*done)(struct op *op, const struct completion *c);
+    bool pending;      // the kernel has it
+};
+
+static inline void op_init(struct op *op, void (*done)(struct op *op, const struct completion *c)) {
+    op->done = done;
+    op->pending = false;
+}
+
+// Work to be done once before the ring submits: a conn with output, for instance. Linked at most once.
+struct ring_flush {
+    struct list link;
+    void (*flush)(struct ring_flush *flush);
+};
+
+struct ring_options {
+    unsigned entries;           // of the submission queue
+    size_t receive_bytes;       // memory for receive buffers
+};
+
+// Call in the process that will drive the ring (after fork). The error says why io_uring is refused and how to allow it.
+int ring_init(const struct ring_options *options, struct error *error) __attribute__((warn_unused_result));
+void ring_release(void);
+
+// One turn: flush, submit, wait (at most until the next timer or max_wait_ms), handle. Negative errno when the ring broke.
+int ring_turn(uint64_t max_wait_ms) __attribute__((warn_unused_result));
+void ring_flush_later(struct ring_flush *flush);
+
+// Features found at run time, for -V: a line each, "name: yes (meaning)". Returns how many lines were printed.
+int ring_print_features(void (*print)(void *to, const char *line), void *to);
+// 0 when io_uring may be used here; else the error with cause and cure.
+int ring_probe(struct error *error) __attribute__((warn_unused_result));
+
+// Each op below must not be pending. They never fail at once: a failure arrives as a completion.
+void ring_accept_multishot(struct op *op, int fd);
+void ring_recv_multishot(struct op *op, int fd);
+void ring_recv_once(struct op *op, int fd, size_t max);  // at most max bytes, into a receive buffer
+void ring_send(struct op *op, int fd, const void *at, size_t len, int flags);
+void ring_sendmsg(struct op *op, int fd, const struct msghdr *message, int flags);  // message stays the kernel's
+void ring_connect(struct op *op, int fd, const struct sockaddr *addr, socklen_t len);
+void ring_poll_multishot(struct op *op, int fd, unsigned events);
+void ring_write(struct op *op, int fd, const void *at, size_t len);  // at the end of a file opened for appending
+// Asks the kernel to end a pending op early; its last completion still comes (-ECANCELED or what was done by then).
+void ring_cancel(struct op *op);
+// Closes a descriptor with no op of its own: nothing of it may be pending.
+void ring_close(int fd);
+
+// True when receive buffers run short: what waits on slow receivers should be copied out (queue_unpin).
+bool ring_buffers_scarce(void);
+// Called (from the turn) when buffers come back after recv failed with -ENOBUFS; registers once, removed when called.
+struct ring_starved {
+    struct list link;
+    void (*fed)(struct ring_starved *starved);
+};
+void ring_wait_buffers(struct ring_starved *starved);
+
+#endif
