@@ -4,7 +4,6 @@
 // Who owns what: the conn owns its descriptor, its operations and its output queue; it belongs to the codec (or pool, or
 // relay) whose handler it carries, until conn_close(), conn_finish() or conn_drop_later(); then it belongs to itself, drains
 // its last completions and frees itself. No handler is called after that.
-// A conn on top of another transport (TLS) fills struct conn_ops; nothing above sees the difference.
 #ifndef MOONGATE_NET_CONN_H
 #define MOONGATE_NET_CONN_H
 
@@ -76,10 +75,7 @@ enum conn_reading {
     READING_ENDED,    // EOF or an error was delivered
 };
 
-struct conn_ops;
-
 struct conn {
-    const struct conn_ops *ops;
     const struct conn_handler *handler;
     void *owner;               // of the handler
     struct queue out;          // what is to be sent, in order; the front may be in the kernel's hands
@@ -87,6 +83,7 @@ struct conn {
     struct op recv, send;
     struct ring_flush flusher;
     struct ring_starved starved;
+    struct list sending;       // on conn.c's list of sends that hold receive buffers
     struct list link;          // on the worker's list of client conns, or in a pool: the owner's use
     uint64_t id;               // unique in this worker's life
     uint64_t handle;           // base/handle.h; 0 until a script asks
@@ -97,11 +94,15 @@ struct conn {
     enum conn_reading reading;
     enum close_reason reason;  // why it was closed or finished
     bool want_read;            // the owner reads (between conn_read and conn_pause)
-    bool bulk;                 // read in bounded single steps instead of multishot (set once a receiver was slow)
+    uint32_t bulk;             // not 0: read in single steps of at most so many bytes instead of multishot; set by the owner
+                               // once a receiver was slow
     bool shut;                 // our sending side was shut down
     bool shut_wanted;          // shut it down when the output has drained
     bool broken;               // output failed
+    bool slow;                 // the last send was short: the receiver is slower than we are
     uint8_t index;             // free for the owner
+    uint64_t finish_ms;        // FINISHING: the longest without progress
+    void (*connected)(struct conn *conn, int error);
     struct conn_parts *parts;  // less used: addresses, script state; allocated on demand (conn.c)
 };
 

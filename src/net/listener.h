@@ -14,13 +14,17 @@
 // descriptor or a negative errno with what to do about it ("address in use by another program", "needs root", ...).
 int listener_bind(const struct addr *addr, unsigned backlog, bool shared, struct error *error) __attribute__((warn_unused_result));
 
+// Whether no other program listens there: with SO_REUSEPORT a second one of the same user would be let in and get a part
+// of the connections. Removes the file of a unix socket at which nobody answers. Ask before the first listener_bind().
+int listener_check_free(const struct addr *addr, struct error *error) __attribute__((warn_unused_result));
+
 struct listener {
     struct list link;          // the worker's list
     char name[ADDR_TEXT_MAX];  // canonical address: conf_listen.name
     int fd;
     struct op accept;
     struct timer retry;        // accepting failed for want of descriptors or memory: tried again
-    bool accepting, stopping, paused;
+    bool accepting, stopping;
     // A new descriptor: the callee takes it.
     void (*accepted)(struct listener *listener, int fd);
     void (*stopped)(struct listener *listener);  // last completion drained; fd is closed; may free the listener

@@ -30,6 +30,7 @@ struct completion {
 struct op {
     void (*done)(struct op *op, const struct completion *c);
     bool pending;      // the kernel has it
+    uint8_t group;     // of receive buffers: the ring's own use
 };
 
 static inline void op_init(struct op *op, void (*done)(struct op *op, const struct completion *c)) {
@@ -65,8 +66,9 @@ int ring_probe(struct error *error) __attribute__((warn_unused_result));
 void ring_accept_multishot(struct op *op, int fd);
 void ring_recv_multishot(struct op *op, int fd);
 void ring_recv_once(struct op *op, int fd, size_t max);  // at most max bytes, into a receive buffer
-void ring_send(struct op *op, int fd, const void *at, size_t len, int flags);
-void ring_sendmsg(struct op *op, int fd, const struct msghdr *message, int flags);  // message stays the kernel's
+void ring_send(struct op *op, int fd, const void *at, size_t len);
+enum { RING_VECTORS = 16 };
+void ring_sendv(struct op *op, int fd, const struct iovec *vectors, unsigned count);  // the bytes are the kernel's, the vectors not
 void ring_connect(struct op *op, int fd, const struct sockaddr *addr, socklen_t len);
 void ring_poll_multishot(struct op *op, int fd, unsigned events);
 void ring_write(struct op *op, int fd, const void *at, size_t len);  // at the end of a file opened for appending

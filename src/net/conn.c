@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Connections over the ring: reading by multishot or bounded single receives, one send at a time, closing as cancel,
+// drain, free in one function. What the bytes mean is the handler's affair; who calls: codecs, pools, relays.
+#include "net/conn.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/handle.h"
+#include "base/log.h"
+#include "base/slab.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+struct conn_parts {
+    struct addr remote, local;
+    struct conn_script *script;
+};
+
+static struct slab conn_slab = SLAB_INIT(sizeof(struct conn), 1024);
+static struct list pinning = { &pinning, &pinning };  // conns with a send in flight that holds receive buffers
+static unsigned count;
+static uint64_t last_id;
+
+static const char *const reason_names[] = {
+#define X(name, doc) #name,
+    CLOSE_REASONS(X)
+#undef X
+};
+
+const char *close_reason_name(enum close_reason reason) {
+    return reason < CLOSE_REASON_COUNT ? reason_names[reason] : "?";
+}
+
+unsigned conn_count(void) {
+    return count;
+}
+
+static const char *const state_names[] = { "connecting", "open", "finishing", "closing" };
+
+static void set_state(struct conn *conn, enum conn_state state) {
+    log_debug("conn %llu: %s -> %s (%s)", (unsigned long long)conn->id, state_names[conn->state], state_names[state],
+              close_reason_name(conn->reason));
+    conn->state = state;
+}
+
+// ---- receiving ---------------------------------------------------------------------------------------------------
+
+static void arm_recv(struct conn *conn) {
+    if (conn->reading != READING_OFF || conn->recv.pending)
+        return;
+    if (conn->bulk) {
+        conn->reading = READING_ONCE;
+        ring_recv_once(&conn->recv, conn->fd, conn->bulk);
+    } else {
+        conn->reading = READING_MULTI;
+        ring_recv_multishot(&conn->recv, conn->fd);
+    }
+}
+
+void conn_read(struct conn *conn) {
+    conn->want_read = true;
+    if (conn->state == CONN_OPEN)
+        arm_recv(conn);
+}
+
+void conn_pause(struct conn *conn) {
+    conn->want_read = false;
+    if (conn->reading == READING_MULTI) {
+        conn->reading = READING_STOPPING;
+        ring_cancel(&conn->recv);
+    } else if (conn->reading == READING_STARVED) {
+        list_remove(&conn->starved.link);
+        conn->reading = READING_OFF;
+    }
+}
+
+// Receive buffers ran out: sends that wait for slow receivers give theirs back. The cancelled send copies what is
+// left to the heap and goes on (send_done).
+static void relieve(void) {
+    list_each (link, &pinning) {
+        struct conn *conn = container_of(link, struct conn, sending);
+        list_remove(link);
+        ring_cancel(&conn->send);
+    }
+}
+
+static void fed(struct ring_starved *starved) {
+    struct conn *conn = container_of(starved, struct conn, starved);
+    conn->reading = READING_OFF;
+    if (conn->want_read)
+        arm_recv(conn);
+}
+
+static void recv_done(struct op *op, const struct completion *c) {
+    struct conn *conn = container_of(op, struct conn, recv);
+    if (conn->state == CONN_CLOSING || conn->state == CONN_FINISHING) {
+        if (c->span.block)
+            block_unref(c->span.block);
+        if (conn->state == CONN_FINISHING && !c->more) {
+            conn->reading = c->res > 0 || c->res == -ECANCELED || c->res == -ENOBUFS ? READING_OFF : READING_ENDED;
+            if (conn->reading == READING_OFF && c->res != -ENOBUFS) {
+                arm_recv(conn);
+                return;
+            }
+        }
+        if (!c->more)
+            ring_flush_later(&conn->flusher);
+        return;
+    }
+    if (!c->more)
+        conn->reading = READING_OFF;
+    if (c->span.block) {
+        conn->bytes_in += c->span.len;
+        conn->handler->data(conn, c->span);
+        if (!c->more && conn->state == CONN_OPEN && conn->want_read)
+            arm_recv(conn);
+    } else if (c->res == -ENOBUFS) {
+        conn->reading = READING_STARVED;
+        ring_wait_buffers(&conn->starved);
+        relieve();
+    } else if (c->res == -ECANCELED || c->res == -EINTR || c->res == -EAGAIN) {
+        if (!c->more && conn->want_read)
+            arm_recv(conn);
+    } else if (!c->more) {
+        conn->reading = READING_ENDED;
+        conn->handler->ended(conn, c->res);
+    }
+}
+
+// ---- sending -----------------------------------------------------------------------------------------------------
+
+static void start_send(struct conn *conn) {
+    struct iovec vectors[RING_VECTORS];
+    size_t bytes;
+    if (conn->slow && ring_buffers_scarce() && queue_unpin(&conn->out) < 0)
+        log_warn("conn %llu: no memory to copy output out of receive buffers", (unsigned long long)conn->id);
+    unsigned n = queue_vectors(&conn->out, vectors, RING_VECTORS, &bytes);
+    bool scarce = conn->out.head->span.block->scarce;
+    for (struct piece *piece = conn->out.head->next; piece && !scarce; piece = piece->next)
+        scarce = piece->span.block->scarce;
+    if (scarce)
+        list_push_back(&pinning, &conn->sending);
+    if (n == 1)
+        ring_send(&conn->send, conn->fd, vectors[0].iov_base, vectors[0].iov_len);
+    else
+        ring_sendv(&conn->send, conn->fd, vectors, n);
+}
+
+static void do_shutdown(struct conn *conn) {
+    conn->shut = true;
+    conn->shut_wanted = false;
+    if (shutdown(conn->fd, SHUT_WR) < 0 && errno != ENOTCONN)
+        log_debug("conn %llu: shutdown: %m", (unsigned long long)conn->id);
+}
+
+static void send_done(struct op *op, const struct completion *c) {
+    struct conn *conn = container_of(op, struct conn, send);
+    list_remove(&conn->sending);
+    if (conn->state == CONN_CLOSING) {
+        ring_flush_later(&conn->flusher);
+        return;
+    }
+    if (c->res >= 0) {
+        conn->bytes_out += (uint64_t)c->res;
+        queue_drop(&conn->out, (size_t)c->res);
+        conn->slow = conn->out.bytes > 0;
+        ring_flush_later(&conn->flusher);
+        if (conn->state == CONN_FINISHING)
+            timer_start(&conn->timer, conn->finish_ms);
+        else
+            conn->handler->written(conn);
+    } else if (c->res == -ECANCELED || c->res == -EAGAIN || c->res == -EINTR || c->res == -ENOBUFS) {
+        if (queue_unpin(&conn->out) < 0)
+            log_warn("conn %llu: no memory to copy output out of receive buffers", (unsigned long long)conn->id);
+        ring_flush_later(&conn->flusher);
+    } else {
+        conn->broken = true;
+        if (conn->state == CONN_FINISHING)
+            conn_close(conn, conn->reason);
+        else
+            conn->handler->broken(conn, c->res);
+    }
+}
+
+void conn_flush(struct conn *conn) {
+    ring_flush_later(&conn->flusher);
+}
+
+void conn_shutdown(struct conn *conn) {
+    conn->shut_wanted = true;
+    ring_flush_later(&conn->flusher);
+}
+
+// ---- closing -----------------------------------------------------------------------------------------------------
+
+static void conn_free(struct conn *conn) {
+    if (conn->fd >= 0)
+        ring_close(conn->fd);
+    queue_release(&conn->out);
+    timer_stop(&conn->timer);
+    list_remove(&conn->link);
+    list_remove(&conn->starved.link);
+    if (conn->parts) {
+        if (conn->parts->script)
+            conn->parts->script->gone(conn->parts->script);
+        free(conn->parts);
+    }
+    handle_drop(conn->handle);
+    count--;
+    slab_put(&conn_slab, conn);
+}
+
+// The one place where a conn ends: no operation pending, then free. Runs in the ring's flush, never inside a handler.
+static void drain(struct conn *conn) {
+    if (!conn->recv.pending && !conn->send.pending)
+        conn_free(conn);
+    // else the last completion brings us back here
+}
+
+static void finish(struct conn *conn) {
+    if (conn->out.bytes > 0)
+        return;
+    if (conn->finish_ms == 0 || conn->reading == READING_ENDED) {
+        conn_close(conn, conn->reason);
+        return;
+    }
+    if (!conn->shut) {
+        do_shutdown(conn);
+        timer_start(&conn->timer, conn->finish_ms);
+    }
+    conn->want_read = true;
+    arm_recv(conn);
+}
+
+static void flush(struct ring_flush *flusher) {
+    struct conn *conn = container_of(flusher, struct conn, flusher);
+    if (conn->state == CONN_CLOSING) {
+        drain(conn);
+        return;
+    }
+    if (conn->state == CONN_CONNECTING)
+        return;
+    if (conn->out.bytes > 0 && !conn->send.pending && !conn->broken)
+        start_send(conn);
+    else if (conn->out.bytes == 0 && conn->shut_wanted && !conn->shut)
+        do_shutdown(conn);
+    if (conn->state == CONN_FINISHING)
+        finish(conn);
+}
+
+void conn_close(struct conn *conn, enum close_reason reason) {
+    if (!conn || conn->state == CONN_CLOSING)
+        return;
+    if (conn->reason == CLOSE_none)
+        conn->reason = reason;
+    set_state(conn, CONN_CLOSING);
+    timer_stop(&conn->timer);
+    list_remove(&conn->starved.link);
+    ring_cancel(&conn->recv);
+    ring_cancel(&conn->send);
+    ring_flush_later(&conn->flusher);
+}
+
+void conn_finish(struct conn *conn, enum close_reason reason, uint64_t linger_ms) {
+    if (conn->state != CONN_OPEN || conn->broken) {
+        conn_close(conn, reason);
+        return;
+    }
+    conn->reason = reason;
+    conn->finish_ms = linger_ms;
+    set_state(conn, CONN_FINISHING);
+    enum { SEND_PROGRESS_MS = 30000 };  // without a linger time, how long queued output may make no progress
+    timer_start(&conn->timer, linger_ms ? linger_ms : SEND_PROGRESS_MS);
+    ring_flush_later(&conn->flusher);
+}
+
+static void timed_out(struct timer *timer) {
+    struct conn *conn = container_of(timer, struct conn, timer);
+    if (conn->state == CONN_FINISHING)
+        conn_close(conn, conn->reason);
+    else
+        conn->handler->timeout(conn);
+}
+
+// ---- beginning ---------------------------------------------------------------------------------------------------
+
+static struct conn *conn_new(int fd, const struct conn_handler *handler, void *owner) {
+    struct conn *conn = slab_get(&conn_slab);
+    if (!conn)
+        return NULL;
+    *conn = (struct conn){ .handler = handler, .owner = owner, .fd = fd, .id = ++last_id, .state = CONN_OPEN };
+    queue_init(&conn->out);
+    timer_init(&conn->timer, timed_out);
+    op_init(&conn->recv, recv_done);
+    op_init(&conn->send, send_done);
+    list_init(&conn->flusher.link);
+    conn->flusher.flush = flush;
+    list_init(&conn->starved.link);
+    conn->starved.fed = fed;
+    list_init(&conn->sending);
+    list_init(&conn->link);
+    conn->started_us = clock_cached.mono_ns / 1000;
+    count++;
+    return conn;
+}
+
+struct conn *conn_accepted(int fd, const struct conn_handler *handler, void *owner) {
+    struct conn *conn = conn_new(fd, handler, owner);
+    if (!conn)
+        close(fd);
+    return conn;
+}
+
+static void connect_done(struct op *op, const struct completion *c) {
+    struct conn *conn = container_of(op, struct conn, send);
+    if (conn->state == CONN_CLOSING) {
+        ring_flush_later(&conn->flusher);
+        return;
+    }
+    op_init(&conn->send, send_done);
+    if (c->res == 0) {
+        set_state(conn, CONN_OPEN);
+        if (conn->want_read)
+            arm_recv(conn);
+        if (conn->out.bytes > 0)
+            ring_flush_later(&conn->flusher);
+    }
+    conn->connected(conn, c->res);
+}
+
+struct conn *conn_connect(const struct addr *addr, void (*connected)(struct conn *conn, int error),
+                          const struct conn_handler *handler, void *owner) {
+    int fd = socket(addr->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return NULL;
+    if (addr->sa.sa_family != AF_UNIX)
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
+    struct conn *conn = conn_new(fd, handler, owner);
+    if (!conn || !(conn->parts = calloc(1, sizeof *conn->parts))) {
+        if (conn)
+            conn_free(conn);
+        else
+            close(fd);
+        errno = ENOMEM;
+        return NULL;
+    }
+    conn->parts->remote = *addr;
+    conn->state = CONN_CONNECTING;
+    conn->connected = connected;
+    conn->send.done = connect_done;
+    ring_connect(&conn->send, fd, &conn->parts->remote.sa, conn->parts->remote.len);
+    return conn;
+}
+
+void conn_adopt(struct conn *conn, const struct conn_handler *handler, void *owner) {
+    conn->handler = handler;
+    conn->owner = owner;
+}
+
+// ---- what is asked for now and then ------------------------------------------------------------------------------
+
+static struct conn_parts *parts_of(struct conn *conn) {
+    if (!conn->parts)
+        conn->parts = calloc(1, sizeof *conn->parts);
+    return conn->parts;
+}
+
+static const struct addr *ask(struct conn *conn, bool remote) {
+    static const struct addr unknown;
+    struct conn_parts *parts = parts_of(conn);
+    if (!parts)
+        return &unknown;
+    struct addr *addr = remote ? &parts->remote : &parts->local;
+    if (addr->len == 0) {
+        socklen_t len = sizeof *addr - offsetof(struct addr, sa);
+        if ((remote ? getpeername : getsockname)(conn->fd, &addr->sa, &len) < 0)
+            *addr = unknown;
+        else
+            addr->len = len;
+    }
+    return addr;
+}
+
+const struct addr *conn_remote(struct conn *conn) {
+    return ask(conn, true);
+}
+
+const struct addr *conn_local(struct conn *conn) {
+    return ask(conn, false);
+}
+
+int conn_set_script(struct conn *conn, struct conn_script *script) {
+    if (!script && !conn->parts)
+        return 0;
+    struct conn_parts *parts = parts_of(conn);
+    if (!parts)
+        return -ENOMEM;
+    parts->script = script;
+    return 0;
+}
+
+struct conn_script *conn_get_script(struct conn *conn) {
+    return conn->parts ? conn->parts->script : NULL;
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Receive buffers lent to the kernel. On Linux 6.12 and later large incremental ones: the kernel fills a buffer with many
+// receives and says with BUF_MORE that it keeps it; elsewhere a receive takes a whole, smaller buffer.
+// Few buffers lie with the kernel at a time and the last one returned is lent first, so that the working set stays small
+// and warm. A buffer is a block: one reference is the kernel's, one is each span's that is still held.
+#include "ring/engine.h"
+
+#include "base/check.h"
+#include "base/counters.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum {
+    INCREMENTAL_SIZE = 256 * 1024,
+    WHOLE_SIZE = 64 * 1024,
+    LENT_MULTI = 8,    // buffers with the kernel: enough for what comes in within a turn
+    LENT_ONCE = 32,
+};
+
+struct receive_buffer {
+    struct block block;
+    struct receive_buffer *next_free;
+    uint32_t filled;
+    uint16_t id;
+    uint8_t group;
+};
+
+static struct group {
+    struct io_uring_buf_ring *shared;  // with the kernel
+    size_t shared_bytes;
+    unsigned entries, count, lent, lent_target;
+    struct receive_buffer *buffers, *free;
+    unsigned free_count;
+    char *memory;
+    size_t memory_bytes;
+} groups[GROUP_COUNT];
+
+static size_t buffer_size;
+static bool incremental;
+static bool fed;  // a buffer was lent since somebody starved
+
+static void lend(struct group *group) {
+    while (group->lent < group->lent_target && group->free) {
+        struct receive_buffer *buffer = group->free;
+        group->free = buffer->next_free;
+        group->free_count--;
+        buffer->filled = 0;
+        buffer->block.refs = 1;
+        io_uring_buf_ring_add(group->shared, buffer->block.base, (unsigned)buffer_size, buffer->id,
+                              io_uring_buf_ring_mask(group->entries), 0);
+        io_uring_buf_ring_advance(group->shared, 1);
+        group->lent++;
+        fed = true;
+    }
+}
+
+static void give_back(struct block *block) {
+    struct receive_buffer *buffer = container_of(block, struct receive_buffer, block);
+    struct group *group = &groups[buffer->group];
+    buffer->next_free = group->free;
+    group->free = buffer;
+    group->free_count++;
+    lend(group);
+}
+
+struct span buffers_received(enum buffer_group which, int res, unsigned cqe_flags) {
+    struct group *group = &groups[which];
+    unsigned id = cqe_flags >> IORING_CQE_BUFFER_SHIFT;
+    check_fatal(id < group->count);
+    struct receive_buffer *buffer = &group->buffers[id];
+    struct span span = { NULL, NULL, 0 };
+    if (res > 0) {
+        check_fatal((size_t)res <= buffer_size - buffer->filled);
+        span = (struct span){ &buffer->block, buffer->block.base + buffer->filled, (uint32_t)res };
+        buffer->filled += (uint32_t)res;
+        block_ref(&buffer->block);
+    }
+    if (!(cqe_flags & IORING_CQE_F_BUF_MORE)) {
+        group->lent--;
+        block_unref(&buffer->block);  // the kernel's
+        lend(group);
+    }
+    return span;
+}
+
+bool ring_buffers_scarce(void) {
+    for (int i = 0; i < GROUP_COUNT; i++)
+        if (groups[i].free_count + groups[i].lent < groups[i].count / 2)
+            return true;
+    return false;
+}
+
+bool buffers_incremental(void) {
+    return incremental;
+}
+
+void ring_wait_buffers(struct ring_starved *starved) {
+    counters->buffers_starved++;
+    if (!list_linked(&starved->link))
+        list_push_back(&engine.starved, &starved->link);
+}
+
+void buffers_feed(void) {
+    if (!fed)
+        return;
+    fed = false;
+    struct list waiting;
+    list_init(&waiting);
+    list_splice(&waiting, &engine.starved);
+    while (!list_empty(&waiting)) {
+        struct ring_starved *starved = container_of(waiting.next, struct ring_starved, link);
+        list_remove(&starved->link);
+        starved->fed(starved);
+    }
+}
+
+static int register_ring(struct group *group, int id, unsigned flags) {
+    struct io_uring_buf_reg reg = {
+        .ring_addr = (uintptr_t)group->shared,
+        .ring_entries = group->entries,
+        .bgid = (uint16_t)id,
+    };
+    reg.pad = (uint16_t)flags;  // named `flags` by later kernels
+    return io_uring_register_buf_ring(&engine.ring, &reg, 0);
+}
+
+static int group_init(struct group *group, int id, size_t bytes, struct error *error) {
+    group->entries = 1;
+    group->lent_target = id == GROUP_MULTI ? LENT_MULTI : LENT_ONCE;
+    group->count = (unsigned)(bytes / buffer_size);
+    if (group->count < 8)
+        group->count = 8;
+    if (!incremental || group->lent_target > group->count)
+        group->lent_target = group->count;
+    while (group->entries < group->count)
+        group->entries *= 2;
+    group->shared_bytes = group->entries * sizeof(struct io_uring_buf);
+    group->shared = mmap(NULL, group->shared_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    group->memory_bytes = group->count * buffer_size;
+    group->memory = mmap(NULL, group->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    group->buffers = calloc(group->count, sizeof *group->buffers);
+    if (group->shared == MAP_FAILED || group->memory == MAP_FAILED || !group->buffers)
+        return error_set(error, -ENOMEM, "no memory for %zu bytes of receive buffers (receive_buffers)", bytes);
+    io_uring_buf_ring_init(group->shared);
+    int rc = register_ring(group, id, incremental ? IOU_PBUF_RING_INC : 0);
+    if (rc < 0)
+        return error_set(error, rc, "registering receive buffers: %s", strerror(-rc));
+    for (unsigned i = group->count; i-- > 0;) {
+        struct receive_buffer *buffer = &group->buffers[i];
+        buffer->block = (struct block){ .base = group->memory + i * buffer_size, .size = (uint32_t)buffer_size,
+                                        .used = (uint32_t)buffer_size, .scarce = true, .release = give_back };
+        buffer->id = (uint16_t)i;
+        buffer->group = (uint8_t)id;
+        buffer->next_free = group->free;
+        group->free = buffer;
+        group->free_count++;
+    }
+    lend(group);
+    return 0;
+}
+
+// Whether the kernel takes incremental buffer rings: registering a tiny one tells.
+static bool probe_incremental(void) {
+    struct group trial = { .entries = 1, .shared_bytes = 4096 };
+    trial.shared = mmap(NULL, trial.shared_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (trial.shared == MAP_FAILED)
+        return false;
+    io_uring_buf_ring_init(trial.shared);
+    bool works = register_ring(&trial, GROUP_COUNT, IOU_PBUF_RING_INC) == 0;
+    if (works)
+        io_uring_unregister_buf_ring(&engine.ring, GROUP_COUNT);
+    munmap(trial.shared, trial.shared_bytes);
+    return works;
+}
+
+int buffers_init(size_t bytes, struct error *error) {
+    incremental = probe_incremental();
+    buffer_size = incremental ? INCREMENTAL_SIZE : WHOLE_SIZE;
+    for (int i = 0; i < GROUP_COUNT; i++) {
+        int rc = group_init(&groups[i], i, bytes / 2, error);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+void buffers_release(void) {
+    for (int i = 0; i < GROUP_COUNT; i++) {
+        struct group *group = &groups[i];
+        if (group->memory && group->memory != MAP_FAILED)
+            munmap(group->memory, group->memory_bytes);
+        if (group->shared && group->shared != MAP_FAILED)
+            munmap(group->shared, group->shared_bytes);
+        free(group->buffers);
+        *group = (struct group){ 0 };
+    }
+}

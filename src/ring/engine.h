@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What the three files of the ring share among themselves: ring.c (set-up and turn), op.c (preparing operations),
+// buffers.c (receive buffers). Nobody else includes it.
+#ifndef MOONGATE_RING_ENGINE_H
+#define MOONGATE_RING_ENGINE_H
+
+#include "ring/compat.h"
+#include "ring/ring.h"
+
+// Two groups, because the order of completions is the order of bytes in a shared incremental buffer only among
+// operations of one kind: multishot completions are posted at once, single ones at the end of a batch.
+enum buffer_group { GROUP_MULTI, GROUP_ONCE, GROUP_COUNT };
+
+struct engine {
+    struct io_uring ring;
+    bool ready;
+    struct list flushes;  // struct ring_flush
+    struct list starved;  // struct ring_starved
+};
+extern struct engine engine;
+
+struct io_uring_sqe *engine_sqe(struct op *op);
+void op_submitted(void);  // the submission queue was emptied
+
+int buffers_init(size_t bytes, struct error *error);
+void buffers_release(void);
+// The span of a completion that carries a buffer of the group; span.block NULL when res <= 0.
+struct span buffers_received(enum buffer_group group, int res, unsigned cqe_flags);
+void buffers_feed(void);  // wakes the starved when there are buffers again
+bool buffers_incremental(void);
+
+#endif
