@@ -19,6 +19,7 @@
 #include "base/slice.h"
 
 struct source;
+struct conf_file;
 
 // Where a directive or an argument stands. `file` lives as long as the configuration.
 struct conf_place {
@@ -149,6 +150,7 @@ struct conf_path {
 struct conf {
     struct arena arena;           // everything below lives in it
     const char *file;             // the main file, absolute
+    struct conf_file *files;      // the texts it was read from, for errors (conf/lexer.h)
 
     uint64_t workers;             // 0: one per core
     const char *user, *group;     // NULL group: the user's own

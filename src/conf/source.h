@@ -27,6 +27,9 @@ int source_glob(struct source *source, const char *pattern, const char ***ret_pa
 int source_add_tree(struct source *source, const char *folder, const char *suffix, struct error *error)
     __attribute__((warn_unused_result));
 
+// Enters a text that is on no disk, as if it had been read from `path`; copied. -EEXIST when there is one already.
+int source_put(struct source *source, const char *path, struct slice text) __attribute__((warn_unused_result));
+
 // A sealed memfd with everything read so far; the caller closes it. Negative errno.
 int source_export(struct source *source, struct error *error) __attribute__((warn_unused_result));
 

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What needs the whole configuration: defaults and inheritance, names that are used before they are defined, scripts in
+// their folders, and the rules that hold between directives. Runs once, after the last file was read.
+#include "conf/parser.h"
+
+#include <errno.h>
+
+
+// ---- values that were not given ---------------------------------------------------------------------------------
+
+static int fill_block(struct parser *parser, struct block *block) {
+    for (int i = 0; i < DIRECTIVE_COUNT; i++) {
+        const struct directive *row = &directives[i];
+        void *owner = block->owners[row->owner];
+        if (!owner || block->given[i].file)
+            continue;
+        int err = 0;
+        if (row->owner == OWNER_conf_settings && block->parent)
+            memcpy((char *)owner + row->offset,
+                   (const char *)block->parent->owners[OWNER_conf_settings] + row->offset, row->size);
+        else if (row->initial && (row->scopes & block->scope))
+            err = parser_default(parser, block, row);
+        if (err)
+            return err;
+    }
+    return 0;
+}
+
+static int check_buffers(struct parser *parser, const struct block *block) {
+    const struct conf_settings *settings = block->owners[OWNER_conf_settings];
+    if (!settings || settings->buffer_low < settings->buffer_high)
+        return 0;
+    // One of the two was given here: had both been inherited, the parent's check would have failed.
+    const struct conf_place *low = &block->given[DIRECTIVE_ID_buffer_low];
+    const struct conf_place *high = &block->given[DIRECTIVE_ID_buffer_high];
+    return parser_fail(parser, low->file ? *low : *high, "buffer_low is %llu bytes, buffer_high %llu, expected buffer_low "
+                       "to be below buffer_high", (unsigned long long)settings->buffer_low,
+                       (unsigned long long)settings->buffer_high);
+}
+
+// ---- names ------------------------------------------------------------------------------------------------------
+
+static int resolve_upstream(struct parser *parser, const struct reference *reference) {
+    for (struct conf_upstream *upstream = parser->conf->upstreams; upstream; upstream = upstream->next) {
+        if (strcmp(upstream->name, reference->name) == 0) {
+            upstream->used = true;
+            reference->route->upstream = upstream;
+            return 0;
+        }
+    }
+    return parser_fail(parser, reference->place, "unknown upstream \"%.64s\", expected the name of an upstream block",
+                       reference->name);
+}
+
+static int resolve_format(struct parser *parser, const struct reference *reference) {
+    for (struct conf_log_format *format = parser->conf->log_formats; format; format = format->next) {
+        if (strcmp(format->name, reference->name) == 0) {
+            reference->access_log->format = format;
+            return 0;
+        }
+    }
+    return parser_fail(parser, reference->place, "unknown log format \"%.64s\", expected combined, json or the name of a "
+                       "log_format", reference->name);
+}
+
+// ---- scripts ----------------------------------------------------------------------------------------------------
+
+static int add_ready_made(struct parser *parser) {
+    struct conf_path **end = &parser->conf->scripts;
+    for (; *end; end = &(*end)->next) {
+        if (strcmp((*end)->path, MOONGATE_DATADIR "/lua") == 0)
+            return 0;
+    }
+    struct conf_path *folder = parser_new(parser, sizeof *folder);
+    if (!folder)
+        return -ENOMEM;
+    folder->path = MOONGATE_DATADIR "/lua";
+    *end = folder;
+    return 0;
+}
+
+// Sets script->path, or tells all the places where it is not.
+static int find_script(struct parser *parser, struct conf_script *script) {
+    struct arena *arena = &parser->conf->arena;
+    if (script->name[0] == '/') {
+        script->path = script->name;
+        if (source_has(parser->source, script->path))
+            return 0;
+        return parser_fail(parser, script->place, "no script \"%s\", expected a file", script->name);
+    }
+    char looked[768] = "";
+    for (const struct conf_path *folder = parser->conf->scripts; folder; folder = folder->next) {
+        const char *path = arena_printf(arena, "%s/%s", folder->path, script->name);
+        if (!path)
+            return parser_no_memory(parser);
+        if (source_has(parser->source, path)) {
+            script->path = path;
+            return 0;
+        }
+        size_t len = strlen(looked);
+        snprintf(looked + len, sizeof looked - len, "%s%s", len ? ", " : "", folder->path);
+    }
+    return parser_fail(parser, script->place, "no script \"%.64s\", expected a file in one of the folders of \"scripts\": %s",
+                       script->name, looked);
+}
+
+static int read_script(struct parser *parser, struct conf_script *script) {
+    int err = find_script(parser, script);
+    if (err)
+        return err;
+    struct error inner;
+    struct slice text;
+    if (source_read(parser->source, script->path, &text, &inner))
+        return parser_fail(parser, script->place, "%s", inner.text);
+    script->text = arena_copy(&parser->conf->arena, text);
+    return script->text.at ? 0 : parser_no_memory(parser);
+}
+
+// For require: what a script may name later must be among the texts now.
+static int gather_folders(struct parser *parser) {
+    const struct conf_place *given = &parser->blocks->given[DIRECTIVE_ID_scripts];
+    for (const struct conf_path *folder = parser->conf->scripts; folder; folder = folder->next) {
+        struct error inner;
+        int err = source_add_tree(parser->source, folder->path, ".lua", &inner);
+        if (err && given->file)
+            return parser_fail(parser, *given, "%s", inner.text);
+        if (err)
+            return error_set(parser->error, err, "%s", inner.text);
+    }
+    return 0;
+}
+
+// ---- what a block must have -------------------------------------------------------------------------------------
+
+static int check_frontend(struct parser *parser, const struct conf_frontend *frontend) {
+    if (!frontend->listens)
+        return parser_fail(parser, frontend->place, "frontend \"%s\" has no listen, expected at least one", frontend->name);
+    if (!frontend->routes && !frontend->scripts)
+        return parser_fail(parser, frontend->place, "frontend \"%s\" has no route and no script, expected at least one of "
+                           "them", frontend->name);
+    return 0;
+}
+
+static int check_upstream(struct parser *parser, const struct conf_upstream *upstream, bool any_script) {
+    if (!upstream->servers)
+        return parser_fail(parser, upstream->place, "upstream \"%s\" has no server, expected at least one", upstream->name);
+    // A route hook may name any upstream at run time.
+    if (!upstream->used && !any_script)
+        return parser_fail(parser, upstream->place, "upstream \"%s\" is not used, expected a route to it (or a script)",
+                           upstream->name);
+    return 0;
+}
+
+int parser_finish(struct parser *parser) {
+    struct conf *conf = parser->conf;
+    int err = 0;
+    for (struct block *block = parser->blocks; block && !err; block = block->next) {
+        err = fill_block(parser, block);
+        if (!err)
+            err = check_buffers(parser, block);
+    }
+    for (const struct reference *reference = parser->references; reference && !err; reference = reference->next)
+        err = reference->route ? resolve_upstream(parser, reference) : resolve_format(parser, reference);
+    bool any_script = false;
+    for (const struct conf_frontend *frontend = conf->frontends; frontend && !err; frontend = frontend->next) {
+        err = check_frontend(parser, frontend);
+        any_script = any_script || frontend->scripts;
+    }
+    for (const struct conf_upstream *upstream = conf->upstreams; upstream && !err; upstream = upstream->next)
+        err = check_upstream(parser, upstream, any_script);
+    if (!err && !conf->frontends)
+        err = parser_fail(parser, parser->begin, "no frontend, expected at least one: nothing would be served");
+    if (!err)
+        err = add_ready_made(parser);
+    for (struct conf_frontend *frontend = conf->frontends; frontend && !err; frontend = frontend->next) {
+        for (struct conf_script *script = frontend->scripts; script && !err; script = script->next)
+            err = read_script(parser, script);
+    }
+    return err ? err : gather_folders(parser);
+}
