@@ -51,8 +51,8 @@
       "any block; a file must close every block that it opens. A pattern with wildcards may match nothing, a plain name " \
       "must exist. Files may include others, 16 deep and 1024 in all.") \
     X(workers, SCOPE_TOP, OWN, conf, workers, 1, 1024, DIRECTIVE_RESTART, "auto | NUMBER", "auto", NULL, \
-      "How many worker processes serve connections, each pinned to a core. auto starts one for each core that the " \
-      "process may use.") \
+      "How many worker processes serve connections, each pinned to a core. With auto there is one for each core that " \
+      "the process may use.") \
     X(user, SCOPE_TOP, OWN, conf, user, 0, 0, DIRECTIVE_RESTART, "NAME [GROUP]", "moongate", NULL, \
       "The user, and the group when it is not the user's own, as which the workers run when moongate is started by " \
       "root. Started by another user, everything runs as that one and this is not looked at.") \

@@ -2,9 +2,9 @@
 // What needs the whole configuration: defaults and inheritance, names that are used before they are defined, scripts in
 // their folders, and the rules that hold between directives. Runs once, after the last file was read.
 #include "conf/parser.h"
+#include "conf/value.h"
 
 #include <errno.h>
-
 
 // ---- values that were not given ---------------------------------------------------------------------------------
 
@@ -33,9 +33,10 @@ static int check_buffers(struct parser *parser, const struct block *block) {
     // One of the two was given here: had both been inherited, the parent's check would have failed.
     const struct conf_place *low = &block->given[DIRECTIVE_ID_buffer_low];
     const struct conf_place *high = &block->given[DIRECTIVE_ID_buffer_high];
-    return parser_fail(parser, low->file ? *low : *high, "buffer_low is %llu bytes, buffer_high %llu, expected buffer_low "
-                       "to be below buffer_high", (unsigned long long)settings->buffer_low,
-                       (unsigned long long)settings->buffer_high);
+    char low_text[VALUE_TEXT_MAX], high_text[VALUE_TEXT_MAX];
+    return parser_fail(parser, low->file ? *low : *high, "buffer_low is %s here and buffer_high %s, expected buffer_low to "
+                       "be below buffer_high", value_print(settings->buffer_low, VALUE_SIZE, low_text),
+                       value_print(settings->buffer_high, VALUE_SIZE, high_text));
 }
 
 // ---- names ------------------------------------------------------------------------------------------------------

@@ -210,7 +210,8 @@ static int take_words(struct parser *parser, struct lexer *lexer, const struct b
         if (ret_end->kind == TOKEN_WORD && !ret_end->quoted && ret_end->place.line > last->after.line)
             next = directive_find(ret_end->text);
         bool cut = ret_end->kind == TOKEN_END || ret_end->kind == TOKEN_CLOSE ||
-                   (next && (next->scopes & block->scope) && statement->count > 0);
+                   (next && statement->count > 0 &&
+                    ((next->scopes & block->scope) || (statement->directive->flags & DIRECTIVE_BLOCK)));
         if (cut)
             return parser_fail(parser, last->after, "\"%s\" not ended, expected \"%s\" here", statement->directive->name,
                                statement->directive->flags & DIRECTIVE_BLOCK ? "{" : ";");

@@ -115,7 +115,7 @@ static void print_roff(FILE *out, const char *text) {
     for (const char *at = text; *at; at++) {
         if (*at == '\\')
             fputs("\\e", out);
-        else if ((*at == '.' || *at == '?') && at[1] == ' ' && at[2] >= 'A' && at[2] <= 'Z')
+        else if ((*at == '.' || *at == '?') && at[1] == ' ' && ((at[2] >= 'A' && at[2] <= 'Z') || (at[2] >= '0' && at[2] <= '9')))
             fprintf(out, "%c\n", *at++);
         else
             fputc(*at, out);

@@ -232,9 +232,15 @@ int source_put(struct source *source, const char *path, struct slice text) {
 
 // ---- patterns ---------------------------------------------------------------------------------------------------
 
+// A folder that does not exist matches nothing; one that may not be read is an error, for files would be missed.
+static int glob_failed(const char *path, int err) {
+    (void)path;
+    return err != ENOENT && err != ENOTDIR;
+}
+
 static int glob_joined(const char *pattern, char **ret_joined, size_t *ret_len) {
     glob_t found = { 0 };
-    int rc = glob(pattern, GLOB_ERR, NULL, &found);
+    int rc = glob(pattern, 0, glob_failed, &found);
     if (rc == GLOB_NOSPACE || rc == GLOB_ABORTED) {
         globfree(&found);
         return rc == GLOB_NOSPACE ? -ENOMEM : -EACCES;
