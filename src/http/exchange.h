@@ -49,7 +49,7 @@ enum exchange_step {
 };
 
 // What scripts do at each point. Each returns STEP_MORE when it has run to its end, STEP_WAIT when it yielded (it calls
-// exchange_run() when it has ended). A hook answers with exchange_respond(), fails with exchange_fail().
+// exchange_hook_done() when it has ended). A hook answers with exchange_respond(), fails with exchange_fail().
 struct exchange_hooks {
     enum step_result (*request)(void *scripts, struct exchange *x);
     // Sets x->route_choice when it decides; leaves it empty to let the frontend's routes decide.
@@ -62,6 +62,7 @@ struct exchange_hooks {
 
 // One for each frontend of a generation.
 struct exchange_site {
+    const char *name;                    // of the frontend, for the log; NULL: none
     const struct conf_settings *settings;
     const struct exchange_hooks *hooks;  // NULL: none
     void *scripts;
@@ -133,6 +134,11 @@ struct exchange {
     bool up_failed;              // after the response head: the upstream broke off
     bool upgraded;               // 101
     bool hooked;                 // a hook was called: hooks->ended is due
+    bool hook_waits;             // a hook yielded: nothing goes on before exchange_hook_done()
+    bool hook_ran;               // this step's hook has run to its end
+    bool res_ready;              // the upstream's final response head stands in res
+    bool forwarded_added;        // the request's head was made ready for an upstream
+    bool started;                // exchange_start() was called: it will be logged
     bool body_passed;            // a part of the request body has been passed on: it cannot be sent again
     enum close_reason reason;
 
@@ -156,11 +162,15 @@ struct exchange {
     uint64_t req_bytes, res_bytes;  // body bytes from the client, to the client
 };
 
-// The downstream codec has a complete head in x->req: starts the steps.
+// By the downstream codec: at the first byte of a request, to have a place for what it parses. NULL when memory is out.
 struct exchange *exchange_new(struct exchange_site *site, const struct downstream_ops *down, void *down_owner)
     __attribute__((warn_unused_result));
+// The head is complete in x->req: starts the steps. x may be gone afterwards.
+void exchange_start(struct exchange *x);
 // Runs steps until something must be waited for. x may be gone afterwards.
 void exchange_run(struct exchange *x);
+// A hook that returned STEP_WAIT has run to its end: goes on behind it.
+void exchange_hook_done(struct exchange *x);
 const char *exchange_id(struct exchange *x);
 
 // By the downstream codec: it put bytes on x->req_body or set x->req_ended; follow with exchange_run().
