@@ -11,22 +11,23 @@
 #     --- @error when it raises or returns nil
 #     --- @example
 #     ---   gate.sleep(0.5)
-# Blocks are grouped by what stands before the first dot, colon or bracket of the signature, in order of appearance.
+# Blocks are grouped by what stands before the first dot, colon or bracket of the signature: known groups in the order
+# below, others behind them as they appear.
 # A block that does not begin with a signature is no documentation of a function and is left out.
 
 BEGIN {
-    title["gate"] = "The module"
-    title["hooks"] = "Hooks"
-    title["conn"] = "A connection"
-    title["req"] = "A request"
-    title["res"] = "A response"
-    title["headers"] = "Header fields"
-    title["args"] = "Arguments of a query"
-    title["dict"] = "A shared dictionary"
-    title["shared"] = "A shared dictionary"
-    title["set"] = "A set of networks"
-    title["cidr"] = "A set of networks"
-    group_count = 0
+    known("gate", "The module")
+    known("conn", "A connection")
+    known("req", "A request")
+    known("res", "A response")
+    known("headers", "Header fields")
+    known("set", "A set of networks")
+    known("dict", "A shared dictionary")
+}
+
+function known(name, words) {
+    title[name] = words
+    group[group_count++] = name
 }
 
 # Text as a roff line: a backslash is text, and so is a dot at the beginning.
@@ -35,6 +36,17 @@ function roff(text) {
     if (text ~ /^[.']/)
         text = "\\&" text
     return text
+}
+
+# Prose, with each sentence on a line of its own, as mdoc wants it.
+function emit_prose(text,   end) {
+    while (match(text, /[^ .][.] +[A-Z"(]/)) {
+        end = RSTART + 1
+        emit(roff(substr(text, 1, end)))
+        text = substr(text, end + 1)
+        sub(/^ +/, "", text)
+    }
+    emit(roff(text))
 }
 
 # Text as one quoted argument of a macro.
@@ -64,10 +76,9 @@ function flush_block(   name) {
         end_tag()
         name = first
         sub(/[.:(\[].*/, "", name)
-        if (!(name in text_of)) {
-            group[group_count++] = name
-            text_of[name] = ""
-        }
+        if (!(name in title))
+            known(name, "More")
+        any = 1
         text_of[name] = text_of[name] signatures body
     }
     in_block = in_body = 0
@@ -96,13 +107,13 @@ function take(line,   word) {
         sub(/^@[^ \t]*[ \t]*/, "", line)
         tag = word
         if (word == "where") {
-            emit(".br\n.Em In:"); if (line != "") emit(roff(line))
+            emit(".br\n.Em In:"); if (line != "") emit_prose(line)
         } else if (word == "yields") {
-            emit(".br\n.Em Yields."); if (line != "") emit(roff(line))
+            emit(".br\n.Em Yields."); if (line != "") emit_prose(line)
         } else if (word == "return") {
-            emit(".br\n.Em Returns"); if (line != "") emit(roff(line))
+            emit(".br\n.Em Returns"); if (line != "") emit_prose(line)
         } else if (word == "error") {
-            emit(".br\n.Em Errors:"); if (line != "") emit(roff(line))
+            emit(".br\n.Em Errors:"); if (line != "") emit_prose(line)
         } else if (word == "example") {
             emit(".Bd -literal -offset 2n"); if (line != "") emit(roff(line))
         } else {
@@ -118,7 +129,7 @@ function take(line,   word) {
         emit(".Pp")
     } else {
         sub(/^[ \t]+/, "", line)
-        emit(roff(line))
+        emit_prose(line)
     }
 }
 
@@ -134,11 +145,12 @@ function take(line,   word) {
 
 END {
     flush_block()
-    if (group_count == 0)
-        print "No functions are documented."
+    if (!any)
+        print "No calls are documented."
     for (i = 0; i < group_count; i++) {
         name = group[i]
-        printf ".Ss %s: %s\n.Bl -tag -width Ds\n%s.El\n", (name in title) ? title[name] : "More", name, text_of[name]
+        if (name in text_of)
+            printf ".Ss %s: %s\n.Bl -tag -width Ds\n%s.El\n", title[name], name, text_of[name]
     }
     exit failed
 }
