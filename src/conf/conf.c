@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Loading, freeing and comparing configurations: the functions of conf.h. The grammar is in parser.c, the rules between
-// directives in finish.c.
+// Loading, freeing and comparing configurations: the functions of conf.h. The grammar is in parser.c, the
+// rules between directives in finish.c.
 #include "conf/conf.h"
 
 #include "conf/lexer.h"
@@ -37,7 +37,8 @@ void conf_free(struct conf *conf) {
     free(conf);
 }
 
-int conf_error(const struct conf *conf, struct conf_place place, struct error *error, const char *format, ...) {
+int conf_error(const struct conf *conf, struct conf_place place, struct error *error, const char *format,
+               ...) {
     va_list args;
     va_start(args, format);
     const struct conf_file *file = conf->files;
@@ -62,13 +63,15 @@ static char *text_of(const struct directive *row, const struct conf *conf) {
     return NULL;
 }
 
-static int compare(const struct directive *row, const struct conf *old, const struct conf *new, struct error *error) {
+static int compare(const struct directive *row, const struct conf *old, const struct conf *new,
+                   struct error *error) {
     char *was = text_of(row, old), *is = text_of(row, new);
     int err = 0;
     if (!was || !is)
         err = error_set(error, -ENOMEM, "out of memory");
     else if (strcmp(was, is) != 0)
-        err = error_set(error, -EINVAL, "%s: \"%s\" changes only with a restart or an upgrade, expected as before:\n%s",
+        err = error_set(error, -EINVAL,
+                        "%s: \"%s\" changes only with a restart or an upgrade, expected as before:\n%s",
                         new->file, row->name, *was ? was : "none");
     free(was);
     free(is);

@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 
+// clang-format off
 // IF_OWN(kind, x) is x for kind OWN and nothing for the others; IF_WORD likewise.
 #define IF_OWN(kind, ...) IF_OWN_##kind(__VA_ARGS__)
 #define IF_OWN_FLAG(...)
@@ -41,19 +42,21 @@ DIRECTIVES(X)
 #define SIZE_PATH sizeof(const char *)
 #define FIELD_SIZE(owner, field) sizeof(((struct owner *)0)->field)
 #define X(name, scopes, kind, owner, field, ...) \
-    _Static_assert(KIND_##kind == KIND_OWN || FIELD_SIZE(owner, field) == SIZE_##kind, #name ": field and kind differ");
+    _Static_assert(KIND_##kind == KIND_OWN || FIELD_SIZE(owner, field) == SIZE_##kind, #name);
 #define SIZE_OWN 0
 DIRECTIVES(X)
 #undef X
 
 #define X(name_, scopes_, kind_, owner_, field_, low_, high_, flags_, syntax_, initial_, example_, doc_) { \
     .name = #name_, .scopes = (scopes_), .flags = (flags_), .kind = KIND_##kind_, .owner = OWNER_##owner_, \
-    .offset = offsetof(struct owner_, field_), .size = FIELD_SIZE(owner_, field_), .low = (low_), .high = (high_), \
-    .syntax = (syntax_), .initial = (initial_), .example = (example_), .doc = (doc_), \
+    .offset = offsetof(struct owner_, field_), .size = FIELD_SIZE(owner_, field_), \
+    .low = (low_), .high = (high_), .syntax = (syntax_), \
+    .initial = (initial_), .example = (example_), .doc = (doc_), \
     IF_WORD(kind_, .words = words_##name_,) \
     IF_OWN(kind_, .parse = own_parse_##name_, .print = own_print_##name_) },
 const struct directive directives[DIRECTIVE_COUNT] = { DIRECTIVES(X) };
 #undef X
+// clang-format on
 
 const char *scope_name(unsigned scope) {
     switch (scope) {
@@ -93,7 +96,8 @@ static unsigned distance(struct slice a, struct slice b) {
                 best = last[j] + 1;
             if (now[j - 1] + 1 < best)
                 best = now[j - 1] + 1;
-            if (i > 1 && j > 1 && a.at[i - 1] == b.at[j - 2] && a.at[i - 2] == b.at[j - 1] && before[j - 2] + 1 < best)
+            if (i > 1 && j > 1 && a.at[i - 1] == b.at[j - 2] && a.at[i - 2] == b.at[j - 1] &&
+                before[j - 2] + 1 < best)
                 best = before[j - 2] + 1;
             now[j] = best;
         }
@@ -121,10 +125,13 @@ const struct directive *directive_suggest(struct slice name, unsigned scope) {
     return best;
 }
 
-static void words_text(const struct directive_word *words, const char *between, const char *last, char *to, size_t room) {
+static void words_text(const struct directive_word *words, const char *between, const char *last, char *to,
+                       size_t room) {
     size_t len = 0;
-    for (const struct directive_word *w = words; w->word && len < room; w++)
-        len += (size_t)snprintf(to + len, room - len, "%s%s", w == words ? "" : w[1].word ? between : last, w->word);
+    for (const struct directive_word *w = words; w->word && len < room; w++) {
+        const char *before = w == words ? "" : w[1].word ? between : last;
+        len += (size_t)snprintf(to + len, room - len, "%s%s", before, w->word);
+    }
 }
 
 void directive_syntax(const struct directive *directive, char *to, size_t room) {
@@ -153,11 +160,19 @@ void directive_syntax(const struct directive *directive, char *to, size_t room) 
     }
 }
 
+enum value_unit directive_unit(enum directive_kind kind) {
+    return kind == KIND_SIZE ? VALUE_SIZE : kind == KIND_TIME ? VALUE_TIME : VALUE_NUMBER;
+}
+
 void bounds_text(enum directive_kind kind, uint64_t low, uint64_t high, bool zero, char *to, size_t room) {
     char low_text[VALUE_TEXT_MAX], high_text[VALUE_TEXT_MAX];
-    enum value_unit unit = kind == KIND_SIZE ? VALUE_SIZE : kind == KIND_TIME ? VALUE_TIME : VALUE_NUMBER;
-    snprintf(to, room, "a %s from %s to %s%s",
-             kind == KIND_SIZE ? "size" : kind == KIND_TIME ? "time" : "number", value_print(low, unit, low_text),
+    static const char *const nouns[] = {
+        [VALUE_NUMBER] = "number",
+        [VALUE_SIZE] = "size",
+        [VALUE_TIME] = "time",
+    };
+    enum value_unit unit = directive_unit(kind);
+    snprintf(to, room, "a %s from %s to %s%s", nouns[unit], value_print(low, unit, low_text),
              value_print(high, unit, high_text), zero && low > 0 ? ", or 0" : "");
 }
 
@@ -169,7 +184,8 @@ void directive_expected(const struct directive *directive, char *to, size_t room
     case KIND_NUMBER:
     case KIND_SIZE:
     case KIND_TIME:
-        bounds_text(directive->kind, directive->low, directive->high, directive->flags & DIRECTIVE_ZERO, to, room);
+        bounds_text(directive->kind, directive->low, directive->high, directive->flags & DIRECTIVE_ZERO, to,
+                    room);
         break;
     case KIND_WORD:
         words_text(directive->words, ", ", " or ", to, room);

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The table of directives as the parser and the printers walk it: rows in memory, and how a row's field is reached.
+// The table of directives as the parser and the printers walk it: rows in memory, and how a row's field is
+// reached.
 #ifndef MOONGATE_CONF_DIRECTIVE_H
 #define MOONGATE_CONF_DIRECTIVE_H
 
 #include "conf/conf.h"
 #include "conf/directives.h"
+#include "conf/value.h"
 
 #include <stdio.h>
 
@@ -26,13 +28,19 @@ enum {
 };
 
 enum directive_kind { KIND_FLAG, KIND_NUMBER, KIND_SIZE, KIND_TIME, KIND_WORD, KIND_PATH, KIND_OWN };
-enum directive_owner { OWNER_conf, OWNER_conf_settings, OWNER_conf_upstream, OWNER_conf_frontend, OWNER_COUNT };
+enum directive_owner {
+    OWNER_conf,
+    OWNER_conf_settings,
+    OWNER_conf_upstream,
+    OWNER_conf_frontend,
+    OWNER_COUNT
+};
 
 enum directive_id {
 #define X(name, ...) DIRECTIVE_ID_##name,
     DIRECTIVES(X)
 #undef X
-    DIRECTIVE_COUNT
+        DIRECTIVE_COUNT
 };
 
 struct directive_word {
@@ -49,7 +57,7 @@ struct directive {
     unsigned scopes, flags;
     enum directive_kind kind;
     enum directive_owner owner;
-    size_t offset, size;             // of the field in its owner
+    size_t offset, size;  // of the field in its owner
     uint64_t low, high;
     const char *syntax, *initial, *example, *doc;
     const struct directive_word *words;  // WORD: ends with a NULL word
@@ -64,13 +72,16 @@ extern const struct directive directives[DIRECTIVE_COUNT];
 const char *scope_name(unsigned scope);
 
 const struct directive *directive_find(struct slice name);
-// The name closest to one that does not exist, of those that may stand in `scope` or else of all; NULL when none is near.
+// The name closest to one that does not exist, of those that may stand in `scope` or else of all; NULL when
+// none is near.
 const struct directive *directive_suggest(struct slice name, unsigned scope);
 
 // What may follow the name: "on | off", "TIME", ...
 void directive_syntax(const struct directive *directive, char *to, size_t room);
 // The same with bounds, for errors and the manual: "a time from 1s to 1h, or 0".
 void directive_expected(const struct directive *directive, char *to, size_t room);
+// How a NUMBER, SIZE or TIME is written.
+enum value_unit directive_unit(enum directive_kind kind);
 // "a number from 1 to 256" for an argument that is only a part of a directive.
 void bounds_text(enum directive_kind kind, uint64_t low, uint64_t high, bool zero, char *to, size_t room);
 

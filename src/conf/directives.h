@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Every directive of the configuration, once. The parser's grammar, inheritance, -T, --defaults and the lists of
-// moongate.conf(5) are made from these rows. To add a directive: a field in conf.h and a row here; only a directive of
-// kind OWN needs code too, own_parse_NAME and own_print_NAME in own.c.
+// Every directive of the configuration, once. The parser's grammar, inheritance, -T, --defaults and the lists
+// of moongate.conf(5) are made from these rows. To add a directive: a field in conf.h and a row here; only a
+// directive of kind OWN needs code too, own_parse_NAME and own_print_NAME in own.c.
 //
 //  X(name, scopes, kind, owner, field, low, high, flags, syntax, initial, example, documentation)
 //
-//   scopes   where it may stand. Settings are inherited: top -> frontend -> route. What is decided before a route is
-//            known may not stand in a route, so that nobody writes there what has no effect.
+//   scopes   where it may stand. Settings are inherited: top -> frontend -> route. What is decided
+//            before a route is known may not stand in a route, where it would have no effect.
 //   kind     FLAG NUMBER SIZE TIME WORD (one of WORDS_name) PATH, or OWN
 //   owner    the struct of conf.h that holds the field; settings are conf_settings
 //   low,high bounds of NUMBER, SIZE (bytes) and TIME (milliseconds), inclusive
@@ -17,6 +17,7 @@
 //   syntax   of OWN's arguments
 //   initial  what holds when it is not given: the arguments as they would be written; NULL: nothing
 //   example  arguments that --defaults shows where there is no initial value
+// clang-format off
 #ifndef MOONGATE_CONF_DIRECTIVES_H
 #define MOONGATE_CONF_DIRECTIVES_H
 
@@ -36,153 +37,192 @@
 
 //  W(word, value, documentation)
 #define WORDS_on_script_error(W) \
-    W("fail", SCRIPT_ERROR_FAIL, "the connection is closed or the request answered 500 (502 after a response)") \
+    W("fail", SCRIPT_ERROR_FAIL, \
+      "the connection is closed, the request answered 500 (by a response hook 502)") \
     W("pass", SCRIPT_ERROR_PASS, "as if the hook had returned nil")
 #define WORDS_x_forwarded(W) \
     W("off", X_FORWARDED_OFF, "what the client sent is passed on as it is") \
-    W("append", X_FORWARDED_APPEND, "the client's address is added behind what it sent: behind another proxy") \
+    W("append", X_FORWARDED_APPEND, "the client's address is added to what it sent: behind another proxy") \
     W("replace", X_FORWARDED_REPLACE, "what the client sent is dropped first: at the edge")
 #define WORDS_balance(W) \
     W("round_robin", BALANCE_ROUND_ROBIN, "each server in turn, by its weight")
 
 #define DIRECTIVES(X) \
     X(include, SCOPE_ALL, OWN, conf, file, 0, 0, DIRECTIVE_MANY, "PATTERN", NULL, "conf.d/*.conf", \
-      "Reads the files that match a pattern (as of glob(7)), sorted by name, as if their text stood here. It may stand in " \
-      "any block; a file must close every block that it opens. A pattern with wildcards may match nothing, a plain name " \
-      "must exist. Files may include others, 16 deep and 1024 in all.") \
+      "Reads the files that match a pattern (as of glob(7)), sorted by name, as if their text stood here." \
+      " It may stand in any block; a file must close every block that it opens. A pattern with wildcards " \
+      "may match nothing, a plain name must exist. Files may include others, 16 deep and 1024 in all.") \
     X(workers, SCOPE_TOP, OWN, conf, workers, 1, 1024, DIRECTIVE_RESTART, "auto | NUMBER", "auto", NULL, \
-      "How many worker processes serve connections, each pinned to a core. With auto there is one for each core that " \
-      "the process may use.") \
+      "How many worker processes serve connections, each pinned to a core. With auto there is one for " \
+      "each core that the process may use.") \
     X(user, SCOPE_TOP, OWN, conf, user, 0, 0, DIRECTIVE_RESTART, "NAME [GROUP]", "moongate", NULL, \
-      "The user, and the group when it is not the user's own, as which the workers run when moongate is started by " \
-      "root. Started by another user, everything runs as that one and this is not looked at.") \
-    X(control, SCOPE_TOP, PATH, conf, control, 0, 0, DIRECTIVE_RESTART, NULL, "\"" MOONGATE_CONTROL "\"", NULL, \
+      "The user, and the group when it is not the user's own, as which the workers run when moongate is " \
+      "started by root. Started by another user, everything runs as that one and this is not looked at.") \
+    X(control, SCOPE_TOP, PATH, conf, control, 0, 0, DIRECTIVE_RESTART, NULL, "\"" MOONGATE_CONTROL "\"", \
+      NULL, \
       "The control socket, on which moongatectl(1) talks to the master. It is made with mode 0600.") \
     X(pid_file, SCOPE_TOP, PATH, conf, pid_file, 0, 0, DIRECTIVE_RESTART, NULL, \
       "\"" MOONGATE_RUNSTATEDIR "/moongate.pid\"", NULL, \
       "Where a daemon (-D) writes the master's process number.") \
-    X(error_log, SCOPE_TOP, OWN, conf, error_log, 0, 0, 0, "stderr | syslog | PATH [LEVEL]", "stderr notice", NULL, \
-      "Where messages go and from which level on: crit, error, warn, notice, info (what peers did wrong) or debug " \
-      "(every change of state). Without a level it is notice. A file is opened again on USR1 and moongatectl reopen.") \
+    X(error_log, SCOPE_TOP, OWN, conf, error_log, 0, 0, 0, "stderr | syslog | PATH [LEVEL]", \
+      "stderr notice", NULL, \
+      "Where messages go and from which level on: crit, error, warn, notice, info (what peers did wrong) " \
+      "or debug (every change of state). Without a level it is notice. A file is opened again on USR1 and" \
+      " moongatectl reopen.") \
     X(watchdog, SCOPE_TOP, TIME, conf, watchdog, 100, 3600000, DIRECTIVE_ZERO, NULL, "10s", NULL, \
-      "A worker whose loop has not turned for so long, for an endless script, is reported with the script that it was " \
-      "in, killed and replaced. Only its own connections are lost. 0 leaves it alone.") \
-    X(connections, SCOPE_TOP, NUMBER, conf, connections, 1, 4194304, DIRECTIVE_RESTART, NULL, "65536", NULL, \
-      "Client connections that one worker holds at the same time. At the limit it stops accepting until one ends; new " \
-      "ones wait in the listener's backlog.") \
-    X(receive_buffers, SCOPE_TOP, SIZE, conf, receive_buffers, 1 << 20, 4ull << 30, DIRECTIVE_RESTART, NULL, "16m", NULL, \
-      "Memory of one worker that the kernel fills with what arrives, for all connections together. When all of it is " \
-      "in use, reading waits until a part is free; nothing is lost.") \
+      "A worker whose loop has not turned for so long, for an endless script, is reported with the script" \
+      " that it was in, killed and replaced. Only its own connections are lost. 0 leaves it alone.") \
+    X(connections, SCOPE_TOP, NUMBER, conf, connections, 1, 4194304, DIRECTIVE_RESTART, NULL, "65536", \
+      NULL, \
+      "Client connections that one worker holds at the same time. At the limit it stops accepting until " \
+      "one ends; new ones wait in the listener's backlog.") \
+    X(receive_buffers, SCOPE_TOP, SIZE, conf, receive_buffers, 1 << 20, 4ull << 30, DIRECTIVE_RESTART, \
+      NULL, "16m", NULL, \
+      "Memory of one worker that the kernel fills with what arrives, for all connections together. When " \
+      "all of it is in use, reading waits until a part is free; nothing is lost.") \
     X(drain_timeout, SCOPE_TOP, TIME, conf, drain_timeout, 0, 604800000, 0, NULL, "30s", NULL, \
-      "How long connections may live on after a graceful stop, or after their listener was removed. Those that are " \
-      "left then are closed. 0 closes them at once.") \
+      "How long connections may live on after a graceful stop, or after their listener was removed. Those" \
+      " that are left then are closed. 0 closes them at once.") \
     X(reload_timeout, SCOPE_TOP, TIME, conf, reload_timeout, 100, 3600000, 0, NULL, "30s", NULL, \
-      "How long all workers together may take to load a new configuration. After that the reload has failed and the " \
-      "old configuration goes on.") \
-    X(scripts, SCOPE_TOP, OWN, conf, scripts, 0, 0, 0, "PATH ...", "\"" MOONGATE_SYSCONFDIR "/lua\"", NULL, \
-      "The folders in which script and Lua's require look, in order. The folder with the ready-made scripts (" \
-      MOONGATE_DATADIR "/lua) always follows last. Files named *.lua below these folders are read when a configuration " \
-      "is loaded, so require needs no right to read them later.") \
+      "How long all workers together may take to load a new configuration. After that the reload has " \
+      "failed and the old configuration goes on.") \
+    X(scripts, SCOPE_TOP, OWN, conf, scripts, 0, 0, 0, "PATH ...", "\"" MOONGATE_SYSCONFDIR "/lua\"", \
+      NULL, \
+      "The folders in which script and Lua's require look, in order. The folder with the ready-made " \
+      "scripts (" \
+      MOONGATE_DATADIR "/lua) always follows last. Files named *.lua below these folders are read when a" \
+      " configuration is loaded, so require needs no right to read them later.") \
     X(script_unsafe, SCOPE_TOP, FLAG, conf, script_unsafe, 0, 0, 0, NULL, "off", NULL, \
-      "Gives scripts the parts of Lua that can block or break a worker: io, os.execute, ffi, debug and the like.") \
-    X(shared, SCOPE_TOP, OWN, conf, shared, 64 << 10, 1ull << 40, DIRECTIVE_MANY | DIRECTIVE_RESTART, "NAME SIZE", NULL, \
+      "Gives scripts the parts of Lua that can block or break a worker: io, os.execute, ffi, debug and " \
+      "the like.") \
+    X(shared, SCOPE_TOP, OWN, conf, shared, 64 << 10, 1ull << 40, DIRECTIVE_MANY | DIRECTIVE_RESTART, \
+      "NAME SIZE", NULL, \
       "limits 16m", \
-      "A dictionary in memory that all workers share: gate.shared \"NAME\" in scripts. It survives reloads and the death " \
-      "of a worker. When it is full, what was not used for the longest time goes first.") \
+      "A dictionary in memory that all workers share: gate.shared \"NAME\" in scripts. It survives " \
+      "reloads and the death of a worker. When it is full, what was not used for the longest time goes " \
+      "first.") \
     X(log_format, SCOPE_TOP, OWN, conf, log_formats, 0, 0, DIRECTIVE_MANY, "NAME TEXT ...", NULL, \
       "brief '$remote_addr $status $total_time'", \
-      "Names a format for access_log. The texts are joined; $variable and ${variable} stand for values of the request. " \
-      "In double quotes ${NAME} means the environment, so single quotes are the better ones here.") \
-    X(header_timeout, SCOPE_TOP | SCOPE_FRONTEND, TIME, conf_settings, header_timeout, 1, 86400000, 0, NULL, "10s", NULL, \
-      "How long a client may take for a whole request head, from its first byte; for the first request of a " \
-      "connection from the moment it was accepted. After that it is answered 408 and closed.") \
+      "Names a format for access_log. The texts are joined; $variable and ${variable} stand for values of" \
+      " the request. In double quotes ${NAME} means the environment, so single quotes are the better ones" \
+      " here.") \
+    X(header_timeout, SCOPE_TOP | SCOPE_FRONTEND, TIME, conf_settings, header_timeout, 1, 86400000, 0, \
+      NULL, "10s", NULL, \
+      "How long a client may take for a whole request head, from its first byte; for the first request of" \
+      " a connection from the moment it was accepted. After that it is answered 408 and closed.") \
     X(body_timeout, SCOPE_SETTINGS, TIME, conf_settings, body_timeout, 1, 86400000, 0, NULL, "60s", NULL, \
-      "How long a client may send nothing in the middle of a request body. After that it is answered 408, or closed " \
-      "when the response has begun.") \
+      "How long a client may send nothing in the middle of a request body. After that it is answered 408," \
+      " or closed when the response has begun.") \
     X(send_timeout, SCOPE_SETTINGS, TIME, conf_settings, send_timeout, 1, 86400000, 0, NULL, "60s", NULL, \
-      "How long a client may take nothing of a response that waits for it. After that the connection is closed.") \
-    X(keepalive_timeout, SCOPE_TOP | SCOPE_FRONTEND, TIME, conf_settings, keepalive_timeout, 1, 86400000, 0, NULL, "75s", \
+      "How long a client may take nothing of a response that waits for it. After that the connection is " \
+      "closed.") \
+    X(keepalive_timeout, SCOPE_TOP | SCOPE_FRONTEND, TIME, conf_settings, keepalive_timeout, 1, 86400000, \
+      0, NULL, "75s", \
       NULL, \
       "How long a client's connection may be idle between two requests before it is closed.") \
-    X(keepalive_requests, SCOPE_TOP | SCOPE_FRONTEND, NUMBER, conf_settings, keepalive_requests, 1, 1ull << 32, \
+    X(keepalive_requests, SCOPE_TOP | SCOPE_FRONTEND, NUMBER, conf_settings, keepalive_requests, 1, \
+      1ull << 32, \
       DIRECTIVE_ZERO, NULL, "10000", NULL, \
-      "Requests that one client connection may carry; the last response says \"Connection: close\". 0 is no limit.") \
-    X(tunnel_timeout, SCOPE_SETTINGS, TIME, conf_settings, tunnel_timeout, 1, 2592000000, 0, NULL, "1h", NULL, \
-      "How long an upgraded connection, such as a WebSocket, may carry no byte in either direction before it is closed.") \
+      "Requests that one client connection may carry; the last response says \"Connection: close\". 0 is " \
+      "no limit.") \
+    X(tunnel_timeout, SCOPE_SETTINGS, TIME, conf_settings, tunnel_timeout, 1, 2592000000, 0, NULL, "1h", \
+      NULL, \
+      "How long an upgraded connection, such as a WebSocket, may carry no byte in either direction before" \
+      " it is closed.") \
     X(linger_timeout, SCOPE_SETTINGS, TIME, conf_settings, linger_timeout, 0, 600000, 0, NULL, "5s", NULL, \
-      "How long a client that still sends is read from after the final response of a connection, so that the response " \
-      "is not lost to a reset. 0 closes at once.") \
-    X(max_head, SCOPE_TOP | SCOPE_FRONTEND, SIZE, conf_settings, max_head, 512, 1 << 20, 0, NULL, "16k", NULL, \
+      "How long a client that still sends is read from after the final response of a connection, so that " \
+      "the response is not lost to a reset. 0 closes at once.") \
+    X(max_head, SCOPE_TOP | SCOPE_FRONTEND, SIZE, conf_settings, max_head, 512, 1 << 20, 0, NULL, "16k", \
+      NULL, \
       "Bytes of a request head: the request line and all fields. A larger one is answered 431.") \
-    X(max_headers, SCOPE_TOP | SCOPE_FRONTEND, NUMBER, conf_settings, max_headers, 1, 10000, 0, NULL, "100", NULL, \
+    X(max_headers, SCOPE_TOP | SCOPE_FRONTEND, NUMBER, conf_settings, max_headers, 1, 10000, 0, NULL, \
+      "100", NULL, \
       "Fields of a request head. More are answered 431.") \
     X(max_uri, SCOPE_TOP | SCOPE_FRONTEND, SIZE, conf_settings, max_uri, 64, 1 << 20, 0, NULL, "8k", NULL, \
       "Bytes of a request's target. A longer one is answered 414.") \
-    X(max_body, SCOPE_SETTINGS, SIZE, conf_settings, max_body, 1, 1ull << 40, DIRECTIVE_ZERO, NULL, "1g", NULL, \
-      "Bytes of a request body. A larger one is answered 413, at once when its length is announced. 0 is no limit: " \
-      "bodies are streamed, so a large one costs no memory.") \
+    X(max_body, SCOPE_SETTINGS, SIZE, conf_settings, max_body, 1, 1ull << 40, DIRECTIVE_ZERO, NULL, "1g", \
+      NULL, \
+      "Bytes of a request body. A larger one is answered 413, at once when its length is announced. 0 is " \
+      "no limit: bodies are streamed, so a large one costs no memory.") \
     X(buffer_high, SCOPE_SETTINGS, SIZE, conf_settings, buffer_high, 4096, 1 << 30, 0, NULL, "256k", NULL, \
-      "Bytes of a body that may wait for a slow receiver. From there on nothing more is read from the sender, which " \
-      "bounds the memory of an exchange.") \
+      "Bytes of a body that may wait for a slow receiver. From there on nothing more is read from the " \
+      "sender, which bounds the memory of an exchange.") \
     X(buffer_low, SCOPE_SETTINGS, SIZE, conf_settings, buffer_low, 0, 1 << 30, 0, NULL, "64k", NULL, \
       "When no more than so many bytes wait, the sender is read from again. Must be below buffer_high.") \
     X(forwarded, SCOPE_SETTINGS, FLAG, conf_settings, forwarded, 0, 0, 0, NULL, "off", NULL, \
       "Adds a Forwarded field (RFC 7239) with for, host and proto to each request that is passed on.") \
     X(x_forwarded, SCOPE_SETTINGS, WORD, conf_settings, x_forwarded, 0, 0, 0, NULL, "off", NULL, \
       "Sets X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host in each request that is passed on.") \
-    X(on_script_error, SCOPE_TOP | SCOPE_FRONTEND, WORD, conf_settings, on_script_error, 0, 0, 0, NULL, "fail", NULL, \
-      "What a hook that raises an error means for the connection or request. The error is logged and counted either way.") \
+    X(on_script_error, SCOPE_TOP | SCOPE_FRONTEND, WORD, conf_settings, on_script_error, 0, 0, 0, NULL, \
+      "fail", NULL, \
+      "What a hook that raises an error means for the connection or request. The error is logged and " \
+      "counted either way.") \
     X(access_log, SCOPE_SETTINGS, OWN, conf_settings, access_log, 0, 0, 0, \
       "off | stderr | PATH [combined | json | FORMAT]", "off", NULL, \
-      "Where a line for each request goes, and in which format: combined (which is meant when none is named), json, or " \
-      "one named by log_format. A file is opened again on USR1 and moongatectl reopen.") \
-    X(upstream, SCOPE_TOP, OWN, conf, upstreams, 0, 0, DIRECTIVE_MANY | DIRECTIVE_BLOCK, "NAME", NULL, "app", \
-      "A group of servers that requests are passed on to, by the name that route and the route hook of scripts use. A " \
-      "name begins with a letter. An upstream that nothing can use is an error.") \
-    X(server, SCOPE_UPSTREAM, OWN, conf_upstream, servers, 1, 256, DIRECTIVE_MANY, "ADDRESS [weight=NUMBER]", NULL, \
+      "Where a line for each request goes, and in which format: combined (which is meant when none is " \
+      "named), json, or one named by log_format. A file is opened again on USR1 and moongatectl reopen.") \
+    X(upstream, SCOPE_TOP, OWN, conf, upstreams, 0, 0, DIRECTIVE_MANY | DIRECTIVE_BLOCK, "NAME", NULL, \
+      "app", \
+      "A group of servers that requests are passed on to, by the name that route and the route hook of " \
+      "scripts use. A name begins with a letter. An upstream that nothing can use is an error.") \
+    X(server, SCOPE_UPSTREAM, OWN, conf_upstream, servers, 1, 256, DIRECTIVE_MANY, \
+      "ADDRESS [weight=NUMBER]", NULL, \
       "127.0.0.1:9000 weight=2", \
-      "One server of an upstream: an IPv4 address with its port, an IPv6 address in brackets with its port, or " \
-      "unix:/path. Its weight, 1 when none is given, says how large its share of the requests is.") \
+      "One server of an upstream: an IPv4 address with its port, an IPv6 address in brackets with its " \
+      "port, or unix:/path. Its weight, 1 when none is given, says how large its share of the requests " \
+      "is.") \
     X(balance, SCOPE_UPSTREAM, WORD, conf_upstream, balance, 0, 0, 0, NULL, "round_robin", NULL, \
       "How the server for a request is chosen.") \
-    X(keepalive, SCOPE_UPSTREAM, OWN, conf_upstream, keepalive, 0, 1048576, 0, "NUMBER [idle=TIME]", "64 idle=60s", NULL, \
-      "Idle connections to this upstream that each worker keeps for later requests, and for how long (60s when not " \
-      "given). Beyond that number the one that was idle for the longest time is closed. 0 uses each connection once.") \
-    X(connect_timeout, SCOPE_UPSTREAM, TIME, conf_upstream, connect_timeout, 1, 600000, 0, NULL, "5s", NULL, \
-      "How long one connection to a server may take to be made. After that the next server is tried, as tries allows; " \
-      "then the request is answered 504.") \
-    X(response_timeout, SCOPE_UPSTREAM, TIME, conf_upstream, response_timeout, 1, 86400000, 0, NULL, "60s", NULL, \
-      "How long a server may take from the end of a request to the whole response head. After that the request is " \
-      "answered 504.") \
+    X(keepalive, SCOPE_UPSTREAM, OWN, conf_upstream, keepalive, 0, 1048576, 0, "NUMBER [idle=TIME]", \
+      "64 idle=60s", NULL, \
+      "Idle connections to this upstream that each worker keeps for later requests, and for how long (60s" \
+      " when not given). Beyond that number the one that was idle for the longest time is closed. 0 uses " \
+      "each connection once.") \
+    X(connect_timeout, SCOPE_UPSTREAM, TIME, conf_upstream, connect_timeout, 1, 600000, 0, NULL, "5s", \
+      NULL, \
+      "How long one connection to a server may take to be made. After that the next server is tried, as " \
+      "tries allows; then the request is answered 504.") \
+    X(response_timeout, SCOPE_UPSTREAM, TIME, conf_upstream, response_timeout, 1, 86400000, 0, NULL, \
+      "60s", NULL, \
+      "How long a server may take from the end of a request to the whole response head. After that the " \
+      "request is answered 504.") \
     X(read_timeout, SCOPE_UPSTREAM, TIME, conf_upstream, read_timeout, 1, 86400000, 0, NULL, "60s", NULL, \
-      "How long a server may send nothing in the middle of a response body. After that the response is cut off and the " \
-      "client's connection closed.") \
-    X(write_timeout, SCOPE_UPSTREAM, TIME, conf_upstream, write_timeout, 1, 86400000, 0, NULL, "60s", NULL, \
-      "How long a server may take nothing of a request that waits for it. After that the request is answered 504.") \
-    X(max_response_head, SCOPE_UPSTREAM, SIZE, conf_upstream, max_response_head, 512, 1 << 20, 0, NULL, "64k", NULL, \
+      "How long a server may send nothing in the middle of a response body. After that the response is " \
+      "cut off and the client's connection closed.") \
+    X(write_timeout, SCOPE_UPSTREAM, TIME, conf_upstream, write_timeout, 1, 86400000, 0, NULL, "60s", \
+      NULL, \
+      "How long a server may take nothing of a request that waits for it. After that the request is " \
+      "answered 504.") \
+    X(max_response_head, SCOPE_UPSTREAM, SIZE, conf_upstream, max_response_head, 512, 1 << 20, 0, NULL, \
+      "64k", NULL, \
       "Bytes of a response head: the status line and all fields. A larger one is answered 502.") \
-    X(max_response_headers, SCOPE_UPSTREAM, NUMBER, conf_upstream, max_response_headers, 1, 10000, 0, NULL, "200", NULL, \
+    X(max_response_headers, SCOPE_UPSTREAM, NUMBER, conf_upstream, max_response_headers, 1, 10000, 0, \
+      NULL, "200", NULL, \
       "Fields of a response head. More are answered 502.") \
     X(tries, SCOPE_UPSTREAM, NUMBER, conf_upstream, tries, 1, 100, 0, NULL, "2", NULL, \
-      "How many servers are asked for one request before it is answered 502 or 504. Only a request that no server can " \
-      "have acted upon, or that may be repeated safely, is tried again.") \
-    X(frontend, SCOPE_TOP, OWN, conf, frontends, 0, 0, DIRECTIVE_MANY | DIRECTIVE_BLOCK, "NAME", NULL, "web", \
-      "A way in: the addresses on which connections are accepted, the scripts that look at them, and the routes on which " \
-      "requests go. It needs a listen and at least one route or script.") \
-    X(listen, SCOPE_FRONTEND, OWN, conf_frontend, listens, 1, 65535, DIRECTIVE_MANY, "ADDRESS [backlog=NUMBER]", NULL, \
+      "How many servers are asked for one request before it is answered 502 or 504. Only a request that " \
+      "no server can have acted upon, or that may be repeated safely, is tried again.") \
+    X(frontend, SCOPE_TOP, OWN, conf, frontends, 0, 0, DIRECTIVE_MANY | DIRECTIVE_BLOCK, "NAME", NULL, \
+      "web", \
+      "A way in: the addresses on which connections are accepted, the scripts that look at them, and the " \
+      "routes on which requests go. It needs a listen and at least one route or script.") \
+    X(listen, SCOPE_FRONTEND, OWN, conf_frontend, listens, 1, 65535, DIRECTIVE_MANY, \
+      "ADDRESS [backlog=NUMBER]", NULL, \
       "127.0.0.1:8080", \
-      "An address on which connections are accepted: an IPv4 address with a port, an IPv6 address in brackets with a " \
-      "port, *:PORT for every IPv4 address, or unix:/path. The backlog, 4096 when none is given, is how many connections " \
-      "may wait there for each worker; the kernel caps it at net.core.somaxconn.") \
-    X(script, SCOPE_FRONTEND, OWN, conf_frontend, scripts, 0, 0, DIRECTIVE_MANY, "FILE [KEY=VALUE ...]", NULL, \
+      "An address on which connections are accepted: an IPv4 address with a port, an IPv6 address in " \
+      "brackets with a port, *:PORT for every IPv4 address, or unix:/path. The backlog, 4096 when none is" \
+      " given, is how many connections may wait there for each worker; the kernel caps it at " \
+      "net.core.somaxconn.") \
+    X(script, SCOPE_FRONTEND, OWN, conf_frontend, scripts, 0, 0, DIRECTIVE_MANY, "FILE [KEY=VALUE ...]", \
+      NULL, \
       "firewall.lua denied=/etc/moongate/denied.txt", \
-      "A Lua script whose hooks see every connection and request of this frontend (moongate-lua(7)). Several run in the " \
-      "order in which they are written. The file is looked for in the folders of scripts; what follows its name is " \
-      "handed to it as its settings, all of them strings.") \
+      "A Lua script whose hooks see every connection and request of this frontend (moongate-lua(7)). " \
+      "Several run in the order in which they are written. The file is looked for in the folders of " \
+      "scripts; what follows its name is handed to it as its settings, all of them strings.") \
     X(route, SCOPE_FRONTEND, OWN, conf_frontend, routes, 0, 0, DIRECTIVE_MANY | DIRECTIVE_MAYBE_BLOCK, \
       "PREFIX UPSTREAM [{ ... }]", NULL, "/ app", \
-      "Requests whose path begins with the prefix go to that upstream; the longest prefix that fits wins. A block " \
-      "may hold settings for this route alone. A request that fits no route is answered 404, unless a script's route " \
-      "hook says where to.")
+      "Requests whose path begins with the prefix go to that upstream; the longest prefix that fits wins." \
+      " A block may hold settings for this route alone. A request that fits no route is answered 404, " \
+      "unless a script's route hook says where to.")
 
 #endif

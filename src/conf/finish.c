@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// What needs the whole configuration: defaults and inheritance, names that are used before they are defined, scripts in
-// their folders, and the rules that hold between directives. Runs once, after the last file was read.
+// What needs the whole configuration: defaults and inheritance, names that are used before they are defined,
+// scripts in their folders, and the rules that hold between directives. Runs once, after the last file was
+// read.
 #include "conf/parser.h"
 #include "conf/value.h"
 
 #include <errno.h>
 
-// ---- values that were not given ---------------------------------------------------------------------------------
+// ---- values that were not given ---------------------------------------------------------------------------
 
 static int fill_block(struct parser *parser, struct block *block) {
     for (int i = 0; i < DIRECTIVE_COUNT; i++) {
@@ -34,12 +35,14 @@ static int check_buffers(struct parser *parser, const struct block *block) {
     const struct conf_place *low = &block->given[DIRECTIVE_ID_buffer_low];
     const struct conf_place *high = &block->given[DIRECTIVE_ID_buffer_high];
     char low_text[VALUE_TEXT_MAX], high_text[VALUE_TEXT_MAX];
-    return parser_fail(parser, low->file ? *low : *high, "buffer_low is %s here and buffer_high %s, expected buffer_low to "
-                       "be below buffer_high", value_print(settings->buffer_low, VALUE_SIZE, low_text),
+    return parser_fail(parser, low->file ? *low : *high,
+                       "buffer_low is %s here and buffer_high %s, expected buffer_low to "
+                       "be below buffer_high",
+                       value_print(settings->buffer_low, VALUE_SIZE, low_text),
                        value_print(settings->buffer_high, VALUE_SIZE, high_text));
 }
 
-// ---- names ------------------------------------------------------------------------------------------------------
+// ---- names ------------------------------------------------------------------------------------------------
 
 static int resolve_upstream(struct parser *parser, const struct reference *reference) {
     for (struct conf_upstream *upstream = parser->conf->upstreams; upstream; upstream = upstream->next) {
@@ -49,8 +52,8 @@ static int resolve_upstream(struct parser *parser, const struct reference *refer
             return 0;
         }
     }
-    return parser_fail(parser, reference->place, "unknown upstream \"%.64s\", expected the name of an upstream block",
-                       reference->name);
+    return parser_fail(parser, reference->place,
+                       "unknown upstream \"%.64s\", expected the name of an upstream block", reference->name);
 }
 
 static int resolve_format(struct parser *parser, const struct reference *reference) {
@@ -60,11 +63,13 @@ static int resolve_format(struct parser *parser, const struct reference *referen
             return 0;
         }
     }
-    return parser_fail(parser, reference->place, "unknown log format \"%.64s\", expected combined, json or the name of a "
-                       "log_format", reference->name);
+    return parser_fail(parser, reference->place,
+                       "unknown log format \"%.64s\", expected combined, json or the name of a "
+                       "log_format",
+                       reference->name);
 }
 
-// ---- scripts ----------------------------------------------------------------------------------------------------
+// ---- scripts ----------------------------------------------------------------------------------------------
 
 static int add_ready_made(struct parser *parser) {
     struct conf_path **end = &parser->conf->scripts;
@@ -101,7 +106,8 @@ static int find_script(struct parser *parser, struct conf_script *script) {
         size_t len = strlen(looked);
         snprintf(looked + len, sizeof looked - len, "%s%s", len ? ", " : "", folder->path);
     }
-    return parser_fail(parser, script->place, "no script \"%.64s\", expected a file in one of the folders of \"scripts\": %s",
+    return parser_fail(parser, script->place,
+                       "no script \"%.64s\", expected a file in one of the folders of \"scripts\": %s",
                        script->name, looked);
 }
 
@@ -131,23 +137,28 @@ static int gather_folders(struct parser *parser) {
     return 0;
 }
 
-// ---- what a block must have -------------------------------------------------------------------------------------
+// ---- what a block must have -------------------------------------------------------------------------------
 
 static int check_frontend(struct parser *parser, const struct conf_frontend *frontend) {
     if (!frontend->listens)
-        return parser_fail(parser, frontend->place, "frontend \"%s\" has no listen, expected at least one", frontend->name);
+        return parser_fail(parser, frontend->place, "frontend \"%s\" has no listen, expected at least one",
+                           frontend->name);
     if (!frontend->routes && !frontend->scripts)
-        return parser_fail(parser, frontend->place, "frontend \"%s\" has no route and no script, expected at least one of "
-                           "them", frontend->name);
+        return parser_fail(parser, frontend->place,
+                           "frontend \"%s\" has no route and no script, expected at least one of "
+                           "them",
+                           frontend->name);
     return 0;
 }
 
 static int check_upstream(struct parser *parser, const struct conf_upstream *upstream, bool any_script) {
     if (!upstream->servers)
-        return parser_fail(parser, upstream->place, "upstream \"%s\" has no server, expected at least one", upstream->name);
+        return parser_fail(parser, upstream->place, "upstream \"%s\" has no server, expected at least one",
+                           upstream->name);
     // A route hook may name any upstream at run time.
     if (!upstream->used && !any_script)
-        return parser_fail(parser, upstream->place, "upstream \"%s\" is not used, expected a route to it (or a script)",
+        return parser_fail(parser, upstream->place,
+                           "upstream \"%s\" is not used, expected a route to it (or a script)",
                            upstream->name);
     return 0;
 }
@@ -160,17 +171,20 @@ int parser_finish(struct parser *parser) {
         if (!err)
             err = check_buffers(parser, block);
     }
-    for (const struct reference *reference = parser->references; reference && !err; reference = reference->next)
+    for (const struct reference *reference = parser->references; reference && !err;
+         reference = reference->next)
         err = reference->route ? resolve_upstream(parser, reference) : resolve_format(parser, reference);
     bool any_script = false;
-    for (const struct conf_frontend *frontend = conf->frontends; frontend && !err; frontend = frontend->next) {
+    for (const struct conf_frontend *frontend = conf->frontends; frontend && !err;
+         frontend = frontend->next) {
         err = check_frontend(parser, frontend);
         any_script = any_script || frontend->scripts;
     }
     for (const struct conf_upstream *upstream = conf->upstreams; upstream && !err; upstream = upstream->next)
         err = check_upstream(parser, upstream, any_script);
     if (!err && !conf->frontends)
-        err = parser_fail(parser, parser->begin, "no frontend, expected at least one: nothing would be served");
+        err =
+            parser_fail(parser, parser->begin, "no frontend, expected at least one: nothing would be served");
     if (!err)
         err = add_ready_made(parser);
     for (struct conf_frontend *frontend = conf->frontends; frontend && !err; frontend = frontend->next) {

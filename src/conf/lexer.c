@@ -7,11 +7,11 @@
 #include <stdlib.h>
 
 enum {
-    SHOWN_MAX = 160,              // characters of a line that an error shows
+    SHOWN_MAX = 160,  // characters of a line that an error shows
     ENV_NAME_MAX = 128,
 };
 
-// ---- errors -----------------------------------------------------------------------------------------------------
+// ---- errors -----------------------------------------------------------------------------------------------
 
 static bool is_continuation(char c) {
     return ((unsigned char)c & 0xc0) == 0x80;  // of a UTF-8 character: takes no column of its own
@@ -63,10 +63,11 @@ int conf_file_error(const struct conf_file *file, struct conf_place place, struc
     return error_set(error, code, "%s:%d:%d: %s%s", place.file, place.line, place.column, message, shown);
 }
 
-static int fail(const struct lexer *lexer, struct conf_place place, struct error *error, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
+static int fail(const struct lexer *lexer, struct conf_place place, struct error *error, const char *format,
+                ...) __attribute__((format(printf, 4, 5)));
 
-static int fail(const struct lexer *lexer, struct conf_place place, struct error *error, const char *format, ...) {
+static int fail(const struct lexer *lexer, struct conf_place place, struct error *error, const char *format,
+                ...) {
     va_list args;
     va_start(args, format);
     conf_file_error(lexer->file, place, error, -EINVAL, format, args);
@@ -74,7 +75,7 @@ static int fail(const struct lexer *lexer, struct conf_place place, struct error
     return -EINVAL;
 }
 
-// ---- characters -------------------------------------------------------------------------------------------------
+// ---- characters -------------------------------------------------------------------------------------------
 
 void lexer_init(struct lexer *lexer, const struct conf_file *file, struct arena *arena) {
     lexer->file = file;
@@ -125,9 +126,10 @@ static int control_error(const struct lexer *lexer, struct error *error) {
     return fail(lexer, here(lexer), error, "control character 0x%02x, expected text", (unsigned)c);
 }
 
-// ---- words ------------------------------------------------------------------------------------------------------
+// ---- words ------------------------------------------------------------------------------------------------
 
-static int word_put(struct lexer *lexer, struct conf_place start, const char *at, size_t len, struct error *error) {
+static int word_put(struct lexer *lexer, struct conf_place start, const char *at, size_t len,
+                    struct error *error) {
     if (len > WORD_MAX_BYTES - lexer->word_len)
         return fail(lexer, start, error, "word too long, expected at most %d bytes", WORD_MAX_BYTES);
     memcpy(lexer->word + lexer->word_len, at, len);
@@ -144,8 +146,8 @@ static int expand(struct lexer *lexer, struct conf_place start, struct error *er
     advance(lexer);
     for (; is_name(peek(lexer, 0), len == 0); advance(lexer)) {
         if (len == ENV_NAME_MAX)
-            return fail(lexer, place, error, "name of an environment variable too long, expected at most %d bytes",
-                        ENV_NAME_MAX);
+            return fail(lexer, place, error,
+                        "name of an environment variable too long, expected at most %d bytes", ENV_NAME_MAX);
         name[len++] = *lexer->at;
     }
     name[len] = 0;
@@ -166,20 +168,22 @@ static int expand(struct lexer *lexer, struct conf_place start, struct error *er
     advance(lexer);
     const char *set = getenv(name);
     if (!set && !has_default)
-        return fail(lexer, place, error, "environment variable \"%s\" is not set, expected it in the environment "
-                    "or ${%s:-text}", name, name);
+        return fail(lexer, place, error,
+                    "environment variable \"%s\" is not set, expected it in the environment "
+                    "or ${%s:-text}",
+                    name, name);
     if (set)
         value = slice_of(set);
     for (size_t i = 0; i < value.len; i++) {
         if (is_control((unsigned char)value.at[i]))
-            return fail(lexer, place, error, "environment variable \"%s\" holds a control character, expected text",
-                        name);
+            return fail(lexer, place, error,
+                        "environment variable \"%s\" holds a control character, expected text", name);
     }
     return word_put(lexer, start, value.at, value.len, error);
 }
 
-// A quoted piece, the lexer standing on the opening quote. It ends on its line, so that a forgotten quote is told
-// where it was forgotten.
+// A quoted piece, the lexer standing on the opening quote. It ends on its line, so that a forgotten quote is
+// told where it was forgotten.
 static int quoted(struct lexer *lexer, struct conf_place start, struct error *error) {
     static const char escapes[] = "\"\\$nrt", values[] = "\"\\$\n\r\t";
     struct conf_place place = here(lexer);
@@ -188,7 +192,8 @@ static int quoted(struct lexer *lexer, struct conf_place start, struct error *er
     advance(lexer);
     for (int c; !err && (c = peek(lexer, 0)) != quote;) {
         if (c < 0 || c == '\n')
-            return fail(lexer, place, error, "quote not closed, expected %c before the end of the line", quote);
+            return fail(lexer, place, error, "quote not closed, expected %c before the end of the line",
+                        quote);
         if (is_control(c))
             return control_error(lexer, error);
         if (quote == '"' && c == '$' && peek(lexer, 1) == '{') {
@@ -199,7 +204,8 @@ static int quoted(struct lexer *lexer, struct conf_place start, struct error *er
             int escaped = peek(lexer, 1);
             const char *found = escaped > 0 ? strchr(escapes, escaped) : NULL;
             if (!found)
-                return fail(lexer, here(lexer), error, "unknown escape, expected one of \\\" \\\\ \\$ \\n \\r \\t "
+                return fail(lexer, here(lexer), error,
+                            "unknown escape, expected one of \\\" \\\\ \\$ \\n \\r \\t "
                             "(or single quotes around text with backslashes)");
             err = word_put(lexer, start, &values[found - escapes], 1, error);
             advance(lexer);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The directives whose arguments are more than one value: each pair own_parse_NAME, own_print_NAME belongs to the row NAME
-// of kind OWN in directives.h. What refers to a name that may come later is left to finish.c.
+// The directives whose arguments are more than one value: each pair own_parse_NAME, own_print_NAME belongs to
+// the row NAME of kind OWN in directives.h. What refers to a name that may come later is left to finish.c.
 #include "conf/own.h"
 
 #include "conf/value.h"
@@ -12,12 +12,12 @@ enum { BACKLOG = 4096 };
 static const uint64_t keepalive_idle = 60000;
 
 // Appends to a singly linked list at `*(type **)head`.
-#define APPEND(head, item) \
-    do { \
+#define APPEND(head, item)              \
+    do {                                \
         __typeof__(head) end_ = (head); \
-        while (*end_) \
-            end_ = &(*end_)->next; \
-        *end_ = (item); \
+        while (*end_)                   \
+            end_ = &(*end_)->next;      \
+        *end_ = (item);                 \
     } while (0)
 
 static int too_many(struct parser *parser, const struct statement *statement, unsigned at) {
@@ -27,7 +27,8 @@ static int too_many(struct parser *parser, const struct statement *statement, un
                        statement->words[at].text.at, statement->directive->name, syntax);
 }
 
-static int count_words(struct parser *parser, const struct statement *statement, unsigned low, unsigned high) {
+static int count_words(struct parser *parser, const struct statement *statement, unsigned low,
+                       unsigned high) {
     char syntax[128];
     if (statement->count > high)
         return too_many(parser, statement, high);
@@ -53,16 +54,20 @@ static int check_name(struct parser *parser, const struct statement *statement, 
     }
     if (good)
         return 0;
-    return parser_fail(parser, word->place, "bad name \"%.64s\" for \"%s\", expected a letter, then letters, digits, "
-                       "\".\", \"-\" or \"_\", at most %d in all", name.at, statement->directive->name, NAME_MAX_BYTES);
+    return parser_fail(parser, word->place,
+                       "bad name \"%.64s\" for \"%s\", expected a letter, then letters, digits, "
+                       "\".\", \"-\" or \"_\", at most %d in all",
+                       name.at, statement->directive->name, NAME_MAX_BYTES);
 }
 
-static int same_name(struct parser *parser, const struct token *word, const char *what, struct conf_place first) {
-    return parser_fail(parser, word->place, "%s \"%s\" exists already, expected another name: it stands at %s:%d:%d", what,
+static int same_name(struct parser *parser, const struct token *word, const char *what,
+                     struct conf_place first) {
+    return parser_fail(parser, word->place,
+                       "%s \"%s\" exists already, expected another name: it stands at %s:%d:%d", what,
                        word->text.at, first.file, first.line, first.column);
 }
 
-// ---- top --------------------------------------------------------------------------------------------------------
+// ---- top --------------------------------------------------------------------------------------------------
 
 int own_parse_include(struct parser *parser, struct block *block, struct statement *statement) {
     int err = count_words(parser, statement, 1, 1);
@@ -84,8 +89,10 @@ int own_parse_workers(struct parser *parser, struct block *block, struct stateme
     if (!word_is(word, "auto")) {
         const struct directive *row = statement->directive;
         if (value_parse(word->text, VALUE_NUMBER, &number) || number < row->low || number > row->high)
-            return parser_fail(parser, word->place, "bad value \"%.64s\" for \"workers\", expected auto or a number from "
-                               "%d to %d", word->text.at, (int)row->low, (int)row->high);
+            return parser_fail(parser, word->place,
+                               "bad value \"%.64s\" for \"workers\", expected auto or a number from "
+                               "%d to %d",
+                               word->text.at, (int)row->low, (int)row->high);
     }
     conf->workers = number;
     return 0;
@@ -132,8 +139,10 @@ int own_parse_error_log(struct parser *parser, struct block *block, struct state
     enum log_level level = LOG_LEVEL_notice;
     const struct token *words = statement->words;
     if (statement->count > 1 && log_level_parse(words[1].text.at, &level))
-        return parser_fail(parser, words[1].place, "unknown level \"%.64s\" for \"error_log\", expected crit, error, warn, "
-                           "notice, info or debug", words[1].text.at);
+        return parser_fail(parser, words[1].place,
+                           "unknown level \"%.64s\" for \"error_log\", expected crit, error, warn, "
+                           "notice, info or debug",
+                           words[1].text.at);
     if (word_is(&words[0], "stderr")) {
         conf->error_log = LOG_TARGET_STDERR;
     } else if (word_is(&words[0], "syslog")) {
@@ -209,7 +218,8 @@ void own_print_shared(FILE *out, int indent, const void *owner) {
     const struct conf *conf = owner;
     char text[VALUE_TEXT_MAX];
     for (const struct conf_shared *shared = conf->shared; shared; shared = shared->next)
-        fprintf(out, "%*sshared %s %s;\n", indent, "", shared->name, value_print(shared->size, VALUE_SIZE, text));
+        fprintf(out, "%*sshared %s %s;\n", indent, "", shared->name,
+                value_print(shared->size, VALUE_SIZE, text));
 }
 
 int own_parse_log_format(struct parser *parser, struct block *block, struct statement *statement) {
@@ -265,7 +275,7 @@ void own_print_log_format(FILE *out, int indent, const void *owner) {
     }
 }
 
-// ---- settings ---------------------------------------------------------------------------------------------------
+// ---- settings ---------------------------------------------------------------------------------------------
 
 int own_parse_access_log(struct parser *parser, struct block *block, struct statement *statement) {
     struct conf_settings *settings = block->owners[OWNER_conf_settings];
@@ -301,12 +311,12 @@ void own_print_access_log(FILE *out, int indent, const void *owner) {
         fputs("off;\n", out);
         return;
     }
+    const char *style = log->style == LOG_STYLE_JSON ? "json" : "combined";
     value_print_word(out, log->path);
-    fprintf(out, " %s;\n",
-            log->style == LOG_STYLE_FORMAT ? log->format->name : log->style == LOG_STYLE_JSON ? "json" : "combined");
+    fprintf(out, " %s;\n", log->style == LOG_STYLE_FORMAT ? log->format->name : style);
 }
 
-// ---- upstream ---------------------------------------------------------------------------------------------------
+// ---- upstream ---------------------------------------------------------------------------------------------
 
 int own_parse_upstream(struct parser *parser, struct block *block, struct statement *statement) {
     struct conf *conf = block->owners[OWNER_conf];
@@ -337,10 +347,12 @@ static int parse_address(struct parser *parser, const struct statement *statemen
     const struct token *word = &statement->words[0];
     struct error inner;
     if (addr_parse(word->text, ret_addr, &inner))
-        return parser_fail(parser, word->place, "bad address for \"%s\": %s", statement->directive->name, inner.text);
+        return parser_fail(parser, word->place, "bad address for \"%s\": %s", statement->directive->name,
+                           inner.text);
     if (addr_family(ret_addr) != AF_UNIX && addr_port(ret_addr) == 0)
-        return parser_fail(parser, word->place, "bad address \"%s\" for \"%s\", expected a port from 1 to 65535",
-                           word->text.at, statement->directive->name);
+        return parser_fail(parser, word->place,
+                           "bad address \"%s\" for \"%s\", expected a port from 1 to 65535", word->text.at,
+                           statement->directive->name);
     char text[ADDR_TEXT_MAX];
     addr_print(ret_addr, text);
     *ret_text = arena_strdup(&parser->conf->arena, text);
@@ -368,7 +380,8 @@ int own_parse_server(struct parser *parser, struct block *block, struct statemen
     struct conf_server *server = parser_new(parser, sizeof *server);
     if (!server)
         return -ENOMEM;
-    *server = (struct conf_server){ .name = statement->words[0].text.at, .weight = 1, .place = statement->place };
+    *server =
+        (struct conf_server){ .name = statement->words[0].text.at, .weight = 1, .place = statement->place };
     err = parse_address(parser, statement, &server->addr, &text);
     if (!err)
         err = parse_option(parser, statement, "weight=", KIND_NUMBER, row->low, row->high, &server->weight);
@@ -398,18 +411,21 @@ int own_parse_keepalive(struct parser *parser, struct block *block, struct state
     if (err)
         return err;
     upstream->keepalive_idle = keepalive_idle;
-    err = parser_value(parser, row, &statement->words[0], 0, KIND_NUMBER, row->low, row->high, false, &upstream->keepalive);
-    return err ? err : parse_option(parser, statement, "idle=", KIND_TIME, 1, 86400000, &upstream->keepalive_idle);
+    err = parser_value(parser, row, &statement->words[0], 0, KIND_NUMBER, row->low, row->high, false,
+                       &upstream->keepalive);
+    return err ? err
+               : parse_option(parser, statement, "idle=", KIND_TIME, 1, 86400000, &upstream->keepalive_idle);
 }
 
 void own_print_keepalive(FILE *out, int indent, const void *owner) {
     const struct conf_upstream *upstream = owner;
     char count[VALUE_TEXT_MAX], idle[VALUE_TEXT_MAX];
-    fprintf(out, "%*skeepalive %s idle=%s;\n", indent, "", value_print(upstream->keepalive, VALUE_NUMBER, count),
+    fprintf(out, "%*skeepalive %s idle=%s;\n", indent, "",
+            value_print(upstream->keepalive, VALUE_NUMBER, count),
             value_print(upstream->keepalive_idle, VALUE_TIME, idle));
 }
 
-// ---- frontend ---------------------------------------------------------------------------------------------------
+// ---- frontend ---------------------------------------------------------------------------------------------
 
 int own_parse_frontend(struct parser *parser, struct block *block, struct statement *statement) {
     struct conf *conf = block->owners[OWNER_conf];
@@ -453,9 +469,11 @@ int own_parse_listen(struct parser *parser, struct block *block, struct statemen
     for (const struct conf_frontend *f = parser->conf->frontends; f; f = f->next) {
         for (const struct conf_listen *other = f->listens; other; other = other->next) {
             if (strcmp(other->name, listen->name) == 0)
-                return parser_fail(parser, statement->words[0].place, "address \"%s\" is listened on already, expected "
-                                   "another: it stands at %s:%d:%d in frontend \"%s\"", listen->name, other->place.file,
-                                   other->place.line, other->place.column, f->name);
+                return parser_fail(parser, statement->words[0].place,
+                                   "address \"%s\" is listened on already, expected "
+                                   "another: it stands at %s:%d:%d in frontend \"%s\"",
+                                   listen->name, other->place.file, other->place.line, other->place.column,
+                                   f->name);
         }
     }
     APPEND(&frontend->listens, listen);
@@ -475,17 +493,20 @@ void own_print_listen(FILE *out, int indent, const void *owner) {
 static int parse_script_setting(struct parser *parser, struct conf_script *script, const struct token *word) {
     const char *equals = memchr(word->text.at, '=', word->text.len);
     if (!equals || equals == word->text.at)
-        return parser_fail(parser, word->place, "bad setting \"%.64s\" for \"script\", expected KEY=VALUE", word->text.at);
+        return parser_fail(parser, word->place, "bad setting \"%.64s\" for \"script\", expected KEY=VALUE",
+                           word->text.at);
     struct conf_script_setting *setting = parser_new(parser, sizeof *setting);
     if (!setting)
         return -ENOMEM;
-    setting->key = arena_copy(&parser->conf->arena, slice_make(word->text.at, (size_t)(equals - word->text.at))).at;
+    setting->key =
+        arena_copy(&parser->conf->arena, slice_make(word->text.at, (size_t)(equals - word->text.at))).at;
     setting->value = equals + 1;
     if (!setting->key)
         return parser_no_memory(parser);
     for (const struct conf_script_setting *other = script->settings; other; other = other->next) {
         if (strcmp(other->key, setting->key) == 0)
-            return parser_fail(parser, word->place, "repeated setting \"%.64s\", expected each key once", setting->key);
+            return parser_fail(parser, word->place, "repeated setting \"%.64s\", expected each key once",
+                               setting->key);
     }
     APPEND(&script->settings, setting);
     return 0;
@@ -536,8 +557,10 @@ int own_parse_route(struct parser *parser, struct block *block, struct statement
     for (size_t i = 0; i < prefix.len && good; i++)
         good = (unsigned char)prefix.at[i] > ' ' && prefix.at[i] != '?' && prefix.at[i] != '#';
     if (!good)
-        return parser_fail(parser, words[0].place, "bad prefix \"%.64s\" for \"route\", expected the begin of a path: \"/\" "
-                           "first, no space, \"?\" or \"#\"", prefix.at);
+        return parser_fail(parser, words[0].place,
+                           "bad prefix \"%.64s\" for \"route\", expected the begin of a path: \"/\" "
+                           "first, no space, \"?\" or \"#\"",
+                           prefix.at);
     struct conf_route *route = parser_new(parser, sizeof *route);
     statement->child = parser_block(parser, block, DIRECTIVE_ID_route, SCOPE_ROUTE);
     if (!route || !statement->child)
@@ -548,9 +571,10 @@ int own_parse_route(struct parser *parser, struct block *block, struct statement
     struct conf_route **at = &frontend->routes;
     for (; *at && strlen((*at)->prefix) >= prefix.len; at = &(*at)->next) {
         if (strcmp((*at)->prefix, prefix.at) == 0)
-            return parser_fail(parser, words[0].place, "route \"%.64s\" exists already in this frontend, expected another "
-                               "prefix: it stands at %s:%d:%d", prefix.at, (*at)->place.file, (*at)->place.line,
-                               (*at)->place.column);
+            return parser_fail(parser, words[0].place,
+                               "route \"%.64s\" exists already in this frontend, expected another "
+                               "prefix: it stands at %s:%d:%d",
+                               prefix.at, (*at)->place.file, (*at)->place.line, (*at)->place.column);
     }
     route->next = *at;
     *at = route;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The grammar: statements, blocks, includes, and the values of every kind but OWN. Each statement is checked against its
-// row of the table before anything reads its arguments. Called by conf_load().
+// The grammar: statements, blocks, includes, and the values of every kind but OWN. Each statement is checked
+// against its row of the table before anything reads its arguments. Called by conf_load().
 #include "conf/parser.h"
 
 #include "conf/value.h"
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-// ---- errors and memory ------------------------------------------------------------------------------------------
+// ---- errors and memory ------------------------------------------------------------------------------------
 
 int parser_fail(struct parser *parser, struct conf_place place, const char *format, ...) {
     va_list args;
@@ -34,7 +34,8 @@ void *parser_new(struct parser *parser, size_t size) {
     return at;
 }
 
-struct block *parser_block(struct parser *parser, struct block *parent, enum directive_id id, unsigned scope) {
+struct block *parser_block(struct parser *parser, struct block *parent, enum directive_id id,
+                           unsigned scope) {
     struct block *block = arena_zalloc(&parser->scratch, sizeof *block);
     if (!block) {
         parser_no_memory(parser);
@@ -54,26 +55,32 @@ int parser_refer(struct parser *parser, const struct token *word, struct conf_ro
     if (!reference)
         return parser_no_memory(parser);
     *reference = (struct reference){
-        .place = word->place, .name = word->text.at, .route = route, .access_log = access_log,
+        .place = word->place,
+        .name = word->text.at,
+        .route = route,
+        .access_log = access_log,
     };
     *parser->references_end = reference;
     parser->references_end = &reference->next;
     return 0;
 }
 
-// ---- values -----------------------------------------------------------------------------------------------------
+// ---- values -----------------------------------------------------------------------------------------------
 
-// Where a byte of a word stands; exact for words without quotes and expansions, the word's begin for the others.
+// Where a byte of a word stands; exact for words without quotes and expansions, the word's begin for the
+// others.
 static struct conf_place place_within(const struct token *word, size_t skip) {
     struct conf_place place = word->place;
-    if (!word->quoted && word->after.line == place.line && (size_t)(word->after.column - place.column) == word->text.len)
+    if (!word->quoted && word->after.line == place.line &&
+        (size_t)(word->after.column - place.column) == word->text.len)
         place.column += (int)skip;
     return place;
 }
 
-int parser_value(struct parser *parser, const struct directive *directive, const struct token *word, size_t skip,
-                 enum directive_kind kind, uint64_t low, uint64_t high, bool zero, uint64_t *ret_value) {
-    enum value_unit unit = kind == KIND_SIZE ? VALUE_SIZE : kind == KIND_TIME ? VALUE_TIME : VALUE_NUMBER;
+int parser_value(struct parser *parser, const struct directive *directive, const struct token *word,
+                 size_t skip, enum directive_kind kind, uint64_t low, uint64_t high, bool zero,
+                 uint64_t *ret_value) {
+    enum value_unit unit = directive_unit(kind);
     struct slice text = slice_from(word->text, skip);
     uint64_t value;
     int err = value_parse(text, unit, &value);
@@ -83,17 +90,21 @@ int parser_value(struct parser *parser, const struct directive *directive, const
     }
     char expected[128];
     bounds_text(kind, low, high, zero, expected, sizeof expected);
-    const char *such = err != -EINVAL ? "" : kind == KIND_SIZE ? ", such as 16m (units k, m, g)"
-                     : kind == KIND_TIME ? ", such as 10s (units ms, s, m, h, d)" : "";
+    const char *such = "";
+    if (err == -EINVAL && kind == KIND_SIZE)
+        such = ", such as 16m (units k, m, g)";
+    else if (err == -EINVAL && kind == KIND_TIME)
+        such = ", such as 10s (units ms, s, m, h, d)";
     return parser_fail(parser, place_within(word, skip), "%s \"%.*s\" for \"%s\", expected %s%s",
-                       err == -EINVAL ? "bad value" : "value out of bounds:", (int)(text.len < 64 ? text.len : 64),
-                       text.at, directive->name, expected, such);
+                       err == -EINVAL ? "bad value" : "value out of bounds:",
+                       (int)(text.len < 64 ? text.len : 64), text.at, directive->name, expected, such);
 }
 
 const char *parser_path(struct parser *parser, const struct statement *statement, const struct token *word) {
     struct slice text = word->text;
     if (text.len == 0) {
-        parser_fail(parser, word->place, "empty path for \"%s\", expected a path", statement->directive->name);
+        parser_fail(parser, word->place, "empty path for \"%s\", expected a path",
+                    statement->directive->name);
         return NULL;
     }
     char *path;
@@ -103,7 +114,8 @@ const char *parser_path(struct parser *parser, const struct statement *statement
         while (slice_starts(text, SLICE_LIT("./")))
             text = slice_from(text, 2);
         const char *folder = statement->file->folder;
-        path = arena_printf(&parser->conf->arena, "%s%s%s", folder, strcmp(folder, "/") == 0 ? "" : "/", text.at);
+        path = arena_printf(&parser->conf->arena, "%s%s%s", folder, strcmp(folder, "/") == 0 ? "" : "/",
+                            text.at);
     }
     if (!path)
         parser_no_memory(parser);
@@ -115,16 +127,18 @@ const char *parser_path(struct parser *parser, const struct statement *statement
     return path;
 }
 
-static int read_flag(struct parser *parser, const struct directive *directive, const struct token *word, bool *ret_on) {
+static int read_flag(struct parser *parser, const struct directive *directive, const struct token *word,
+                     bool *ret_on) {
     bool on = slice_eq(word->text, SLICE_LIT("on"));
     if (!on && !slice_eq(word->text, SLICE_LIT("off")))
-        return parser_fail(parser, word->place, "bad value \"%.64s\" for \"%s\", expected on or off", word->text.at,
-                           directive->name);
+        return parser_fail(parser, word->place, "bad value \"%.64s\" for \"%s\", expected on or off",
+                           word->text.at, directive->name);
     *ret_on = on;
     return 0;
 }
 
-static int read_word(struct parser *parser, const struct directive *directive, const struct token *word, void *ret_word) {
+static int read_word(struct parser *parser, const struct directive *directive, const struct token *word,
+                     void *ret_word) {
     for (const struct directive_word *w = directive->words; w->word; w++) {
         if (slice_eq(word->text, slice_of(w->word))) {
             memcpy(ret_word, &w->value, sizeof w->value);
@@ -133,8 +147,8 @@ static int read_word(struct parser *parser, const struct directive *directive, c
     }
     char expected[128];
     directive_expected(directive, expected, sizeof expected);
-    return parser_fail(parser, word->place, "bad value \"%.64s\" for \"%s\", expected %s", word->text.at, directive->name,
-                       expected);
+    return parser_fail(parser, word->place, "bad value \"%.64s\" for \"%s\", expected %s", word->text.at,
+                       directive->name, expected);
 }
 
 // The arguments of a statement whose place and form were found good.
@@ -145,11 +159,14 @@ static int read_arguments(struct parser *parser, struct block *block, struct sta
     if (statement->count == 0) {
         char expected[128];
         directive_expected(directive, expected, sizeof expected);
-        return parser_fail(parser, statement->place, "\"%s\" without a value, expected %s", directive->name, expected);
+        return parser_fail(parser, statement->place, "\"%s\" without a value, expected %s", directive->name,
+                           expected);
     }
     if (statement->count > 1)
-        return parser_fail(parser, statement->words[1].place, "unexpected \"%.64s\", expected \";\" after the value of "
-                           "\"%s\"", statement->words[1].text.at, directive->name);
+        return parser_fail(parser, statement->words[1].place,
+                           "unexpected \"%.64s\", expected \";\" after the value of "
+                           "\"%s\"",
+                           statement->words[1].text.at, directive->name);
     void *field = (char *)block->owners[directive->owner] + directive->offset;
     const struct token *word = &statement->words[0];
     switch (directive->kind) {
@@ -166,18 +183,20 @@ static int read_arguments(struct parser *parser, struct block *block, struct sta
     }
 }
 
-// ---- statements -------------------------------------------------------------------------------------------------
+// ---- statements -------------------------------------------------------------------------------------------
 
 static int unknown_directive(struct parser *parser, const struct block *block, const struct token *name) {
     const struct directive *near = directive_suggest(name->text, block->scope);
     const char *scope = scope_name(block->scope);
     if (!near)
-        return parser_fail(parser, name->place, "unknown directive \"%.64s\", expected one that may stand in %s",
-                           name->text.at, scope);
+        return parser_fail(parser, name->place,
+                           "unknown directive \"%.64s\", expected one that may stand in %s", name->text.at,
+                           scope);
     if (near->scopes & block->scope)
-        return parser_fail(parser, name->place, "unknown directive \"%.64s\", did you mean \"%s\"?", name->text.at,
-                           near->name);
-    return parser_fail(parser, name->place, "unknown directive \"%.64s\" in %s, did you mean \"%s\" (which stands in %s)?",
+        return parser_fail(parser, name->place, "unknown directive \"%.64s\", did you mean \"%s\"?",
+                           name->text.at, near->name);
+    return parser_fail(parser, name->place,
+                       "unknown directive \"%.64s\" in %s, did you mean \"%s\" (which stands in %s)?",
                        name->text.at, scope, near->name, scope_name(near->scopes & -near->scopes));
 }
 
@@ -187,8 +206,8 @@ static int misplaced_directive(struct parser *parser, const struct block *block,
     for (unsigned scope = SCOPE_TOP, left = directive->scopes; left; left &= ~scope, scope <<= 1) {
         if (left & scope) {
             size_t len = strlen(scopes);
-            snprintf(scopes + len, sizeof scopes - len, "%s%s", !len ? "" : left == scope ? " or " : ", ",
-                     scope_name(scope));
+            const char *between = !len ? "" : left == scope ? " or " : ", ";
+            snprintf(scopes + len, sizeof scopes - len, "%s%s", between, scope_name(scope));
         }
     }
     bool opens = directive->flags & DIRECTIVE_BLOCK;
@@ -197,8 +216,8 @@ static int misplaced_directive(struct parser *parser, const struct block *block,
 }
 
 // Takes the words up to what ends the statement, which comes back in *ret_end.
-static int take_words(struct parser *parser, struct lexer *lexer, const struct block *block, struct statement *statement,
-                      const struct token *name, struct token *ret_end) {
+static int take_words(struct parser *parser, struct lexer *lexer, const struct block *block,
+                      struct statement *statement, const struct token *name, struct token *ret_end) {
     const struct token *last = name;
     unsigned room = 0;
     for (;;) {
@@ -210,10 +229,11 @@ static int take_words(struct parser *parser, struct lexer *lexer, const struct b
         if (ret_end->kind == TOKEN_WORD && !ret_end->quoted && ret_end->place.line > last->after.line)
             next = directive_find(ret_end->text);
         bool cut = ret_end->kind == TOKEN_END || ret_end->kind == TOKEN_CLOSE ||
-                   (next && statement->count > 0 &&
-                    ((next->scopes & block->scope) || (statement->directive->flags & DIRECTIVE_BLOCK)));
+            (next && statement->count > 0 &&
+             ((next->scopes & block->scope) || (statement->directive->flags & DIRECTIVE_BLOCK)));
         if (cut)
-            return parser_fail(parser, last->after, "\"%s\" not ended, expected \"%s\" here", statement->directive->name,
+            return parser_fail(parser, last->after, "\"%s\" not ended, expected \"%s\" here",
+                               statement->directive->name,
                                statement->directive->flags & DIRECTIVE_BLOCK ? "{" : ";");
         if (ret_end->kind != TOKEN_WORD)
             return 0;
@@ -234,10 +254,11 @@ static int take_words(struct parser *parser, struct lexer *lexer, const struct b
     }
 }
 
-static int parse_block(struct parser *parser, struct lexer *lexer, struct block *block, const struct conf_place *opened,
-                       const char *what);
+static int parse_block(struct parser *parser, struct lexer *lexer, struct block *block,
+                       const struct conf_place *opened, const char *what);
 
-static int parse_statement(struct parser *parser, struct lexer *lexer, struct block *block, const struct token *name) {
+static int parse_statement(struct parser *parser, struct lexer *lexer, struct block *block,
+                           const struct token *name) {
     const struct directive *directive = directive_find(name->text);
     if (!directive)
         return unknown_directive(parser, block, name);
@@ -250,8 +271,11 @@ static int parse_statement(struct parser *parser, struct lexer *lexer, struct bl
         return err;
     struct conf_place *given = &block->given[directive - directives];
     if (given->file && !(directive->flags & DIRECTIVE_MANY))
-        return parser_fail(parser, name->place, "repeated directive \"%s\", expected once in %s: it stands at %s:%d:%d "
-                           "already", directive->name, scope_name(block->scope), given->file, given->line, given->column);
+        return parser_fail(parser, name->place,
+                           "repeated directive \"%s\", expected once in %s: it stands at %s:%d:%d "
+                           "already",
+                           directive->name, scope_name(block->scope), given->file, given->line,
+                           given->column);
     if (!given->file)
         *given = name->place;
     statement.has_block = end.kind == TOKEN_OPEN;
@@ -263,13 +287,14 @@ static int parse_statement(struct parser *parser, struct lexer *lexer, struct bl
     if (err || !statement.has_block)
         return err;
     char what[NAME_MAX_BYTES + 32];
-    snprintf(what, sizeof what, "%s %.64s", directive->name, statement.count > 0 ? statement.words[0].text.at : "");
+    snprintf(what, sizeof what, "%s %.64s", directive->name,
+             statement.count > 0 ? statement.words[0].text.at : "");
     return parse_block(parser, lexer, statement.child, &end.place, what);
 }
 
 // Until the '}' of the block, or to the end of the file when `opened` is NULL.
-static int parse_block(struct parser *parser, struct lexer *lexer, struct block *block, const struct conf_place *opened,
-                       const char *what) {
+static int parse_block(struct parser *parser, struct lexer *lexer, struct block *block,
+                       const struct conf_place *opened, const char *what) {
     for (;;) {
         struct token token;
         int err = lexer_next(lexer, &token, parser->error);
@@ -278,12 +303,14 @@ static int parse_block(struct parser *parser, struct lexer *lexer, struct block 
         switch (token.kind) {
         case TOKEN_END:
             if (opened)
-                return parser_fail(parser, *opened, "block of \"%s\" not closed, expected \"}\" before the end of the file",
+                return parser_fail(parser, *opened,
+                                   "block of \"%s\" not closed, expected \"}\" before the end of the file",
                                    what);
             return 0;
         case TOKEN_CLOSE:
             if (!opened)
-                return parser_fail(parser, token.place, "unexpected \"}\", expected a directive: no block of this file is "
+                return parser_fail(parser, token.place,
+                                   "unexpected \"}\", expected a directive: no block of this file is "
                                    "open here");
             return 0;
         case TOKEN_SEMICOLON:
@@ -298,10 +325,11 @@ static int parse_block(struct parser *parser, struct lexer *lexer, struct block 
     }
 }
 
-// ---- files ------------------------------------------------------------------------------------------------------
+// ---- files ------------------------------------------------------------------------------------------------
 
 // Enters a text with the name that errors show; relative paths in it start at the folder of `path`.
-static struct conf_file *add_file(struct parser *parser, const char *name, const char *path, struct slice text) {
+static struct conf_file *add_file(struct parser *parser, const char *name, const char *path,
+                                  struct slice text) {
     struct arena *arena = &parser->conf->arena;
     struct conf_file *file = arena_zalloc(arena, sizeof *file);
     const char *slash = strrchr(path, '/');
@@ -317,7 +345,8 @@ static struct conf_file *add_file(struct parser *parser, const char *name, const
     return file;
 }
 
-static int parse_file(struct parser *parser, struct block *block, const char *name, const char *path, struct slice text) {
+static int parse_file(struct parser *parser, struct block *block, const char *name, const char *path,
+                      struct slice text) {
     const struct conf_file *file = add_file(parser, name, path, text);
     struct lexer *lexer = arena_alloc(&parser->scratch, sizeof *lexer);
     if (!file || !lexer)
@@ -360,8 +389,10 @@ int parser_include(struct parser *parser, struct block *block, const struct stat
     if (!pattern)
         return -EINVAL;
     if (parser->depth == INCLUDE_DEPTH_MAX)
-        return parser_fail(parser, statement->place, "includes nest too deep, expected at most %d: does a file include "
-                           "itself?", INCLUDE_DEPTH_MAX);
+        return parser_fail(parser, statement->place,
+                           "includes nest too deep, expected at most %d: does a file include "
+                           "itself?",
+                           INCLUDE_DEPTH_MAX);
     const char **paths;
     struct error inner;
     int err = source_glob(parser->source, pattern, &paths, &inner);
@@ -395,7 +426,10 @@ int parser_default(struct parser *parser, struct block *block, const struct dire
     file->text = slice_of(directive->initial);
     lexer_init(lexer, file, &parser->conf->arena);
     struct statement statement = {
-        .directive = directive, .file = file, .place = { file->name, 1, 1 }, .words = words,
+        .directive = directive,
+        .file = file,
+        .place = { file->name, 1, 1 },
+        .words = words,
     };
     for (;;) {
         int err = lexer_next(lexer, &words[statement.count], parser->error);

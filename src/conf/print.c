@@ -17,7 +17,7 @@ void conf_print(const struct conf *conf, FILE *out) {
     }
 }
 
-// ---- --defaults -------------------------------------------------------------------------------------------------
+// ---- --defaults -------------------------------------------------------------------------------------------
 
 // A comment of many words, broken into lines.
 static void print_comment(FILE *out, int indent, const char *first, const char *text) {
@@ -68,8 +68,8 @@ static void print_settings(FILE *out, int indent, unsigned scope, bool comment) 
     }
 }
 
-// The rows of one owner with their documentation. Without an example of its own a block is not valid, so what a block needs
-// stands there as a directive; other examples are comments.
+// The rows of one owner with their documentation. Without an example of its own a block is not valid, so what
+// a block needs stands there as a directive; other examples are comments.
 static void print_rows(FILE *out, int indent, enum directive_owner owner) {
     for (int i = 0; i < DIRECTIVE_COUNT; i++) {
         const struct directive *row = &directives[i];
@@ -82,8 +82,11 @@ static void print_rows(FILE *out, int indent, enum directive_owner owner) {
 }
 
 void conf_print_defaults(FILE *out) {
-    fputs("# Every directive of moongate with its default. What stands as a comment has no default but an example.\n"
-          "# Times are in ms, s, m, h or d (a bare number: seconds), sizes in k, m or g (a bare number: bytes).\n", out);
+    fputs("# Every directive of moongate with its default. What stands as a comment has no default but an "
+          "example.\n"
+          "# Times are in ms, s, m, h or d (a bare number: seconds), sizes in k, m or g (a bare number: "
+          "bytes).\n",
+          out);
     print_rows(out, 0, OWNER_conf);
     fputs("\n# ---- settings: inherited by every frontend, and from there by its routes\n", out);
     print_rows(out, 0, OWNER_conf_settings);
@@ -98,7 +101,8 @@ void conf_print_defaults(FILE *out) {
     fputs("\n# ---- a frontend\n", out);
     const struct directive *frontend = &directives[DIRECTIVE_ID_frontend];
     print_documentation(out, 0, frontend);
-    fprintf(out, "frontend %s {\n    # Settings may stand here too, for this frontend alone:\n", frontend->example);
+    fprintf(out, "frontend %s {\n    # Settings may stand here too, for this frontend alone:\n",
+            frontend->example);
     print_settings(out, 4, SCOPE_FRONTEND, true);
     print_rows(out, 4, OWNER_conf_frontend);
     fprintf(out, "    route /example/ %s {\n        # The settings of a single route:\n", upstream->example);
@@ -106,7 +110,7 @@ void conf_print_defaults(FILE *out) {
     fputs("    }\n}\n", out);
 }
 
-// ---- moongate.conf(5) -------------------------------------------------------------------------------------------
+// ---- moongate.conf(5) -------------------------------------------------------------------------------------
 
 // Text between macros: one sentence a line, nothing at a line's begin that roff would take for a request.
 static void print_roff(FILE *out, const char *text) {
@@ -115,7 +119,8 @@ static void print_roff(FILE *out, const char *text) {
     for (const char *at = text; *at; at++) {
         if (*at == '\\')
             fputs("\\e", out);
-        else if ((*at == '.' || *at == '?') && at[1] == ' ' && ((at[2] >= 'A' && at[2] <= 'Z') || (at[2] >= '0' && at[2] <= '9')))
+        else if ((*at == '.' || *at == '?') && at[1] == ' ' &&
+                 ((at[2] >= 'A' && at[2] <= 'Z') || (at[2] >= '0' && at[2] <= '9')))
             fprintf(out, "%c\n", *at++);
         else
             fputc(*at, out);
@@ -152,7 +157,8 @@ static void print_man_item(FILE *out, const struct directive *row) {
     if (row->flags & DIRECTIVE_MANY)
         fputs("May be repeated.\n", out);
     if (row->owner == OWNER_conf_settings)
-        fprintf(out, "Stands at the top level, in frontends%s.\n", row->scopes & SCOPE_ROUTE ? " and in routes" : "");
+        fprintf(out, "Stands at the top level, in frontends%s.\n",
+                row->scopes & SCOPE_ROUTE ? " and in routes" : "");
     if (row->flags & DIRECTIVE_RESTART)
         fputs("Changed by a restart or an upgrade only.\n", out);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The set of texts behind source.h: read from the disk and remembered, or mapped from what another process gathered.
-// Both answer from the same table; only a miss differs (the disk is asked, or the file does not exist).
-// What a path means (folders, search order) is the parser's affair.
+// The set of texts behind source.h: read from the disk and remembered, or mapped from what another process
+// gathered. Both answer from the same table; only a miss differs (the disk is asked, or the file does not
+// exist). What a path means (folders, search order) is the parser's affair.
 #include "conf/source.h"
 
 #include "base/list.h"
@@ -19,25 +19,25 @@
 
 enum {
     BUCKETS = 256,
-    FILES_MAX = 16384,              // files and patterns of one source
-    FILE_MAX = 64 << 20,            // bytes of one file
-    TOTAL_MAX = 512 << 20,          // bytes of all
+    FILES_MAX = 16384,      // files and patterns of one source
+    FILE_MAX = 64 << 20,    // bytes of one file
+    TOTAL_MAX = 512 << 20,  // bytes of all
     TREE_DEPTH_MAX = 8,
-    TREE_ENTRIES_MAX = 65536,       // directory entries looked at for one tree
+    TREE_ENTRIES_MAX = 65536,  // directory entries looked at for one tree
 };
 
 enum entry_kind { ENTRY_FILE, ENTRY_GLOB };
 
 // One file or one pattern that was asked for.
 struct entry {
-    struct entry *next;             // in its bucket
-    struct list link;               // in the order of asking
+    struct entry *next;  // in its bucket
+    struct list link;    // in the order of asking
     enum entry_kind kind;
-    int err;                        // 0, or the negative errno that reading ended with: then there is no text
-    struct slice text;              // file: its bytes; glob: the paths, each with a NUL behind it
-    char *owned;                    // the text's memory when it is on the heap
-    const char **paths;             // glob: NULL-terminated, pointing into text; made when asked for
-    char path[];                    // the key
+    int err;             // 0, or the negative errno that reading ended with: then there is no text
+    struct slice text;   // file: its bytes; glob: the paths, each with a NUL behind it
+    char *owned;         // the text's memory when it is on the heap
+    const char **paths;  // glob: NULL-terminated, pointing into text; made when asked for
+    char path[];         // the key
 };
 
 struct source {
@@ -45,18 +45,18 @@ struct source {
     struct entry *buckets[BUCKETS];
     struct list entries;
     size_t count, bytes;
-    void *map;                      // memory: what source_new_memory mapped
+    void *map;  // memory: what source_new_memory mapped
     size_t map_len;
 };
 
 // What stands in the memory file: one head, then the records, each padded to eight bytes.
 struct export_head {
     char magic[16];
-    uint64_t count, bytes;          // of all records
+    uint64_t count, bytes;  // of all records
 };
 struct export_record {
     uint32_t kind;
-    uint32_t path_len;              // path and text follow, each with a NUL that is not counted
+    uint32_t path_len;  // path and text follow, each with a NUL that is not counted
     uint64_t text_len;
 };
 static const char export_magic[16] = "moongate-source";
@@ -84,8 +84,8 @@ static void entry_free(struct entry *entry) {
 }
 
 // Takes `owned` (which may be NULL), also when it fails.
-static int entry_add(struct source *source, enum entry_kind kind, const char *path, int err, struct slice text,
-                     char *owned, struct entry **ret_entry) {
+static int entry_add(struct source *source, enum entry_kind kind, const char *path, int err,
+                     struct slice text, char *owned, struct entry **ret_entry) {
     if (source->count >= FILES_MAX || text.len > TOTAL_MAX - source->bytes) {
         free(owned);
         return source->count >= FILES_MAX ? -EMFILE : -EFBIG;
@@ -124,14 +124,13 @@ struct source *source_new_disk(void) {
 void source_free(struct source *source) {
     if (!source)
         return;
-    list_each(link, &source->entries)
-        entry_free(container_of(link, struct entry, link));
+    list_each(link, &source->entries) entry_free(container_of(link, struct entry, link));
     if (source->map)
         munmap(source->map, source->map_len);
     free(source);
 }
 
-// ---- the disk ---------------------------------------------------------------------------------------------------
+// ---- the disk ---------------------------------------------------------------------------------------------
 
 // Reads a regular file whole. A FIFO or a device would block or never end, so they are refused.
 static int file_read(const char *path, char **ret_owned, size_t *ret_len) {
@@ -230,9 +229,10 @@ int source_put(struct source *source, const char *path, struct slice text) {
     return entry_add(source, ENTRY_FILE, path, 0, slice_make(owned, text.len), owned, &entry);
 }
 
-// ---- patterns ---------------------------------------------------------------------------------------------------
+// ---- patterns ---------------------------------------------------------------------------------------------
 
-// A folder that does not exist matches nothing; one that may not be read is an error, for files would be missed.
+// A folder that does not exist matches nothing; one that may not be read is an error, for files would be
+// missed.
 static int glob_failed(const char *path, int err) {
     (void)path;
     return err != ENOENT && err != ENOTDIR;
@@ -293,7 +293,7 @@ int source_glob(struct source *source, const char *pattern, const char ***ret_pa
     return 0;
 }
 
-// ---- trees ------------------------------------------------------------------------------------------------------
+// ---- trees ------------------------------------------------------------------------------------------------
 
 struct tree_walk {
     struct source *source;
@@ -326,7 +326,9 @@ static int tree_folder(struct tree_walk *walk, const char *folder, int depth) {
     struct dirent **names;
     int count = scandir(folder, &names, NULL, alphasort);
     if (count < 0)
-        return errno == ENOMEM ? error_set(walk->error, -ENOMEM, "cannot gather \"%s\": out of memory", folder) : 0;
+        return errno == ENOMEM
+            ? error_set(walk->error, -ENOMEM, "cannot gather \"%s\": out of memory", folder)
+            : 0;
     int err = 0;
     for (int i = 0; i < count; i++) {
         const char *name = names[i]->d_name;
@@ -347,11 +349,13 @@ static int tree_folder(struct tree_walk *walk, const char *folder, int depth) {
 int source_add_tree(struct source *source, const char *folder, const char *suffix, struct error *error) {
     if (!source->disk)
         return 0;
-    struct tree_walk walk = { .source = source, .suffix = suffix, .error = error, .entries_left = TREE_ENTRIES_MAX };
+    struct tree_walk walk = {
+        .source = source, .suffix = suffix, .error = error, .entries_left = TREE_ENTRIES_MAX
+    };
     return tree_folder(&walk, folder, 0);
 }
 
-// ---- from one process to another --------------------------------------------------------------------------------
+// ---- from one process to another --------------------------------------------------------------------------
 
 static int write_all(int fd, const void *from, size_t len) {
     const char *at = from;
@@ -463,16 +467,18 @@ int source_new_memory(int fd, struct source **ret_source, struct error *error) {
     }
     memcpy(&head, source->map, sizeof head);
     size_t offset = sizeof head;
-    int err = memcmp(head.magic, export_magic, sizeof head.magic) == 0 && head.bytes == source->map_len - sizeof head
-                  ? 0
-                  : -EBADMSG;
+    int err = memcmp(head.magic, export_magic, sizeof head.magic) == 0 &&
+            head.bytes == source->map_len - sizeof head
+        ? 0
+        : -EBADMSG;
     for (uint64_t i = 0; !err && i < head.count; i++)
         err = import_record(source, &offset);
     if (!err && offset != source->map_len)
         err = -EBADMSG;
     if (err) {
         source_free(source);
-        return error_set(error, err, "cannot read the memory file with the configuration: %s", strerror(-err));
+        return error_set(error, err, "cannot read the memory file with the configuration: %s",
+                         strerror(-err));
     }
     *ret_source = source;
     return 0;

@@ -11,7 +11,9 @@ struct suffix {
 };
 
 // Largest first, for printing.
-static const struct suffix size_suffixes[] = { { "g", 1u << 30 }, { "m", 1u << 20 }, { "k", 1u << 10 }, { "", 1 } };
+static const struct suffix size_suffixes[] = {
+    { "g", 1u << 30 }, { "m", 1u << 20 }, { "k", 1u << 10 }, { "", 1 }
+};
 static const struct suffix time_suffixes[] = {
     { "d", 86400000 }, { "h", 3600000 }, { "m", 60000 }, { "s", 1000 }, { "ms", 1 },
 };
@@ -68,7 +70,7 @@ const char *value_print(uint64_t value, enum value_unit unit, char text[VALUE_TE
 
 static bool is_plain(char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           (c != 0 && strchr("_-./:=+,@%*~!?()[]<>|^&", c));
+        (c != 0 && strchr("_-./:=+,@%*~!?()[]<>|^&", c));
 }
 
 void value_print_word(FILE *out, const char *word) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Fuzz target for the configuration: any bytes as a file, read from a memory source, so that nothing on the disk is touched.
-// What is accepted must be printed as a configuration that is accepted too and prints the same.
-// Build: clang -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -Isrc t/fuzz/fuzz_conf.c src/conf/*.c and the sources of
-// src/base; run with -dict=t/fuzz/conf.dict t/fuzz/corpus/conf
+// Fuzz target for the configuration: any bytes as a file, read from a memory source, so that nothing on the
+// disk is touched. What is accepted must be printed as a configuration that is accepted too and prints the
+// same. Build: clang -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -Isrc t/fuzz/fuzz_conf.c src/conf/*.c
+// and the sources of src/base; run with -dict=t/fuzz/conf.dict t/fuzz/corpus/conf
 #include "conf/conf.h"
 #include "conf/print.h"
 #include "conf/source.h"
@@ -16,7 +16,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 // A source that has the text as /f/c.conf and a script beside it, and never asks the disk.
 static struct source *memory_of(struct slice text, struct error *error) {
     struct source *disk = source_new_disk(), *memory = NULL;
-    bool good = disk && !source_put(disk, "/f/c.conf", text) && !source_put(disk, "/f/a.lua", SLICE_LIT("return {}"));
+    bool good =
+        disk && !source_put(disk, "/f/c.conf", text) && !source_put(disk, "/f/a.lua", SLICE_LIT("return {}"));
     int fd = good ? source_export(disk, error) : -1;
     if (fd >= 0 && source_new_memory(fd, &memory, error))
         memory = NULL;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Good configurations: values, defaults, inheritance, includes, scripts, what is printed and read again, and what a reload
-// may change. The texts stand in a source, not on the disk, but for the tests of includes and folders.
+// Good configurations: values, defaults, inheritance, includes, scripts, what is printed and read again, and
+// what a reload may change. The texts stand in a source, not on the disk, but for the tests of includes and
+// folders.
 #include "conf/conf.h"
 #include "conf/directive.h"
 #include "conf/print.h"
@@ -13,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define UP "upstream app { server 127.0.0.1:9000; }\n"
+#define UP  "upstream app { server 127.0.0.1:9000; }\n"
 #define WEB "frontend web { listen 127.0.0.1:8080; route / app; }\n"
 
 static struct error error;
@@ -78,14 +79,18 @@ Test(conf, defaults_suit_a_proxy) {
 }
 
 Test(conf, everything_that_is_written_is_read) {
-    struct conf *conf = load(
-        "workers 4; user nobody nogroup; control run/c.sock; pid_file ./p.pid; error_log e.log debug; watchdog 0;\n"
-        "connections 10; receive_buffers 1m; drain_timeout 0; reload_timeout 5; script_unsafe on; scripts lua /x;\n"
-        "shared a 64k; shared b 1m; log_format brief '$status' ' $path';\n"
-        "upstream app { server 127.0.0.1:1 weight=3; server [::1]:2; server unix:/run/a.sock; balance round_robin;\n"
-        "  keepalive 5 idle=2m; connect_timeout 10ms; tries 3; }\n"
-        "frontend web { listen *:80 backlog=7; listen [::]:80; script a.lua rate=100 \"who=a b\" empty=; route / app;\n"
-        "  access_log logs/a.log brief; x_forwarded append; on_script_error pass; forwarded on; }\n");
+    struct conf *conf =
+        load("workers 4; user nobody nogroup; control run/c.sock; pid_file ./p.pid; error_log e.log debug; "
+             "watchdog 0;\n"
+             "connections 10; receive_buffers 1m; drain_timeout 0; reload_timeout 5; script_unsafe on; "
+             "scripts lua /x;\n"
+             "shared a 64k; shared b 1m; log_format brief '$status' ' $path';\n"
+             "upstream app { server 127.0.0.1:1 weight=3; server [::1]:2; server unix:/run/a.sock; balance "
+             "round_robin;\n"
+             "  keepalive 5 idle=2m; connect_timeout 10ms; tries 3; }\n"
+             "frontend web { listen *:80 backlog=7; listen [::]:80; script a.lua rate=100 \"who=a b\" "
+             "empty=; route / app;\n"
+             "  access_log logs/a.log brief; x_forwarded append; on_script_error pass; forwarded on; }\n");
     cr_assert_eq(conf->workers, 4);
     cr_assert_str_eq(conf->group, "nogroup");
     cr_assert_str_eq(conf->control, "/t/run/c.sock");
@@ -130,10 +135,10 @@ Test(conf, everything_that_is_written_is_read) {
 }
 
 Test(conf, settings_are_inherited_wherever_they_stand) {
-    struct conf *conf = load(UP
-        "frontend web { listen 127.0.0.1:1; route / app; route /up app { max_body 3m; } max_body 2m; send_timeout 1s; }\n"
-        "frontend two { listen 127.0.0.1:2; route / app; }\n"
-        "max_body 1m; body_timeout 7s; access_log stderr json;\n");
+    struct conf *conf = load(UP "frontend web { listen 127.0.0.1:1; route / app; route /up app { max_body "
+                                "3m; } max_body 2m; send_timeout 1s; }\n"
+                                "frontend two { listen 127.0.0.1:2; route / app; }\n"
+                                "max_body 1m; body_timeout 7s; access_log stderr json;\n");
     const struct conf_frontend *web = conf->frontends, *two = web->next;
     cr_assert_eq(conf->settings.max_body, 1 << 20);
     cr_assert_eq(web->settings.max_body, 2 << 20);
@@ -152,8 +157,9 @@ Test(conf, settings_are_inherited_wherever_they_stand) {
 }
 
 Test(conf, routes_are_sorted_longest_first) {
-    struct conf *conf = load(UP "frontend web { listen 127.0.0.1:1; route /b/ app; route / app; route /a/long app; "
-                             "route /c/ app; }\n");
+    struct conf *conf =
+        load(UP "frontend web { listen 127.0.0.1:1; route /b/ app; route / app; route /a/long app; "
+                "route /c/ app; }\n");
     static const char *const order[] = { "/a/long", "/b/", "/c/", "/" };
     const struct conf_route *route = conf->frontends->routes;
     for (int i = 0; i < 4; i++, route = route->next)
@@ -168,18 +174,20 @@ Test(conf, an_upstream_may_be_unused_where_a_script_may_name_it) {
 }
 
 Test(conf, a_directive_may_go_on_over_lines) {
-    conf_free(load("log_format\n  brief\n  '$status'\n;\nscripts\n lua\n /x;" UP "frontend\nweb\n{\nlisten\n127.0.0.1:1;"
+    conf_free(load("log_format\n  brief\n  '$status'\n;\nscripts\n lua\n /x;" UP
+                   "frontend\nweb\n{\nlisten\n127.0.0.1:1;"
                    "route /\napp\n;}\n"));
 }
 
 Test(conf, errors_of_other_layers_show_the_line) {
     struct conf *conf = load("log_format brief\n  '$nothing';\n" UP WEB);
-    cr_assert_eq(conf_error(conf, conf->log_formats->place, &error, "unknown variable \"%s\"", "$nothing"), -EINVAL);
+    cr_assert_eq(conf_error(conf, conf->log_formats->place, &error, "unknown variable \"%s\"", "$nothing"),
+                 -EINVAL);
     cr_assert_str_eq(error.text, "/t/c.conf:2:3: unknown variable \"$nothing\"\n  '$nothing';\n  ^");
     conf_free(conf);
 }
 
-// ---- printing ---------------------------------------------------------------------------------------------------
+// ---- printing ---------------------------------------------------------------------------------------------
 
 static void check_round_trip(const char *text) {
     struct conf *conf = load(text);
@@ -195,20 +203,24 @@ static void check_round_trip(const char *text) {
 
 Test(conf, what_is_printed_reads_as_the_same) {
     check_round_trip(UP WEB);
-    check_round_trip("workers 3; user a 'b c'; error_log 'a;b' crit; scripts lua '/a b'; shared d 1m;\n"
-                     "log_format f '\"${x}\\' \"\\n\"; access_log stderr f; watchdog 0; max_body 0; tunnel_timeout 1500ms;\n"
-                     "upstream app { server unix:/run/a.sock weight=9; keepalive 0; }\n"
-                     "frontend web { listen [::1]:1; script a.lua k='#' 'q q'=\"\\\"\" e=; max_uri 1000; access_log off;\n"
-                     "  route \"/x{}\" app;}\n");
+    check_round_trip(
+        "workers 3; user a 'b c'; error_log 'a;b' crit; scripts lua '/a b'; shared d 1m;\n"
+        "log_format f '\"${x}\\' \"\\n\"; access_log stderr f; watchdog 0; max_body 0; tunnel_timeout "
+        "1500ms;\n"
+        "upstream app { server unix:/run/a.sock weight=9; keepalive 0; }\n"
+        "frontend web { listen [::1]:1; script a.lua k='#' 'q q'=\"\\\"\" e=; max_uri 1000; access_log off;\n"
+        "  route \"/x{}\" app;}\n");
 }
 
 Test(conf, only_what_differs_from_the_parent_is_printed_in_blocks) {
-    struct conf *conf = load("max_body 5m;\n" UP "frontend web { listen 127.0.0.1:1; max_body 5m; send_timeout 2s;\n"
-                             "  route / app { send_timeout 2s; body_timeout 3s; } }\n");
+    struct conf *conf =
+        load("max_body 5m;\n" UP "frontend web { listen 127.0.0.1:1; max_body 5m; send_timeout 2s;\n"
+             "  route / app { send_timeout 2s; body_timeout 3s; } }\n");
     char *text = printed(conf);
     const char *block = strstr(text, "frontend web");
-    cr_assert_str_eq(block, "frontend web {\n    listen 127.0.0.1:1 backlog=4096;\n    send_timeout 2s;\n"
-                            "    route / app {\n        body_timeout 3s;\n    }\n}\n");
+    cr_assert_str_eq(block,
+                     "frontend web {\n    listen 127.0.0.1:1 backlog=4096;\n    send_timeout 2s;\n"
+                     "    route / app {\n        body_timeout 3s;\n    }\n}\n");
     free(text);
     conf_free(conf);
 }
@@ -219,8 +231,9 @@ Test(conf, defaults_are_a_configuration_that_changes_nothing) {
     FILE *out = open_memstream(&text, &len);
     conf_print_defaults(out);
     fclose(out);
-    struct conf *conf = load(text), *plain = load("upstream app { server 127.0.0.1:9000 weight=2; }\n"
-        "frontend web { listen 127.0.0.1:8080; route / app; route /example/ app; }\n");
+    struct conf *conf = load(text),
+                *plain = load("upstream app { server 127.0.0.1:9000 weight=2; }\n"
+                              "frontend web { listen 127.0.0.1:8080; route / app; route /example/ app; }\n");
     char *with = printed(conf), *without = printed(plain);
     cr_assert_str_eq(with, without);
     for (int i = 0; i < DIRECTIVE_COUNT; i++)
@@ -246,7 +259,7 @@ Test(conf, the_manual_lists_every_directive) {
     free(text);
 }
 
-// ---- files ------------------------------------------------------------------------------------------------------
+// ---- files ------------------------------------------------------------------------------------------------
 
 static char folder[64];
 
@@ -320,8 +333,10 @@ Test(conf, an_error_in_an_included_file_is_shown_there, .fini = remove_folder) {
     put("d/a.conf", "workers 1;\n\n  wrokers 2;\n");
     char path[128], expected[256];
     snprintf(path, sizeof path, "%s/main.conf", folder);
-    snprintf(expected, sizeof expected, "%s/d/a.conf:3:3: unknown directive \"wrokers\", did you mean \"workers\"?\n"
-             "  wrokers 2;\n  ^", folder);
+    snprintf(expected, sizeof expected,
+             "%s/d/a.conf:3:3: unknown directive \"wrokers\", did you mean \"workers\"?\n"
+             "  wrokers 2;\n  ^",
+             folder);
     struct source *source = source_new_disk();
     struct conf *conf;
     cr_assert_eq(conf_load(path, source, &conf, &error), -EINVAL);
@@ -353,7 +368,7 @@ Test(conf, a_file_that_is_not_there_is_no_bad_configuration) {
     source_free(source);
 }
 
-// ---- reload -----------------------------------------------------------------------------------------------------
+// ---- reload -----------------------------------------------------------------------------------------------
 
 static void check_reload(const char *old_text, const char *new_text, const char *expected) {
     struct conf *old = load(old_text), *new = load(new_text);
@@ -369,12 +384,17 @@ static void check_reload(const char *old_text, const char *new_text, const char 
 }
 
 Test(conf, a_reload_changes_all_but_what_needs_a_restart) {
-    check_reload(UP WEB, "max_body 1m; error_log syslog; watchdog 1s; upstream b { server 127.0.0.1:1; }\n"
-                 "frontend b { listen 127.0.0.1:1; route / b; }\n", NULL);
-    check_reload("workers 2;\n" UP WEB, "workers 4;\n" UP WEB,
-                 "/t/c.conf: \"workers\" changes only with a restart or an upgrade, expected as before:\nworkers 2;");
-    check_reload(UP WEB, "user nobody;\n" UP WEB,
-                 "/t/c.conf: \"user\" changes only with a restart or an upgrade, expected as before:\nuser moongate;");
-    check_reload(UP WEB, "shared a 1m;\n" UP WEB,
-                 "/t/c.conf: \"shared\" changes only with a restart or an upgrade, expected as before:\nnone");
+    check_reload(UP WEB,
+                 "max_body 1m; error_log syslog; watchdog 1s; upstream b { server 127.0.0.1:1; }\n"
+                 "frontend b { listen 127.0.0.1:1; route / b; }\n",
+                 NULL);
+    check_reload(
+        "workers 2;\n" UP WEB, "workers 4;\n" UP WEB,
+        "/t/c.conf: \"workers\" changes only with a restart or an upgrade, expected as before:\nworkers 2;");
+    check_reload(
+        UP WEB, "user nobody;\n" UP WEB,
+        "/t/c.conf: \"user\" changes only with a restart or an upgrade, expected as before:\nuser moongate;");
+    check_reload(
+        UP WEB, "shared a 1m;\n" UP WEB,
+        "/t/c.conf: \"shared\" changes only with a restart or an upgrade, expected as before:\nnone");
 }

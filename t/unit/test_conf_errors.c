@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Broken configurations, each with the exact place and message that it must be refused with. The line and the caret below
-// the message are checked for all of them alike.
+// Broken configurations, each with the exact place and message that it must be refused with. The line and the
+// caret below the message are checked for all of them alike.
 #include "conf/conf.h"
 #include "conf/source.h"
 
@@ -13,14 +13,15 @@
 #define MOONGATE_DATADIR "/usr/share/moongate"
 #endif
 #define DATADIR MOONGATE_DATADIR
-#define UP "upstream app { server 127.0.0.1:9000; }\n"
-#define WEB "frontend web { listen 127.0.0.1:8080; route / app; }\n"
+#define UP      "upstream app { server 127.0.0.1:9000; }\n"
+#define WEB     "frontend web { listen 127.0.0.1:8080; route / app; }\n"
 
 struct broken {
     const char *text;
     const char *expected;  // line:column: message
 };
 
+// clang-format off
 static const struct broken table[] = {
     // Words and blocks
     { "", "1:1: no frontend, expected at least one: nothing would be served" },
@@ -134,6 +135,7 @@ static const struct broken table[] = {
     { "frontend web { script a.lua b=1 b=2; }\n", "1:33: repeated setting \"b\", expected each key once" },
     { "include none.conf;\n", "1:9: no file \"/t/none.conf\", expected one to include" },
 };
+// clang-format on
 
 static char *nth_line(const char *text, int n) {
     for (; n > 1; n--)
@@ -159,7 +161,8 @@ static void check_broken(const struct broken *broken) {
         return;
     int line = 0, column = 0;
     cr_assert_eq(sscanf(broken->expected, "%d:%d", &line, &column), 2);
-    char *wrong = nth_line(broken->text, line), *shown = nth_line(error.text, 2), *caret = nth_line(error.text, 3);
+    char *wrong = nth_line(broken->text, line), *shown = nth_line(error.text, 2),
+         *caret = nth_line(error.text, 3);
     for (char *c = wrong; *c; c++) {
         if ((unsigned char)*c < ' ' && *c != '\t')
             *c = '?';
@@ -186,8 +189,9 @@ Test(conf_errors, every_message_says_what_to_do) {
 
 // A file that is cut anywhere is refused or read, never more; the sanitizers watch the memory.
 Test(conf_errors, a_file_cut_anywhere_does_no_harm) {
-    static const char text[] = "log_format brief '$status' \"$a\\\\\";\n" UP "frontend web {\n listen [::1]:80 backlog=5;\n"
-                               " access_log stderr brief;\n route /a app { max_body ${X:-1m}; }\n route / app;\n}\n";
+    static const char text[] =
+        "log_format brief '$status' \"$a\\\\\";\n" UP "frontend web {\n listen [::1]:80 backlog=5;\n"
+        " access_log stderr brief;\n route /a app { max_body ${X:-1m}; }\n route / app;\n}\n";
     for (size_t len = 0; len < sizeof text; len++) {
         struct source *source = source_new_disk();
         struct conf *conf;

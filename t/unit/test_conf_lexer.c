@@ -41,7 +41,8 @@ static void expect_error(struct slice text, const char *expected) {
         err = lexer_next(&lexer, &token, &error);
     while (!err && token.kind != TOKEN_END);
     cr_assert_eq(err, -EINVAL, "\"%.*s\" was taken", SLICE_ARG(text));
-    cr_assert(strncmp(error.text, expected, strlen(expected)) == 0, "got      %s\nexpected %s", error.text, expected);
+    cr_assert(strncmp(error.text, expected, strlen(expected)) == 0, "got      %s\nexpected %s", error.text,
+              expected);
     arena_release(&arena);
 }
 
@@ -70,7 +71,8 @@ Test(conf_lexer, columns_count_characters_not_bytes) {
 }
 
 Test(conf_lexer, byte_order_mark_and_carriage_returns_are_passed_over) {
-    begin(SLICE_LIT("\xef\xbb\xbf" "a\r\nb;\r\n"));
+    begin(SLICE_LIT("\xef\xbb\xbf"
+                    "a\r\nb;\r\n"));
     expect_word("a", 1, 1);
     expect_word("b", 2, 1);
     arena_release(&arena);
@@ -116,18 +118,22 @@ Test(conf_lexer, environment_is_expanded_outside_single_quotes) {
 Test(conf_lexer, errors_say_where_and_what) {
     unsetenv("MOON_NONE");
     setenv("MOON_BELL", "a\ab", 1);
-    expect_error(SLICE_LIT("a\n \"b\nc\""), "t.conf:2:2: quote not closed, expected \" before the end of the line");
+    expect_error(SLICE_LIT("a\n \"b\nc\""),
+                 "t.conf:2:2: quote not closed, expected \" before the end of the line");
     expect_error(SLICE_LIT("a 'b"), "t.conf:1:3: quote not closed, expected ' before the end of the line");
     expect_error(SLICE_LIT("a\0b"), "t.conf:1:2: a NUL byte, expected text");
     expect_error(SLICE_LIT("# \0"), "t.conf:1:3: a NUL byte, expected text");
     expect_error(SLICE_LIT("a \033[1m"), "t.conf:1:3: control character 0x1b, expected text");
     expect_error(SLICE_LIT("\"a\177\""), "t.conf:1:3: control character 0x7f, expected text");
     expect_error(SLICE_LIT("\"ab\\q\""), "t.conf:1:4: unknown escape, expected one of ");
-    expect_error(SLICE_LIT("x ${MOON_NONE}"), "t.conf:1:3: environment variable \"MOON_NONE\" is not set, expected ");
-    expect_error(SLICE_LIT("x${MOON_NONE"), "t.conf:1:2: \"${\" without its end, expected ${NAME} or ${NAME:-text}");
+    expect_error(SLICE_LIT("x ${MOON_NONE}"),
+                 "t.conf:1:3: environment variable \"MOON_NONE\" is not set, expected ");
+    expect_error(SLICE_LIT("x${MOON_NONE"),
+                 "t.conf:1:2: \"${\" without its end, expected ${NAME} or ${NAME:-text}");
     expect_error(SLICE_LIT("${}"), "t.conf:1:1: \"${\" without its end");
     expect_error(SLICE_LIT("${1A}"), "t.conf:1:1: \"${\" without its end");
-    expect_error(SLICE_LIT("${MOON_BELL}"), "t.conf:1:1: environment variable \"MOON_BELL\" holds a control character");
+    expect_error(SLICE_LIT("${MOON_BELL}"),
+                 "t.conf:1:1: environment variable \"MOON_BELL\" holds a control character");
 }
 
 Test(conf_lexer, words_are_bounded) {
@@ -190,8 +196,8 @@ Test(conf_value, what_is_no_value) {
 }
 
 Test(conf_value, a_printed_word_reads_as_the_same_word) {
-    static const char *const words[] = { "", "a", "/a/b.c", "a b", "a;b", "{", "#", "\"", "'", "\\", "${HOME}", "$x", "a\nb\tc\r",
-                                         "\xc3\xa4", "a#b", "%-*" };
+    static const char *const words[] = { "",  "a",  "/a/b.c",  "a b", "a;b",       "{",        "#",   "\"",
+                                         "'", "\\", "${HOME}", "$x",  "a\nb\tc\r", "\xc3\xa4", "a#b", "%-*" };
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
         char *text;
         size_t len;
