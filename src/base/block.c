@@ -78,6 +78,21 @@ int queue_put_whole(struct queue *queue, struct span span) {
     return 0;
 }
 
+int queue_unget(struct queue *queue, struct span span) {
+    struct piece *piece = slab_get(&piece_slab);
+    if (!piece) {
+        block_unref(span.block);
+        return -ENOMEM;
+    }
+    piece->next = queue->head;
+    piece->span = span;
+    queue->head = piece;
+    if (!queue->tail)
+        queue->tail = piece;
+    queue->bytes += span.len;
+    return 0;
+}
+
 // Bytes that may be written right behind the last piece: only when it ends where its heap block's writing ended.
 static size_t tail_room(const struct queue *queue) {
     if (!queue->tail)

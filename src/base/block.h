@@ -76,6 +76,8 @@ void queue_wrote(struct queue *queue, size_t len);
 bool queue_peek(const struct queue *queue, struct slice *ret_view);
 // Takes the first span off the queue; the caller holds the reference.
 bool queue_take(struct queue *queue, struct span *ret_span);
+// Takes the span and puts it back at the front.
+int queue_unget(struct queue *queue, struct span span) __attribute__((warn_unused_result));
 void queue_drop(struct queue *queue, size_t bytes);
 // Moves everything to the end of another queue, joining nothing.
 void queue_move(struct queue *to, struct queue *from);

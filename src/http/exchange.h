@@ -181,7 +181,8 @@ void exchange_client_error(struct exchange *x, unsigned status, enum close_reaso
 
 // By the dialler.
 void exchange_dialled(struct exchange *x, const struct upstream_ops *up, void *up_owner, bool reused);
-void exchange_dial_failed(struct exchange *x, unsigned status, enum close_reason reason);
+// again: another try is allowed, beginning with the route.
+void exchange_dial_failed(struct exchange *x, bool again, unsigned status, enum close_reason reason);
 // By the upstream codec: a final response head stands in x->res; bytes go to x->res_body, the end to x->res_ended.
 void exchange_interim(struct exchange *x, unsigned status, const struct headers *headers);
 void exchange_upstream_failed(struct exchange *x, unsigned status, enum close_reason reason);

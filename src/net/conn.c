@@ -197,8 +197,9 @@ void conn_shutdown(struct conn *conn) {
 // ---- closing -----------------------------------------------------------------------------------------------------
 
 static void conn_free(struct conn *conn) {
-    if (conn->fd >= 0)
-        ring_close(conn->fd);
+    if (conn->reset)
+        setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &(struct linger){ .l_onoff = 1 }, sizeof(struct linger));
+    ring_close(conn->fd);
     queue_release(&conn->out);
     timer_stop(&conn->timer);
     list_remove(&conn->link);

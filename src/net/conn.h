@@ -99,6 +99,7 @@ struct conn {
     bool shut;                 // our sending side was shut down
     bool shut_wanted;          // shut it down when the output has drained
     bool broken;               // output failed
+    bool reset;                // close with RST
     bool slow;                 // the last send was short: the receiver is slower than we are
     uint8_t index;             // free for the owner
     uint64_t finish_ms;        // FINISHING: the longest without progress
@@ -121,7 +122,8 @@ void conn_pause(struct conn *conn);  // deliver no more than what is under way
 void conn_flush(struct conn *conn);
 // Half-close after the output.
 void conn_shutdown(struct conn *conn);
-// Ends the conn at once; queued output is dropped. NULL is allowed.
+// Ends the conn at once; queued output is dropped. NULL is allowed. conn->reset makes the peer see a reset, so that
+// a message that only the connection's end delimits cannot be taken for whole.
 void conn_close(struct conn *conn, enum close_reason reason);
 // Sends what is queued, shuts down, reads on for linger_ms so that the peer gets it (RFC 9112, 9.6), closes.
 void conn_finish(struct conn *conn, enum close_reason reason, uint64_t linger_ms);

@@ -1,0 +1,467 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The step machine of one exchange: request hook, route, dial, forward, response hook, reply, relay, finish. One function
+// a step, in the order in which they happen; what interrupts them (a client that goes, an upstream that fails, a hook that
+// answers) stands below them. Called by both codecs, the dialler and the scripts.
+#include "http/exchange.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/counters.h"
+#include "base/handle.h"
+#include "base/slab.h"
+#include "http/rules.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <time.h>
+
+static struct slab exchange_slab = SLAB_INIT(sizeof(struct exchange), 256);
+
+static const char *const step_names[] = {
+#define X(name, doc) #name,
+    EXCHANGE_STEPS(X)
+#undef X
+};
+
+const char *exchange_step_name(enum exchange_step step) {
+    return step < EXCHANGE_STEP_COUNT ? step_names[step] : "?";
+}
+
+static enum step_result go(struct exchange *x, enum exchange_step step) {
+    if (log_enabled(LOG_LEVEL_debug))
+        log_debug("request %s: %s -> %s", exchange_id(x), step_names[x->step], step_names[step]);
+    x->step = step;
+    x->hook_ran = false;
+    return STEP_MORE;
+}
+
+struct exchange *exchange_new(struct exchange_site *site, const struct downstream_ops *down, void *down_owner) {
+    struct exchange *x = slab_get(&exchange_slab);
+    if (!x)
+        return NULL;
+    memset(x, 0, sizeof *x);
+    x->site = site;
+    x->settings = site->settings;
+    x->down = down;
+    x->down_owner = down_owner;
+    x->req.scheme = SLICE_LIT("http");
+    x->at.started = clock_us_now();
+    list_init(&x->link);
+    site->hold(site);
+    counters->requests_active++;
+    return x;
+}
+
+// A worker's ids never repeat: 32 random bits drawn when it starts, 32 bits of its start's time, a count.
+const char *exchange_id(struct exchange *x) {
+    static uint32_t seed[2];
+    static uint64_t count;
+    if (x->id[0])
+        return x->id;
+    if (!seed[0]) {
+        if (getrandom(seed, sizeof seed, GRND_NONBLOCK) != sizeof seed)
+            seed[1] = (uint32_t)clock_cached.mono_ns;
+        seed[0] = (uint32_t)(clock_cached.wall_us / 1000000) | 1;
+    }
+    uint64_t parts[2] = { (uint64_t)seed[0] << 32 | seed[1], ++count };
+    static const char hex[] = "0123456789abcdef";
+    char *to = x->id;
+    for (int shift = 60; shift >= 0; shift -= 4)
+        *to++ = hex[parts[0] >> shift & 15];
+    for (int shift = 40; shift >= 0; shift -= 4)
+        *to++ = hex[parts[1] >> shift & 15];
+    *to = 0;
+    return x->id;
+}
+
+// ---- steps -------------------------------------------------------------------------------------------------------
+
+// Calls a hook of this step once. STEP_MORE when it is not there or has run to its end.
+static enum step_result run_hook(struct exchange *x, bool has, enum step_result (*hook)(void *scripts, struct exchange *x)) {
+    if (!has || x->hook_ran)
+        return STEP_MORE;
+    x->hooked = true;
+    if (hook(x->site->scripts, x) == STEP_WAIT) {
+        x->hook_waits = true;
+        return STEP_WAIT;
+    }
+    x->hook_ran = true;
+    return STEP_MORE;
+}
+
+static enum step_result step_request(struct exchange *x) {
+    const struct exchange_hooks *hooks = x->site->hooks;
+    if (hooks && run_hook(x, hooks->has_request, hooks->request) == STEP_WAIT)
+        return STEP_WAIT;
+    return go(x, x->responded ? EXCHANGE_reply : EXCHANGE_route);
+}
+
+static enum step_result step_route(struct exchange *x) {
+    const struct exchange_hooks *hooks = x->site->hooks;
+    struct error error;
+    if (!x->hook_ran && !x->hook_waits)
+        x->attempt++;
+    if (hooks && run_hook(x, hooks->has_route, hooks->route) == STEP_WAIT)
+        return STEP_WAIT;
+    if (x->responded)
+        return go(x, EXCHANGE_reply);
+    int rc = x->site->route(x->site, x, &error);
+    if (rc < 0) {
+        static struct log_limit limit;
+        uint32_t suppressed;
+        if (log_limit_pass(&limit, 10, &suppressed))
+            log_info("no route: %s (request %s)", error.text, exchange_id(x));
+        exchange_fail(x, rc == -ENOENT ? 404 : 502, CLOSE_no_route);
+        return go(x, EXCHANGE_reply);
+    }
+    go(x, EXCHANGE_dial);
+    x->site->dial(x->site, x);  // exchange_dialled() or exchange_dial_failed() moves on, perhaps at once
+    return STEP_MORE;
+}
+
+static enum step_result step_dial(struct exchange *x) {
+    return x->responded ? go(x, EXCHANGE_reply) : x->up ? go(x, EXCHANGE_forward) : STEP_WAIT;
+}
+
+// Pushes what there is of the request body and holds the client to the pace of the upstream.
+static int push_request(struct exchange *x) {
+    if (!x->up)
+        return 0;
+    if (x->req_body.bytes > 0 || x->req_ended) {
+        x->body_passed |= x->req_body.bytes > 0;
+        if (x->up->body(x) < 0)
+            return -ENOMEM;
+    }
+    if (!x->req_ended) {
+        size_t backlog = x->up->backlog(x);
+        if (backlog > x->settings->buffer_high)
+            x->down->want_body(x, false);
+        else if (backlog <= x->settings->buffer_low)
+            x->down->want_body(x, true);
+    }
+    return 0;
+}
+
+static enum step_result step_forward(struct exchange *x) {
+    if (x->responded)
+        return go(x, EXCHANGE_reply);
+    if (!x->req_sent) {
+        if (!x->forwarded_added) {
+            bool wants = x->settings->forwarded || x->settings->x_forwarded != X_FORWARDED_OFF;
+            struct conn *client = x->down->conn(x);
+            if (wants && rules_add_forwarded(&x->req, &x->arena, x->settings, conn_remote(client), conn_local(client)) < 0) {
+                exchange_fail(x, 503, CLOSE_memory);
+                return go(x, EXCHANGE_reply);
+            }
+            x->forwarded_added = true;
+        }
+        x->req_sent = true;
+        if (x->up->head(x) < 0) {
+            exchange_fail(x, 503, CLOSE_memory);
+            return go(x, EXCHANGE_reply);
+        }
+    }
+    if (push_request(x) < 0) {
+        exchange_fail(x, 503, CLOSE_memory);
+        return go(x, EXCHANGE_reply);
+    }
+    return x->res_ready ? go(x, EXCHANGE_response) : STEP_WAIT;
+}
+
+static enum step_result step_response(struct exchange *x) {
+    const struct exchange_hooks *hooks = x->site->hooks;
+    if (!x->hook_ran && !x->hook_waits)
+        rules_strip_hop_by_hop(&x->res.headers, x->upgraded);
+    if (hooks && run_hook(x, hooks->has_response, hooks->response) == STEP_WAIT) {
+        if (push_request(x) < 0)
+            exchange_fail(x, 503, CLOSE_memory);
+        return STEP_WAIT;
+    }
+    if (x->up_failed && !x->responded)
+        exchange_fail(x, 502, x->reason);
+    return go(x, EXCHANGE_reply);
+}
+
+// Lets go of the upstream when the answer is our own.
+static void drop_upstream(struct exchange *x, bool reusable) {
+    if (x->dialling)
+        x->site->dial_cancel(x->site, x);
+    if (x->up) {
+        const struct upstream_ops *up = x->up;
+        x->up = NULL;
+        up->release(x, reusable);
+    }
+}
+
+static enum step_result step_reply(struct exchange *x) {
+    if (x->responded) {
+        drop_upstream(x, false);
+        queue_release(&x->req_body);
+    }
+    x->at.first_byte = clock_us_now();
+    x->head_sent = true;
+    if (x->down->head(x) < 0) {
+        x->reason = CLOSE_memory;
+        x->up_failed = true;
+        return go(x, EXCHANGE_finish);
+    }
+    return go(x, x->upgraded && !x->responded ? EXCHANGE_tunnel : EXCHANGE_relay);
+}
+
+static enum step_result step_relay(struct exchange *x) {
+    if (push_request(x) < 0 || ((x->res_body.bytes > 0 || x->res_ended) && x->down->body(x) < 0)) {
+        x->reason = CLOSE_memory;
+        x->up_failed = true;
+    }
+    if (x->res_ended || x->up_failed)
+        return go(x, EXCHANGE_finish);
+    size_t backlog = x->down->backlog(x);
+    if (backlog > x->settings->buffer_high)
+        x->up->want_body(x, false);
+    else if (backlog <= x->settings->buffer_low)
+        x->up->want_body(x, true);
+    return x->res_body.bytes > 0 || x->res_ended ? STEP_MORE : STEP_WAIT;
+}
+
+static void conclude(struct exchange *x) {
+    x->at.ended = clock_us_now();
+    if (x->hooked)
+        x->site->hooks->ended(x->site->scripts, x);
+    x->hooked = false;
+    if (x->started) {
+        unsigned class = x->res.status / 100;
+        if (x->head_sent) {
+            counters->responses_2xx += class == 2;
+            counters->responses_3xx += class == 3;
+            counters->responses_4xx += class == 4;
+            counters->responses_5xx += class == 5;
+        }
+        x->site->log(x->site, x);
+    }
+}
+
+static void exchange_free(struct exchange *x) {
+    struct exchange_site *site = x->site;
+    drop_upstream(x, x->res_ended && x->req_ended && !x->up_failed && !x->client_gone);
+    handle_drop(x->handle);
+    queue_release(&x->req_body);
+    queue_release(&x->res_body);
+    arena_release(&x->arena);
+    list_remove(&x->link);
+    counters->requests_active--;
+    slab_put(&exchange_slab, x);
+    site->drop(site);
+}
+
+static enum step_result step_tunnel(struct exchange *x) {
+    struct queue from_client, from_server;
+    queue_init(&from_client);
+    queue_init(&from_server);
+    struct exchange_site *site = x->site;
+    struct conn *server = x->up->detach(x, &from_server);
+    x->up = NULL;
+    conclude(x);
+    struct conn *client = x->down->detach(x, &from_client);
+    x->down = NULL;
+    // The relay outlives the exchange, not the generation: tunnel() holds it for itself.
+    site->tunnel(site, x, client, &from_client, server, &from_server);
+    exchange_free(x);
+    return STEP_DONE;
+}
+
+static enum step_result step_finish(struct exchange *x) {
+    bool aborted = x->up_failed;
+    if (aborted)
+        counters->aborted++;
+    conclude(x);
+    // The upstream connection first: the client's next request, which may be pipelined, can then take it.
+    drop_upstream(x, x->res_ended && x->req_ended && !x->up_failed && !x->client_gone);
+    if (!x->client_gone)
+        x->down->finished(x, aborted, x->reason);
+    exchange_free(x);
+    return STEP_DONE;
+}
+
+static enum step_result (*const steps[])(struct exchange *x) = {
+#define X(name, doc) step_##name,
+    EXCHANGE_STEPS(X)
+#undef X
+};
+
+void exchange_run(struct exchange *x) {
+    if (x->running) {
+        x->again = true;
+        return;
+    }
+    x->running = true;
+    do {
+        x->again = false;
+        enum step_result result = STEP_MORE;
+        while (result == STEP_MORE) {
+            if (x->client_gone)
+                go(x, EXCHANGE_finish);
+            else if (x->hook_waits)
+                break;
+            result = steps[x->step](x);
+        }
+        if (result == STEP_DONE)
+            return;
+    } while (x->again);
+    // Both sides are held back while nothing takes what they send; the steps that push let them go on.
+    if (x->req_body.bytes > x->settings->buffer_high)
+        x->down->want_body(x, false);
+    if (x->up && x->res_body.bytes > x->settings->buffer_high)
+        x->up->want_body(x, false);
+    // What waits must not pin receive buffers: others need them.
+    if ((x->req_body.head && queue_unpin(&x->req_body) < 0) || (x->res_body.head && queue_unpin(&x->res_body) < 0))
+        log_warn("no memory to copy a body out of receive buffers (request %s)", exchange_id(x));
+    x->running = false;
+}
+
+// ---- what codecs, dialler and scripts say ------------------------------------------------------------------------
+
+void exchange_start(struct exchange *x) {
+    x->started = true;
+    counters->requests++;
+    rules_strip_hop_by_hop(&x->req.headers, x->req.upgrade);
+    if (x->req.minor == 0)
+        headers_remove_id(&x->req.headers, HEADER_expect);
+    exchange_run(x);
+}
+
+void exchange_hook_done(struct exchange *x) {
+    if (!check_soft(x->hook_waits))
+        return;
+    x->hook_waits = false;
+    x->hook_ran = true;
+    exchange_run(x);
+}
+
+void exchange_client_gone(struct exchange *x, enum close_reason reason) {
+    x->client_gone = true;
+    x->hook_waits = false;
+    if (x->reason == CLOSE_none)
+        x->reason = reason;
+    exchange_run(x);
+}
+
+void exchange_client_error(struct exchange *x, unsigned status, enum close_reason reason, const char *why) {
+    static struct log_limit limit;
+    uint32_t suppressed;
+    if (log_limit_pass(&limit, 10, &suppressed))
+        log_info("request refused with %u: %s (request %s)", status, why, exchange_id(x));
+    x->started = true;
+    if (x->hooked) {
+        x->site->hooks->ended(x->site->scripts, x);
+        x->hooked = x->hook_waits = false;
+    }
+    if (x->head_sent) {  // too late for another status: the response ends here, visibly short
+        x->reason = reason;
+        x->up_failed = true;
+    } else {
+        exchange_fail(x, status, reason);
+        x->step = EXCHANGE_reply;
+    }
+    exchange_run(x);
+}
+
+void exchange_dialled(struct exchange *x, const struct upstream_ops *up, void *up_owner, bool reused) {
+    x->up = up;
+    x->up_owner = up_owner;
+    x->reused = reused;
+    x->at.dialled = clock_us_now();
+    if (reused)
+        counters->upstream_reused++;
+    exchange_run(x);
+}
+
+void exchange_dial_failed(struct exchange *x, bool again, unsigned status, enum close_reason reason) {
+    if (again) {
+        counters->upstream_retries++;
+        go(x, EXCHANGE_route);
+    } else {
+        exchange_fail(x, status, reason);
+    }
+    exchange_run(x);
+}
+
+void exchange_interim(struct exchange *x, unsigned status, const struct headers *headers) {
+    struct headers copy = *headers;
+    if (x->head_sent || x->hook_waits)
+        return;
+    rules_strip_hop_by_hop(&copy, false);
+    counters->responses_1xx++;
+    if (x->down->interim(x, status, &copy) < 0)
+        log_warn("no memory for an interim response (request %s)", exchange_id(x));
+}
+
+// A pooled connection that its server had closed while it was idle: nothing of the request can have been processed when the
+// method is idempotent, and the body, if any, is still ours.
+static bool may_try_again(const struct exchange *x) {
+    return x->reused && x->req.idempotent && !x->body_passed && !x->res_ready && !x->head_sent && !x->responded && x->attempt < 4;
+}
+
+void exchange_upstream_failed(struct exchange *x, unsigned status, enum close_reason reason) {
+    if (!x->head_sent && !x->res_ready && may_try_again(x) && reason != CLOSE_upstream_timeout) {
+        drop_upstream(x, false);
+        x->req_sent = false;
+        counters->upstream_retries++;
+        go(x, EXCHANGE_route);
+    } else if (!x->head_sent && !x->res_ready) {
+        exchange_fail(x, status, reason);
+    } else {
+        x->up_failed = true;
+        x->reason = reason;
+    }
+    exchange_run(x);
+}
+
+int exchange_respond(struct exchange *x, unsigned status, const struct headers *headers, struct slice body) {
+    if (x->head_sent)
+        return -EALREADY;
+    x->res = (struct response){ .status = (uint16_t)status, .major = 1, .minor = 1, .framing = BODY_LENGTH, .length = body.len };
+    queue_release(&x->res_body);
+    if (headers)
+        for (uint32_t i = 0; i < headers->count; i++) {
+            const struct header *header = &headers->at[i];
+            if (header->name.len > 0 && headers_add(&x->res.headers, &x->arena, header->name, header->value) < 0)
+                return -ENOMEM;
+        }
+    static char date[32];
+    static uint64_t second;
+    uint64_t now = clock_cached.wall_us / 1000000;
+    if (now != second) {
+        struct tm tm;
+        time_t t = (time_t)now;
+        gmtime_r(&t, &tm);
+        strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", &tm);
+        second = now;
+    }
+    if (!headers_find(&x->res.headers, HEADER_date) &&
+        headers_add(&x->res.headers, &x->arena, SLICE_LIT("date"), arena_copy(&x->arena, slice_of(date))) < 0)
+        return -ENOMEM;
+    if (queue_copy(&x->res_body, body.at, body.len) < 0)
+        return -ENOMEM;
+    x->res_ended = true;
+    x->responded = true;
+    x->upgraded = false;
+    x->up_failed = false;
+    return 0;
+}
+
+void exchange_fail(struct exchange *x, unsigned status, enum close_reason reason) {
+    char body[160];
+    struct headers headers = { 0 };
+    x->reason = reason;
+    int n = snprintf(body, sizeof body, "%u %s\nrequest %s\n", status, status_reason(status), exchange_id(x));
+    int rc = headers_add(&headers, &x->arena, SLICE_LIT("content-type"), SLICE_LIT("text/plain; charset=utf-8"));
+    if (rc == 0)
+        rc = exchange_respond(x, status, &headers, slice_make(body, (size_t)n));
+    if (rc == -ENOMEM) {
+        // Not even an error can be said: the status alone.
+        x->res = (struct response){ .status = (uint16_t)status, .major = 1, .minor = 1, .framing = BODY_LENGTH };
+        x->res_ended = x->responded = true;
+    }
+}

@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The HTTP/1 codec towards upstream servers. Writes requests, reads and checks responses, holds the time-outs of that
+// side. What the response means is the exchange's affair, where the connection waits is dial.c's.
+#include "http/h1_client.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/slab.h"
+#include "http/h1_parser.h"
+#include "http/h1_write.h"
+
+enum state {
+    IDLE,  // no exchange; any byte or end means the conn is lost
+    WAIT,  // x set; no complete response head yet
+    BODY,  // the response body is coming
+    DONE,  // the response is complete
+};
+
+struct client {
+    struct h1_client public;
+    const struct h1_client_callbacks *callbacks;
+    const struct conf_upstream *conf;
+    struct exchange *x;
+    enum state state;
+    bool head_now, paused, parsing;
+    bool request_done;       // all of the request is on the conn's queue
+    bool spoiled;            // must not carry another exchange
+    unsigned interims;
+    struct queue pending;    // received, not parsed (while paused), or what followed a 101
+    struct block *feeding;
+    struct h1_parser parser;
+};
+
+enum { INTERIMS_MAX = 32 };
+
+static struct slab client_slab = SLAB_INIT(sizeof(struct client), 256);
+static const struct h1_parser_ops parser_ops;
+static const struct upstream_ops upstream;
+
+static struct client *client_of(struct h1_client *client) {
+    return container_of(client, struct client, public);
+}
+
+static void start_response(struct client *client) {
+    struct exchange *x = client->x;
+    struct h1_limits limits = { client->conf->max_response_head, client->conf->max_response_headers, 0 };
+    x->res = (struct response){ 0 };
+    h1_parser_response(&client->parser, &parser_ops, limits, &x->arena, &x->res, x->req.head);
+}
+
+static int on_head(struct h1_parser *parser) {
+    struct client *client = container_of(parser, struct client, parser);
+    struct exchange *x = client->x;
+    if (x->res.status == 101 && !x->req.upgrade) {
+        parser->error_status = 502;
+        parser->error_why = "101 to a request that asked for no upgrade";
+        return -1;
+    }
+    if (x->res.status >= 200 || x->res.status == 101)
+        client->head_now = true;
+    return 0;
+}
+
+static int on_body(struct h1_parser *parser, const char *at, size_t len) {
+    struct client *client = container_of(parser, struct client, parser);
+    block_ref(client->feeding);
+    if (queue_put(&client->x->res_body, (struct span){ client->feeding, (char *)at, (uint32_t)len }) == 0)
+        return 0;
+    parser->error_status = 503;
+    parser->error_why = "memory is out";
+    return -1;
+}
+
+static const struct h1_parser_ops parser_ops = { .head = on_head, .body = on_body };
+
+static void fail(struct client *client, unsigned status, enum close_reason reason) {
+    client->spoiled = true;
+    exchange_upstream_failed(client->x, status, reason);
+}
+
+static void set_read_timer(struct client *client) {
+    if (client->state == DONE || client->paused)
+        timer_stop(&client->public.conn->timer);
+    else if (client->state == BODY)
+        timer_start(&client->public.conn->timer, client->conf->read_timeout);
+    else if (client->request_done)
+        timer_start(&client->public.conn->timer, client->conf->response_timeout);
+    else
+        timer_stop(&client->public.conn->timer);
+}
+
+// Takes the span. The exchange runs once, after all of it was parsed; then the client may be gone.
+static void parse(struct client *client, struct span span) {
+    struct exchange *x = client->x;
+    client->head_now = false;
+    client->parsing = true;
+    while (span.len > 0) {
+        size_t used = span.len;
+        client->feeding = span.block;
+        enum h1_result result = h1_parser_feed(&client->parser, span.at, span.len, &used);
+        if (result == H1_BAD) {
+            static struct log_limit limit;
+            uint32_t suppressed;
+            if (log_limit_pass(&limit, 10, &suppressed))
+                log_warn("upstream server \"%.*s\": bad response: %s (request %s)", SLICE_ARG(x->upstream_name),
+                         client->parser.error_why, exchange_id(x));
+            client->parsing = false;
+            block_unref(span.block);
+            fail(client, 502, client->parser.error_status == 503 ? CLOSE_memory : CLOSE_upstream_protocol);
+            return;
+        }
+        span.at += used;
+        span.len -= (uint32_t)used;
+        if (client->head_now && client->state == WAIT) {
+            client->state = BODY;
+            x->at.responded = clock_us_now();
+            x->res_ready = true;
+        }
+        if (result == H1_MORE)
+            break;
+        if (x->res.status < 200 && x->res.status != 101) {
+            if (++client->interims > INTERIMS_MAX) {
+                client->parsing = false;
+                block_unref(span.block);
+                fail(client, 502, CLOSE_upstream_protocol);
+                return;
+            }
+            exchange_interim(x, x->res.status, &x->res.headers);
+            start_response(client);
+            continue;
+        }
+        client->state = DONE;
+        x->res_ended = true;
+        if (!x->res.keep_alive || span.len > 0)
+            client->spoiled = true;  // bytes after a response belong to nobody
+        if (x->res.status == 101) {
+            x->upgraded = true;
+            if (span.len > 0) {
+                block_ref(span.block);
+                if (queue_put_whole(&client->pending, span) < 0)
+                    log_warn("no memory for the first bytes of a tunnel");
+            }
+        }
+        break;
+    }
+    client->parsing = false;
+    block_unref(span.block);
+    set_read_timer(client);
+    exchange_run(x);
+}
+
+static void on_data(struct conn *conn, struct span span) {
+    struct client *client = client_of(conn->owner);
+    if (client->state == IDLE || client->state == DONE) {
+        block_unref(span.block);
+        client->spoiled = true;
+        if (client->state == IDLE)
+            client->callbacks->lost(&client->public);
+        return;
+    }
+    if (client->paused) {
+        if (queue_put_whole(&client->pending, span) < 0)
+            fail(client, 502, CLOSE_memory);
+        else if (queue_unpin(&client->pending) < 0)
+            log_warn("no memory to copy a response out of receive buffers");
+        return;
+    }
+    parse(client, span);
+}
+
+static void on_ended(struct conn *conn, int error) {
+    struct client *client = client_of(conn->owner);
+    client->spoiled = true;
+    if (client->state == IDLE) {
+        client->callbacks->lost(&client->public);
+    } else if (client->state != DONE && queue_empty(&client->pending)) {
+        if (error == 0 && h1_parser_eof(&client->parser)) {
+            client->state = DONE;
+            client->x->res_ended = true;
+            set_read_timer(client);
+            exchange_run(client->x);
+        } else {
+            fail(client, 502, error ? CLOSE_upstream_reset : CLOSE_upstream_closed);
+        }
+    }
+    // With bytes pending the end is looked at again when these have been parsed (want_body).
+}
+
+static void on_written(struct conn *conn) {
+    struct client *client = client_of(conn->owner);
+    struct exchange *x = client->x;
+    if (!x)
+        return;
+    if (conn->out.bytes > 0 && client->state == WAIT)
+        timer_start(&conn->timer, client->conf->write_timeout);
+    else if (conn->out.bytes == 0 && client->state == WAIT)
+        set_read_timer(client);
+    if (!x->req_ended && conn->out.bytes <= x->settings->buffer_low)
+        exchange_run(x);
+}
+
+// A server may answer and close before it has read the whole request: the response, or the end, is still to come.
+static void on_broken(struct conn *conn, int error) {
+    struct client *client = client_of(conn->owner);
+    client->spoiled = true;
+    log_debug("conn %llu: upstream send failed: %d", (unsigned long long)conn->id, error);
+    if (!client->x)
+        return;
+    if (conn->reading == READING_ENDED)
+        fail(client, 502, CLOSE_upstream_reset);
+    else
+        timer_start(&conn->timer, client->conf->response_timeout);
+}
+
+static void on_timeout(struct conn *conn) {
+    struct client *client = client_of(conn->owner);
+    client->spoiled = true;
+    if (client->state == IDLE)
+        client->callbacks->lost(&client->public);
+    else if (client->state != DONE)
+        fail(client, 504, CLOSE_upstream_timeout);
+}
+
+static const struct conn_handler handler = {
+    .data = on_data, .ended = on_ended, .written = on_written, .broken = on_broken, .timeout = on_timeout,
+};
+
+// ---- struct upstream_ops -----------------------------------------------------------------------------------------
+
+static int write_head(struct exchange *x) {
+    struct client *client = x->up_owner;
+    const char *connection = x->req.upgrade ? "upgrade" : client->conf->keepalive == 0 ? "close" : NULL;
+    int rc = h1_write_request(&client->public.conn->out, &x->req, connection);
+    if (rc < 0)
+        return rc;
+    client->public.requests++;
+    conn_flush(client->public.conn);
+    return 0;
+}
+
+static int write_body(struct exchange *x) {
+    struct client *client = x->up_owner;
+    struct conn *conn = client->public.conn;
+    int rc = 0;
+    if (client->request_done)
+        return 0;
+    if (conn->broken) {
+        queue_release(&x->req_body);
+    } else {
+        bool chunked = x->req.framing == BODY_CHUNKED;
+        rc = h1_write_body(&conn->out, &x->req_body, chunked);
+        if (rc == 0 && x->req_ended && chunked)
+            rc = h1_write_last_chunk(&conn->out, &x->req.trailers);
+    }
+    if (x->req_ended) {
+        client->request_done = true;
+        if (client->state == WAIT)
+            set_read_timer(client);
+    }
+    conn_flush(conn);
+    return rc;
+}
+
+static size_t backlog(struct exchange *x) {
+    return ((struct client *)x->up_owner)->public.conn->out.bytes;
+}
+
+static void want_body(struct exchange *x, bool want) {
+    struct client *client = x->up_owner;
+    struct conn *conn = client->public.conn;
+    if (client->paused == !want || client->state != BODY)
+        return;
+    client->paused = !want;
+    if (!want) {
+        conn->bulk = (uint32_t)x->settings->buffer_high;
+        conn_pause(conn);
+        set_read_timer(client);
+        return;
+    }
+    struct span span;
+    if (queue_take(&client->pending, &span)) {
+        // exchange_run() is on the stack: parse() only notes that there is more, and we look again.
+        parse(client, span);
+        if (!queue_empty(&client->pending)) {
+            client->paused = true;
+            return;
+        }
+    }
+    if (conn->reading == READING_ENDED && client->state != DONE)
+        on_ended(conn, 0);
+    else
+        conn_read(conn);
+    set_read_timer(client);
+}
+
+static struct conn *detach(struct exchange *x, struct queue *ret_read) {
+    struct client *client = x->up_owner;
+    struct conn *conn = client->public.conn;
+    queue_move(ret_read, &client->pending);
+    timer_stop(&conn->timer);
+    client->public.conn = NULL;
+    client->x = NULL;
+    client->state = IDLE;
+    client->callbacks->released(&client->public, false);
+    return conn;
+}
+
+static void release(struct exchange *x, bool reusable) {
+    struct client *client = x->up_owner;
+    struct conn *conn = client->public.conn;
+    reusable = reusable && client->state == DONE && client->request_done && !client->spoiled && !conn->broken &&
+               conn->out.bytes == 0 && conn->reading != READING_ENDED;
+    client->x = NULL;
+    client->state = IDLE;
+    queue_release(&client->pending);
+    timer_stop(&conn->timer);
+    if (reusable) {
+        conn->bulk = 0;
+        conn_read(conn);
+    }
+    client->callbacks->released(&client->public, reusable);
+}
+
+static const struct upstream_ops upstream = {
+    .head = write_head, .body = write_body, .backlog = backlog, .want_body = want_body, .detach = detach, .release = release,
+};
+
+// ---- life --------------------------------------------------------------------------------------------------------
+
+struct h1_client *h1_client_new(struct conn *conn, const struct conf_upstream *conf, const struct h1_client_callbacks *callbacks,
+                                void *owner) {
+    struct client *client = slab_get(&client_slab);
+    if (!client) {
+        conn_close(conn, CLOSE_memory);
+        return NULL;
+    }
+    *client = (struct client){ .public = { .conn = conn, .owner = owner }, .conf = conf, .callbacks = callbacks };
+    list_init(&client->public.link);
+    conn_adopt(conn, &handler, &client->public);
+    return &client->public;
+}
+
+void h1_client_free(struct h1_client *public, enum close_reason reason) {
+    struct client *client = client_of(public);
+    list_remove(&public->link);
+    queue_release(&client->pending);
+    if (public->conn)
+        conn_close(public->conn, reason);
+    slab_put(&client_slab, client);
+}
+
+void h1_client_idle(struct h1_client *public, uint64_t ms) {
+    timer_start(&public->conn->timer, ms);
+}
+
+void h1_client_carry(struct h1_client *public, struct exchange *x, const struct conf_upstream *conf) {
+    struct client *client = client_of(public);
+    bool reused = public->requests > 0;
+    timer_stop(&public->conn->timer);
+    client->conf = conf;
+    client->x = x;
+    client->state = WAIT;
+    client->request_done = client->spoiled = client->paused = false;
+    client->interims = 0;
+    start_response(client);
+    conn_read(public->conn);
+    exchange_dialled(x, &upstream, client, reused);
+}

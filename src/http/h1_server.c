@@ -1,0 +1,463 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The HTTP/1 codec towards clients. Reads and checks requests, feeds the exchange, writes what the exchange says, keeps
+// the connection alive and its time-outs. One exchange at a time; pipelined requests wait unparsed.
+#include "http/h1_server.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/counters.h"
+#include "base/log.h"
+#include "base/slab.h"
+#include "http/h1_parser.h"
+#include "http/h1_write.h"
+
+enum state {
+    IDLE,   // no exchange; between requests, or before the first
+    HEAD,   // x set; the head is being parsed, its steps have not begun
+    BODY,   // x runs; its body is being parsed
+    REPLY,  // x runs; the request is complete, further bytes wait in `pending`
+    GONE,   // conn given away; freed when nothing is on the stack
+};
+
+enum timer_kind { TIMER_NONE, TIMER_HEADER, TIMER_BODY, TIMER_SEND, TIMER_KEEPALIVE };
+
+struct h1_server {
+    struct conn *conn;
+    const struct h1_server_callbacks *callbacks;
+    void *owner;
+    struct exchange *x;
+    enum state state;
+    enum timer_kind timer_kind;
+    unsigned busy;           // calls on the stack that go on using this object
+    uint64_t requests;
+    struct queue pending;    // received, not parsed
+    struct block *feeding;   // of the span that is being parsed
+    bool keep_alive;
+    bool draining;
+    bool body_paused;        // the exchange wants no more of the body for the time being
+    bool head_now;           // the head became complete in this feed
+    bool chunked;            // the response goes out in chunks
+    bool skip_body;          // HEAD: the response's body is dropped
+    bool to_close;           // HTTP/1.0: the end of the connection ends the response
+    struct h1_parser parser;
+};
+
+static struct slab server_slab = SLAB_INIT(sizeof(struct h1_server), 512);
+
+enum { PENDING_MAX = 65536 };  // unparsed bytes of a connection at which reading stops
+
+static void advance(struct h1_server *server);
+
+static void set_timer(struct h1_server *server, enum timer_kind kind, uint64_t ms) {
+    server->timer_kind = kind;
+    if (kind == TIMER_NONE || ms == 0)
+        timer_stop(&server->conn->timer);
+    else
+        timer_start(&server->conn->timer, ms);
+}
+
+static void release(struct h1_server *server) {
+    if (server->state != GONE || server->busy > 0)
+        return;
+    queue_release(&server->pending);
+    server->callbacks->gone(server->owner);
+    slab_put(&server_slab, server);
+}
+
+static void set_gone(struct h1_server *server) {
+    server->state = GONE;
+    server->conn = NULL;
+}
+
+// Ends the connection; the exchange, if any, is over already. The object may be freed.
+static void end(struct h1_server *server, enum close_reason reason, uint64_t linger_ms, bool at_once) {
+    struct conn *conn = server->conn;
+    if (server->state == GONE)
+        return;
+    set_gone(server);
+    if (at_once)
+        conn_close(conn, reason);
+    else
+        conn_finish(conn, reason, linger_ms);
+    release(server);
+}
+
+static void lose_client(struct h1_server *server, enum close_reason reason) {
+    struct exchange *x = server->x;
+    server->x = NULL;
+    server->busy++;
+    if (x)
+        exchange_client_gone(x, reason);
+    server->busy--;
+    end(server, reason, 0, true);
+}
+
+// ---- requests ----------------------------------------------------------------------------------------------------
+
+static int on_head(struct h1_parser *parser) {
+    struct h1_server *server = container_of(parser, struct h1_server, parser);
+    struct exchange *x = server->x;
+    const struct conf_settings *settings = x->settings;
+    struct request *request = &x->req;
+    x->at.received = clock_us_now();
+    bool close = headers_list_has(&request->headers, HEADER_connection, SLICE_LIT("close"));
+    bool keep = headers_list_has(&request->headers, HEADER_connection, SLICE_LIT("keep-alive"));
+    server->requests++;
+    server->keep_alive = !server->draining && !close && (request->minor == 1 || keep) &&
+                         (settings->keepalive_requests == 0 || server->requests < settings->keepalive_requests);
+    if (slice_eq(request->method, SLICE_LIT("CONNECT"))) {
+        parser->error_status = 501;
+        parser->error_why = "CONNECT is not offered here";
+        return -1;
+    }
+    if (request->framing == BODY_LENGTH && settings->max_body && request->length > settings->max_body) {
+        parser->error_status = 413;
+        parser->error_why = "Content-Length is larger than max_body";
+        return -1;
+    }
+    server->head_now = true;
+    server->state = BODY;
+    return 0;
+}
+
+static int on_body(struct h1_parser *parser, const char *at, size_t len) {
+    struct h1_server *server = container_of(parser, struct h1_server, parser);
+    struct exchange *x = server->x;
+    x->req_bytes += len;
+    if (x->settings->max_body && x->req_bytes > x->settings->max_body) {
+        parser->error_status = 413;
+        parser->error_why = "the body is larger than max_body";
+        return -1;
+    }
+    block_ref(server->feeding);
+    if (queue_put(&x->req_body, (struct span){ server->feeding, (char *)at, (uint32_t)len }) < 0) {
+        parser->error_status = 503;
+        parser->error_why = "memory is out";
+        return -1;
+    }
+    return 0;
+}
+
+static const struct h1_parser_ops parser_ops = { .head = on_head, .body = on_body };
+static const struct downstream_ops downstream;
+
+static bool begin_exchange(struct h1_server *server) {
+    struct exchange_site *site = server->draining ? NULL : server->callbacks->site(server->owner);
+    if (!site) {
+        end(server, CLOSE_drain, 0, false);
+        return false;
+    }
+    server->x = exchange_new(site, &downstream, server);
+    if (!server->x) {
+        log_error("conn %llu: no memory for a request", (unsigned long long)server->conn->id);
+        end(server, CLOSE_memory, 0, true);
+        return false;
+    }
+    const struct conf_settings *settings = server->x->settings;
+    struct h1_limits limits = { settings->max_head, settings->max_headers, settings->max_uri };
+    h1_parser_request(&server->parser, &parser_ops, limits, &server->x->arena, &server->x->req);
+    server->state = HEAD;
+    server->body_paused = server->chunked = server->skip_body = server->to_close = false;
+    return true;
+}
+
+static void refuse(struct h1_server *server) {
+    struct exchange *x = server->x;
+    unsigned status = server->parser.error_status;
+    enum close_reason reason = status == 413 || status == 414 || status == 431 ? CLOSE_limit
+                               : status == 503                                 ? CLOSE_memory
+                                                                               : CLOSE_bad_request;
+    server->keep_alive = false;
+    server->state = REPLY;  // what still comes is not read as HTTP
+    exchange_client_error(x, status, reason, server->parser.error_why);
+}
+
+// Takes the span. Parses as far as the state allows; the rest waits in front of `pending`.
+static void parse(struct h1_server *server, struct span span) {
+    while (span.len > 0 && server->state != GONE) {
+        if (server->state == REPLY || (server->state == BODY && server->body_paused)) {
+            if (queue_unget(&server->pending, span) < 0)
+                lose_client(server, CLOSE_memory);
+            return;
+        }
+        if (server->state == IDLE && !begin_exchange(server))
+            break;
+        struct exchange *x = server->x;
+        size_t used = span.len;
+        server->feeding = span.block;
+        server->head_now = false;
+        bool was_head = server->state == HEAD;
+        enum h1_result result = h1_parser_feed(&server->parser, span.at, span.len, &used);
+        span.at += used;
+        span.len -= (uint32_t)used;
+        if (result == H1_BAD) {
+            span.len = 0;
+            refuse(server);
+            break;
+        }
+        if (result == H1_DONE) {
+            x->req_ended = true;
+            server->state = REPLY;
+            server->conn->bulk = 0;
+            set_timer(server, TIMER_NONE, 0);
+        } else if (server->state == BODY) {
+            set_timer(server, TIMER_BODY, x->settings->body_timeout);
+        } else if (was_head && server->timer_kind != TIMER_HEADER) {
+            set_timer(server, TIMER_HEADER, x->settings->header_timeout);
+        }
+        if (server->head_now)
+            exchange_start(x);
+        else if (server->state != HEAD)
+            exchange_run(x);
+    }
+    block_unref(span.block);
+}
+
+// Parses what waits, request after request, without recursion: an exchange that ends at once only marks IDLE.
+static void advance(struct h1_server *server) {
+    if (server->busy > 0)
+        return;
+    server->busy++;
+    while (server->state != GONE && server->state != REPLY && !(server->state == BODY && server->body_paused)) {
+        struct span span;
+        // A client that sends requests and reads no answers gets no further ones started.
+        if (server->state == IDLE && server->conn->slow)
+            break;
+        if (!queue_take(&server->pending, &span))
+            break;
+        parse(server, span);
+    }
+    if (server->state != GONE) {
+        if (server->pending.bytes > PENDING_MAX || (server->state == BODY && server->body_paused))
+            conn_pause(server->conn);
+        else
+            conn_read(server->conn);
+        if (!queue_empty(&server->pending) && queue_unpin(&server->pending) < 0)
+            log_warn("conn %llu: no memory to copy input out of receive buffers", (unsigned long long)server->conn->id);
+    }
+    server->busy--;
+    release(server);
+}
+
+static void on_data(struct conn *conn, struct span span) {
+    struct h1_server *server = conn->owner;
+    counters->bytes_from_clients += span.len;
+    if (queue_put_whole(&server->pending, span) < 0) {
+        lose_client(server, CLOSE_memory);
+        return;
+    }
+    advance(server);
+}
+
+static void on_ended(struct conn *conn, int error) {
+    struct h1_server *server = conn->owner;
+    enum close_reason reason = error ? CLOSE_client_reset : CLOSE_client_closed;
+    if (server->state == IDLE && !error)
+        end(server, reason, 0, false);  // what is queued still goes out
+    else
+        lose_client(server, reason);
+}
+
+static void on_written(struct conn *conn) {
+    struct h1_server *server = conn->owner;
+    struct exchange *x = server->x;
+    if (conn->out.bytes > 0 && x && server->timer_kind == TIMER_SEND)
+        set_timer(server, TIMER_SEND, x->settings->send_timeout);
+    if (x && x->step == EXCHANGE_relay && conn->out.bytes <= x->settings->buffer_low)
+        exchange_run(x);
+    else if (!x && conn->out.bytes == 0 && !queue_empty(&server->pending))
+        advance(server);
+}
+
+static void on_broken(struct conn *conn, int error) {
+    (void)error;
+    lose_client(conn->owner, CLOSE_client_reset);
+}
+
+static void on_timeout(struct conn *conn) {
+    struct h1_server *server = conn->owner;
+    struct exchange *x = server->x;
+    switch (server->timer_kind) {
+    case TIMER_HEADER:
+        if (!x || (!x->req.method.len && !x->req.target.len)) {
+            lose_client(server, CLOSE_header_timeout);
+            break;
+        }
+        server->keep_alive = false;
+        server->state = REPLY;
+        exchange_client_error(x, 408, CLOSE_header_timeout, "the request head was not complete in time");
+        break;
+    case TIMER_BODY:
+        server->keep_alive = false;
+        server->state = REPLY;
+        exchange_client_error(x, 408, CLOSE_body_timeout, "the request body came to a stop");
+        break;
+    case TIMER_SEND:
+        lose_client(server, CLOSE_send_timeout);
+        break;
+    case TIMER_KEEPALIVE:
+        lose_client(server, conn->out.bytes > 0 ? CLOSE_send_timeout : CLOSE_keepalive_timeout);
+        break;
+    case TIMER_NONE:
+        check_soft(server->timer_kind != TIMER_NONE);
+        break;
+    }
+}
+
+static const struct conn_handler handler = {
+    .data = on_data, .ended = on_ended, .written = on_written, .broken = on_broken, .timeout = on_timeout,
+};
+
+// ---- responses: struct downstream_ops ----------------------------------------------------------------------------
+
+static int write_interim(struct exchange *x, unsigned status, const struct headers *headers) {
+    struct h1_server *server = x->down_owner;
+    if (x->req.minor == 0)
+        return 0;  // RFC 9110, 15.2: never to an HTTP/1.0 client
+    int rc = h1_write_response(&server->conn->out, status, slice_of(status_reason(status)), headers, BODY_NONE, 0, false, NULL);
+    conn_flush(server->conn);
+    return rc;
+}
+
+static int write_head(struct exchange *x) {
+    struct h1_server *server = x->down_owner;
+    struct response *res = &x->res;
+    bool bodiless = res->status < 200 || res->status == 204 || res->status == 304;
+    enum body_framing framing = res->framing;
+    const char *connection = NULL;
+    bool keep_length = false;
+    server->skip_body = x->req.head || bodiless;
+    if (x->upgraded) {
+        connection = "upgrade";
+        framing = BODY_NONE;
+    } else {
+        if (bodiless || (x->req.head && framing == BODY_NONE)) {
+            framing = BODY_NONE;
+            keep_length = res->status != 204;
+        } else if (framing == BODY_NONE) {
+            framing = BODY_LENGTH;
+        } else if (framing != BODY_LENGTH && !x->req.head) {
+            framing = x->req.minor == 1 ? BODY_CHUNKED : BODY_CLOSE;
+        }
+        if (framing == BODY_CLOSE || !x->req_ended || server->draining)
+            server->keep_alive = false;
+        if (!server->keep_alive)
+            connection = "close";
+        else if (x->req.minor == 0)
+            connection = "keep-alive";
+    }
+    server->chunked = framing == BODY_CHUNKED && !server->skip_body;
+    server->to_close = framing == BODY_CLOSE;
+    struct slice reason = res->reason.len > 0 ? res->reason : slice_of(status_reason(res->status));
+    int rc = h1_write_response(&server->conn->out, res->status, reason, &res->headers, framing,
+                               framing == BODY_LENGTH ? res->length : 0, keep_length, connection);
+    conn_flush(server->conn);
+    return rc;
+}
+
+static int write_body(struct exchange *x) {
+    struct h1_server *server = x->down_owner;
+    struct conn *conn = server->conn;
+    int rc = 0;
+    if (server->skip_body) {
+        queue_release(&x->res_body);
+        return 0;
+    }
+    x->res_bytes += x->res_body.bytes;
+    rc = h1_write_body(&conn->out, &x->res_body, server->chunked);
+    if (rc == 0 && x->res_ended && server->chunked)
+        rc = h1_write_last_chunk(&conn->out, &x->res.trailers);
+    if (conn->out.bytes > 0 && !x->res_ended && server->timer_kind == TIMER_NONE)
+        set_timer(server, TIMER_SEND, x->settings->send_timeout);
+    conn_flush(conn);
+    return rc;
+}
+
+static size_t backlog(struct exchange *x) {
+    struct h1_server *server = x->down_owner;
+    return server->conn->out.bytes;
+}
+
+static void want_body(struct exchange *x, bool want) {
+    struct h1_server *server = x->down_owner;
+    if (server->state != BODY || server->body_paused == !want)
+        return;
+    server->body_paused = !want;
+    if (want) {
+        set_timer(server, TIMER_BODY, x->settings->body_timeout);
+        advance(server);
+    } else {
+        server->conn->bulk = (uint32_t)x->settings->buffer_high;
+        if (server->timer_kind == TIMER_BODY)
+            set_timer(server, TIMER_NONE, 0);
+        conn_pause(server->conn);
+    }
+}
+
+static struct conn *conn_of(struct exchange *x) {
+    return ((struct h1_server *)x->down_owner)->conn;
+}
+
+static struct conn *detach(struct exchange *x, struct queue *ret_read) {
+    struct h1_server *server = x->down_owner;
+    struct conn *conn = server->conn;
+    queue_move(ret_read, &server->pending);
+    timer_stop(&conn->timer);
+    server->x = NULL;
+    set_gone(server);
+    release(server);
+    return conn;
+}
+
+static void finished(struct exchange *x, bool aborted, enum close_reason reason) {
+    struct h1_server *server = x->down_owner;
+    server->x = NULL;
+    counters->bytes_to_clients += x->res_bytes;
+    if (aborted) {
+        server->conn->reset = server->to_close;
+        end(server, reason, 0, true);
+        return;
+    }
+    bool unread = !x->req_ended || !queue_empty(&server->pending);
+    if (!server->keep_alive || !x->req_ended) {
+        end(server, reason, unread ? x->settings->linger_timeout : 0, false);
+        return;
+    }
+    server->state = IDLE;
+    set_timer(server, TIMER_KEEPALIVE, x->settings->keepalive_timeout);
+    if (server->draining)
+        end(server, CLOSE_drain, 0, false);
+    else if (!queue_empty(&server->pending))
+        advance(server);
+}
+
+static const struct downstream_ops downstream = {
+    .interim = write_interim, .head = write_head, .body = write_body, .backlog = backlog, .want_body = want_body,
+    .conn = conn_of, .detach = detach, .finished = finished,
+};
+
+// ---- life --------------------------------------------------------------------------------------------------------
+
+struct h1_server *h1_server_new(struct conn *conn, const struct h1_server_callbacks *callbacks, void *owner) {
+    struct exchange_site *site = callbacks->site(owner);
+    struct h1_server *server = site ? slab_get(&server_slab) : NULL;
+    if (!server) {
+        conn_close(conn, site ? CLOSE_memory : CLOSE_drain);
+        return NULL;
+    }
+    *server = (struct h1_server){ .conn = conn, .callbacks = callbacks, .owner = owner, .state = IDLE };
+    conn_adopt(conn, &handler, server);
+    set_timer(server, TIMER_HEADER, site->settings->header_timeout);
+    conn_read(conn);
+    return server;
+}
+
+void h1_server_drain(struct h1_server *server) {
+    server->draining = true;
+    if (server->state == IDLE)
+        end(server, CLOSE_drain, 0, false);
+}
+
+void h1_server_close(struct h1_server *server, enum close_reason reason) {
+    lose_client(server, reason);
+}

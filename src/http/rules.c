@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Header rules of rules.h.
+#include "http/rules.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+static bool may_be_named(enum header_id id) {
+    switch (id) {
+    case HEADER_host:
+    case HEADER_content_length:
+    case HEADER_transfer_encoding:
+    case HEADER_authorization:
+    case HEADER_cookie:
+    case HEADER_forwarded:
+    case HEADER_x_forwarded_for:
+    case HEADER_x_forwarded_proto:
+    case HEADER_x_forwarded_host:
+        return false;
+    default:
+        return true;
+    }
+}
+
+void rules_strip_hop_by_hop(struct headers *headers, bool keep_upgrade) {
+    for (uint32_t i = 0; i < headers->count; i++) {
+        struct header *header = &headers->at[i];
+        if (header->id == HEADER_OTHER || header->name.len == 0)
+            continue;
+        switch (header->id) {
+        case HEADER_connection: {
+            struct slice rest = header->value, name;
+            while (slice_next_element(&rest, &name)) {
+                enum header_id id = header_id_of(name);
+                if (may_be_named(id) && !(id == HEADER_upgrade && keep_upgrade))
+                    headers_remove(headers, name);
+            }
+            header->name.len = 0;
+            break;
+        }
+        case HEADER_keep_alive:
+        case HEADER_proxy_connection:
+        case HEADER_te:
+        case HEADER_proxy_authenticate:
+        case HEADER_proxy_authorization:
+            header->name.len = 0;
+            break;
+        case HEADER_upgrade:
+            if (!keep_upgrade)
+                header->name.len = 0;
+            break;
+        default:
+            break;
+        }
+    }
+}
+
+bool rules_trailer_allowed(enum header_id id) {
+    switch (id) {
+    case HEADER_OTHER:
+    case HEADER_date:
+    case HEADER_server:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static int set_or_append(struct request *request, struct arena *arena, enum header_id id, struct slice value, bool append) {
+    const struct header *old = append ? headers_find(&request->headers, id) : NULL;
+    if (!old)
+        return headers_set(&request->headers, arena, header_name_of(id), value);
+    // Several fields of the name count as one list: joined, so that the new element is the last for sure.
+    struct slice joined = { 0 };
+    for (uint32_t i = 0; i < request->headers.count; i++) {
+        const struct header *header = &request->headers.at[i];
+        if (header->id != id || header->name.len == 0)
+            continue;
+        if (joined.len > 0 && arena_append(arena, &joined, ", ", 2) < 0)
+            return -ENOMEM;
+        if (arena_append(arena, &joined, header->value.at, header->value.len) < 0)
+            return -ENOMEM;
+    }
+    if (arena_append(arena, &joined, ", ", 2) < 0 || arena_append(arena, &joined, value.at, value.len) < 0)
+        return -ENOMEM;
+    return headers_set(&request->headers, arena, header_name_of(id), joined);
+}
+
+int rules_add_forwarded(struct request *request, struct arena *arena, const struct conf_settings *settings,
+                        const struct addr *client, const struct addr *local) {
+    char ip[ADDR_IP_MAX];
+    if (settings->x_forwarded != X_FORWARDED_OFF) {
+        bool append = settings->x_forwarded == X_FORWARDED_APPEND;
+        struct slice text = arena_copy(arena, slice_make(ip, addr_print_ip(client, ip)));
+        if (!text.at || set_or_append(request, arena, HEADER_x_forwarded_for, text, append) < 0)
+            return -ENOMEM;
+        // Protocol and host say what this proxy saw; only the first proxy of a chain that is trusted knows better.
+        if ((!append || !headers_find(&request->headers, HEADER_x_forwarded_proto)) &&
+            headers_set(&request->headers, arena, header_name_of(HEADER_x_forwarded_proto), request->scheme) < 0)
+            return -ENOMEM;
+        if ((!append || !headers_find(&request->headers, HEADER_x_forwarded_host)) && request->authority.len > 0 &&
+            headers_set(&request->headers, arena, header_name_of(HEADER_x_forwarded_host), request->authority) < 0)
+            return -ENOMEM;
+    }
+    if (settings->forwarded) {
+        char by[ADDR_IP_MAX];
+        addr_print_ip(client, ip);
+        addr_print_ip(local, by);
+        bool v6 = strchr(ip, ':') != NULL, by_v6 = strchr(by, ':') != NULL;
+        // IPv6 addresses stand in brackets and quotes; a unix socket has no address: "unknown" (RFC 7239, 6).
+        bool known = addr_family(client) == AF_INET || addr_family(client) == AF_INET6;
+        bool by_known = addr_family(local) == AF_INET || addr_family(local) == AF_INET6;
+        char *value = arena_printf(arena, "for=%s%s%s;by=%s%s%s;host=\"%.*s\";proto=%.*s", v6 ? "\"[" : "", known ? ip : "unknown",
+                                   v6 ? "]\"" : "", by_v6 ? "\"[" : "", by_known ? by : "unknown", by_v6 ? "]\"" : "",
+                                   SLICE_ARG(request->authority), SLICE_ARG(request->scheme));
+        if (!value || set_or_append(request, arena, HEADER_forwarded, slice_of(value), true) < 0)
+            return -ENOMEM;
+    }
+    return 0;
+}

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What a proxy must do to header fields between the two sides: hop-by-hop fields, Forwarded and its elder relatives.
+// Called by the exchange; knows nothing of connections.
+#ifndef MOONGATE_HTTP_RULES_H
+#define MOONGATE_HTTP_RULES_H
+
+#include "base/addr.h"
+#include "conf/conf.h"
+#include "http/message.h"
+
+// Removes the fields that belong to one connection (RFC 9110, 7.6.1): Connection, what it names, and those that older
+// software sends without naming. Fields that frame or identify a message are never removed because a peer names them.
+// keep_upgrade: the Upgrade field stays (the codec writes its own Connection field).
+void rules_strip_hop_by_hop(struct headers *headers, bool keep_upgrade);
+
+// X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239) as the settings say. -ENOMEM.
+int rules_add_forwarded(struct request *request, struct arena *arena, const struct conf_settings *settings,
+                        const struct addr *client, const struct addr *local) __attribute__((warn_unused_result));
+
+// Fields that must not stand in trailers (RFC 9110, 6.5.1): framing, routing, authentication.
+bool rules_trailer_allowed(enum header_id id);
+
+#endif

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Getting an exchange a connection to a server of its upstream: from the pool or by connecting; and keeping the pool.
+// Called by frontend.c.
+#ifndef MOONGATE_PROXY_DIAL_H
+#define MOONGATE_PROXY_DIAL_H
+
+#include "http/exchange.h"
+#include "proxy/upstream.h"
+
+// x->upstream is set. exchange_dialled() or exchange_dial_failed() follows, perhaps at once.
+void dial(struct exchange *x);
+void dial_cancel(struct exchange *x);
+void dial_close_idle(struct server *server);
+
+#endif

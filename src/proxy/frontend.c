@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Where listeners, scripts, codecs, routes, upstreams and logs meet. A client is what is known of one accepted connection
+// over all its exchanges and generations; a frontend is one of a generation.
+#include "proxy/frontend.h"
+
+#include "base/check.h"
+#include "base/counters.h"
+#include "base/log.h"
+#include "base/slab.h"
+#include "http/h1_server.h"
+#include "proxy/dial.h"
+#include "proxy/relay.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+struct frontend {
+    struct exchange_site site;  // first: a site pointer is a frontend pointer
+    struct frontend_options options;
+    struct access_log *log;
+    struct route *routes;       // longest prefix first
+    unsigned route_count;
+};
+
+struct route {
+    struct slice prefix;
+    const struct conf_route *conf;
+    struct upstream *upstream;
+    struct access_log *log;     // its own, or the frontend's
+};
+
+// An accepted connection. waiting: its connect hook has yielded, `asked` is the frontend whose it is; otherwise the codec has it.
+struct client {
+    struct list link;
+    struct conn *conn;          // only while the connect hook decides
+    struct h1_server *codec;
+    struct frontend *asked;
+    const char *listener;       // interned: lives as long as the process
+};
+
+struct frontend *(*frontend_current)(const char *listener_name);
+
+static struct slab client_slab = SLAB_INIT(sizeof(struct client), 512);
+static struct list clients = { &clients, &clients };
+static unsigned client_count;
+
+unsigned frontend_client_count(void) {
+    return client_count;
+}
+
+static struct frontend *of_site(struct exchange_site *site) {
+    return container_of(site, struct frontend, site);
+}
+
+// ---- the site of exchanges ---------------------------------------------------------------------------------------
+
+static void hold(struct exchange_site *site) {
+    struct frontend *frontend = of_site(site);
+    frontend->options.hold(frontend->options.generation);
+}
+
+static void drop(struct exchange_site *site) {
+    struct frontend *frontend = of_site(site);
+    frontend->options.drop(frontend->options.generation);
+}
+
+static struct upstream *find_upstream(struct frontend *frontend, struct slice name) {
+    list_each (link, frontend->options.upstreams) {
+        struct upstream *upstream = container_of(link, struct upstream, link);
+        if (slice_eq(slice_of(upstream->conf->name), name))
+            return upstream;
+    }
+    return NULL;
+}
+
+static const struct route *find_route(const struct frontend *frontend, struct slice path) {
+    for (unsigned i = 0; i < frontend->route_count; i++) {
+        const struct route *route = &frontend->routes[i];
+        if (slice_starts(path, route->prefix) || (slice_eq(path, SLICE_LIT("*")) && route->prefix.len == 1))
+            return route;
+    }
+    return NULL;
+}
+
+static int route(struct exchange_site *site, struct exchange *x, struct error *error) {
+    struct frontend *frontend = of_site(site);
+    const struct route *found = find_route(frontend, x->req.path);
+    struct upstream *before = x->upstream;
+    if (found)
+        x->settings = &found->conf->settings;
+    if (x->route_choice.len > 0) {
+        x->upstream = find_upstream(frontend, x->route_choice);
+        if (!x->upstream)
+            return error_set(error, -EINVAL, "a script chose \"%.*s\", which is no upstream of this configuration", SLICE_ARG(x->route_choice));
+    } else if (found) {
+        x->upstream = found->upstream;
+    } else {
+        return error_set(error, -ENOENT, "frontend \"%s\" has no route for \"%.*s\"", frontend->options.frontend->name, SLICE_ARG(x->req.path));
+    }
+    if (x->upstream != before)
+        x->tried = 0;
+    return 0;
+}
+
+static void site_dial(struct exchange_site *site, struct exchange *x) {
+    (void)site;
+    dial(x);
+}
+
+static void site_dial_cancel(struct exchange_site *site, struct exchange *x) {
+    (void)site;
+    dial_cancel(x);
+}
+
+static void tunnel_ended(void *owner) {
+    drop(owner);
+}
+
+static void tunnel(struct exchange_site *site, struct exchange *x, struct conn *client, struct queue *from_client,
+                   struct conn *server, struct queue *from_server) {
+    hold(site);  // for its settings
+    relay_start(client, from_client, server, from_server, x->settings, tunnel_ended, site);
+}
+
+static void write_log(struct exchange_site *site, struct exchange *x) {
+    struct frontend *frontend = of_site(site);
+    struct access_log *log = frontend->log;
+    for (unsigned i = 0; i < frontend->route_count && x->settings != site->settings; i++)
+        if (&frontend->routes[i].conf->settings == x->settings) {
+            log = frontend->routes[i].log;
+            break;
+        }
+    if (log)
+        access_log_write(log, x);
+}
+
+// ---- clients -----------------------------------------------------------------------------------------------------
+
+static void client_free(struct client *client) {
+    list_remove(&client->link);
+    client_count--;
+    counters->connections_active--;
+    slab_put(&client_slab, client);
+}
+
+static struct exchange_site *current_site(void *owner) {
+    struct client *client = owner;
+    struct frontend *frontend = frontend_current(client->listener);
+    return frontend ? &frontend->site : NULL;
+}
+
+static void codec_gone(void *owner) {
+    client_free(owner);
+}
+
+static const struct h1_server_callbacks codec_callbacks = { .site = current_site, .gone = codec_gone };
+
+// The connect hook agreed, or there is none.
+static void admit(struct client *client) {
+    struct conn *conn = client->conn;
+    client->conn = NULL;
+    client->codec = h1_server_new(conn, &codec_callbacks, client);
+    if (!client->codec)
+        client_free(client);
+}
+
+static void reject(struct client *client, enum close_reason reason) {
+    if (reason == CLOSE_rejected)
+        counters->connections_rejected++;
+    conn_close(client->conn, reason);
+    client_free(client);
+}
+
+static void decided(struct conn *conn, void *owner, bool rejected) {
+    struct client *client = owner;
+    struct frontend *frontend = client->asked;
+    check_fatal(client->conn == conn);
+    client->asked = NULL;
+    if (rejected)
+        reject(client, CLOSE_rejected);
+    else
+        admit(client);
+    drop(&frontend->site);
+}
+
+static void cancel_connect(struct client *client, enum close_reason reason) {
+    struct frontend *frontend = client->asked;
+    frontend->options.connect->cancel(frontend->options.scripts, client->conn);
+    client->asked = NULL;
+    reject(client, reason);
+    drop(&frontend->site);
+}
+
+// While a connect hook waits nothing is read; only the time-out of a first request can end it.
+static void waited_too_long(struct conn *conn) {
+    cancel_connect(conn->owner, CLOSE_header_timeout);
+}
+static const struct conn_handler waiting_handler = { .timeout = waited_too_long };
+
+// A name per listener that ever was: few, and clients point at them.
+static const char *intern(const char *name) {
+    static struct name {
+        struct name *next;
+        char text[];
+    } *names;
+    for (struct name *known = names; known; known = known->next)
+        if (strcmp(known->text, name) == 0)
+            return known->text;
+    struct name *known = malloc(sizeof *known + strlen(name) + 1);
+    if (!known)
+        return NULL;
+    strcpy(known->text, name);
+    known->next = names;
+    names = known;
+    return known->text;
+}
+
+void frontend_accept(struct frontend *frontend, const char *listener_name, int fd) {
+    const char *listener = intern(listener_name);
+    struct client *client = listener ? slab_get(&client_slab) : NULL;
+    if (!client) {
+        close(fd);
+        return;
+    }
+    *client = (struct client){ .listener = listener };
+    client->conn = conn_accepted(fd, &waiting_handler, client);
+    if (!client->conn) {
+        slab_put(&client_slab, client);
+        return;
+    }
+    list_push_back(&clients, &client->link);
+    client_count++;
+    counters->connections_active++;
+    if (frontend->log || frontend->options.scripts)
+        conn_remote(client->conn);  // now: a peer that resets has no address afterwards
+    if (frontend->options.connect) {
+        bool rejected = false;
+        if (frontend->options.connect->run(frontend->options.scripts, client->conn, &rejected, decided, client) == STEP_WAIT) {
+            hold(&frontend->site);
+            client->asked = frontend;
+            timer_start(&client->conn->timer, frontend->site.settings->header_timeout);
+            return;
+        }
+        if (rejected) {
+            reject(client, CLOSE_rejected);
+            return;
+        }
+    }
+    admit(client);
+}
+
+static void end_clients(bool (*chosen)(const struct client *client), bool at_once) {
+    struct list all;
+    list_init(&all);
+    list_splice(&all, &clients);
+    while (!list_empty(&all)) {
+        struct client *client = container_of(all.next, struct client, link);
+        list_remove(&client->link);
+        list_push_back(&clients, &client->link);
+        if (!chosen(client))
+            continue;
+        if (client->asked)
+            cancel_connect(client, CLOSE_drain);
+        else if (at_once)
+            h1_server_close(client->codec, CLOSE_drain);
+        else
+            h1_server_drain(client->codec);
+    }
+}
+
+static bool any(const struct client *client) {
+    (void)client;
+    return true;
+}
+
+static bool without_listener(const struct client *client) {
+    return frontend_current(client->listener) == NULL;
+}
+
+void frontend_drain(bool everything) {
+    end_clients(everything ? any : without_listener, false);
+}
+
+void frontend_close_all(void) {
+    end_clients(any, true);
+    relay_close_all(CLOSE_drain);
+}
+
+// ---- life --------------------------------------------------------------------------------------------------------
+
+int frontend_new(const struct frontend_options *options, struct frontend **ret_frontend, struct error *error) {
+    const struct conf_frontend *conf = options->frontend;
+    struct frontend *frontend = calloc(1, sizeof *frontend);
+    if (!frontend)
+        return error_set(error, -ENOMEM, "memory is out");
+    frontend->options = *options;
+    frontend->site = (struct exchange_site){
+        .settings = &conf->settings, .hooks = options->hooks, .scripts = options->scripts, .route = route, .dial = site_dial,
+        .dial_cancel = site_dial_cancel, .tunnel = tunnel, .log = write_log, .hold = hold, .drop = drop,
+    };
+    int rc = 0;
+    if (conf->settings.access_log)
+        rc = access_log_new(conf->settings.access_log, &frontend->log, error);
+    unsigned count = 0;
+    for (const struct conf_route *r = conf->routes; r; r = r->next)
+        count++;
+    frontend->routes = calloc(count ? count : 1, sizeof *frontend->routes);
+    if (!frontend->routes)
+        rc = error_set(error, -ENOMEM, "memory is out");
+    for (const struct conf_route *r = conf->routes; r && rc == 0; r = r->next) {
+        struct route *to = &frontend->routes[frontend->route_count++];
+        *to = (struct route){ slice_of(r->prefix), r, find_upstream(frontend, slice_of(r->upstream->name)), frontend->log };
+        check_fatal(to->upstream);
+        if (r->settings.access_log != conf->settings.access_log) {
+            to->log = NULL;
+            if (r->settings.access_log)
+                rc = access_log_new(r->settings.access_log, &to->log, error);
+        }
+    }
+    if (rc < 0) {
+        frontend_free(frontend);
+        return rc;
+    }
+    *ret_frontend = frontend;
+    return 0;
+}
+
+void frontend_free(struct frontend *frontend) {
+    if (!frontend)
+        return;
+    for (unsigned i = 0; i < frontend->route_count; i++)
+        if (frontend->routes[i].log != frontend->log)
+            access_log_free(frontend->routes[i].log);
+    access_log_free(frontend->log);
+    free(frontend->routes);
+    free(frontend);
+}
