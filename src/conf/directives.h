@@ -95,12 +95,11 @@
     X(script_unsafe, SCOPE_TOP, FLAG, conf, script_unsafe, 0, 0, 0, NULL, "off", NULL, \
       "Gives scripts the parts of Lua that can block or break a worker: io, os.execute, ffi, debug and " \
       "the like.") \
-    X(shared, SCOPE_TOP, OWN, conf, shared, 64 << 10, 1ull << 40, DIRECTIVE_MANY | DIRECTIVE_RESTART, \
-      "NAME SIZE", NULL, \
+    X(shared, SCOPE_TOP, OWN, conf, shared, 64 << 10, 1ull << 40, DIRECTIVE_MANY, "NAME SIZE", NULL, \
       "limits 16m", \
       "A dictionary in memory that all workers share: gate.shared \"NAME\" in scripts. It survives " \
       "reloads and the death of a worker. When it is full, what was not used for the longest time goes " \
-      "first.") \
+      "first. A reload may add dictionaries; the size of one that exists changes only with a restart.") \
     X(log_format, SCOPE_TOP, OWN, conf, log_formats, 0, 0, DIRECTIVE_MANY, "NAME TEXT ...", NULL, \
       "brief '$remote_addr $status $total_time'", \
       "Names a format for access_log. The texts are joined; $variable and ${variable} stand for values of" \
