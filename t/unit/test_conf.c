@@ -394,7 +394,5 @@ Test(conf, a_reload_changes_all_but_what_needs_a_restart) {
     check_reload(
         UP WEB, "user nobody;\n" UP WEB,
         "/t/c.conf: \"user\" changes only with a restart or an upgrade, expected as before:\nuser moongate;");
-    check_reload(
-        UP WEB, "shared a 1m;\n" UP WEB,
-        "/t/c.conf: \"shared\" changes only with a restart or an upgrade, expected as before:\nnone");
+    check_reload("shared a 1m;\n" UP WEB, "shared a 1m; shared b 2m;\n" UP WEB, NULL);
 }
