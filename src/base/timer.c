@@ -25,6 +25,13 @@ static void wheel_ready(void) {
     wheel.ready = true;
 }
 
+void timer_forget(void) {
+    wheel.ready = false;
+    for (int level = 0; level < LEVELS; level++)
+        wheel.occupied[level] = 0;
+    wheel_ready();
+}
+
 static void place(struct timer *timer) {
     uint64_t differs = timer->expires_ms ^ wheel.now;
     int level = differs == 0 ? 0 : (63 - __builtin_clzll(differs)) / BITS;

@@ -27,6 +27,8 @@ static inline bool timer_running(const struct timer *timer) {
 
 // Fires what is due at clock_ms().
 void timer_run(void);
+// In a process that was just forked: forgets all timers of its parent.
+void timer_forget(void);
 // Milliseconds until the next timer may be due (never later than it is), UINT64_MAX when none runs.
 uint64_t timer_next_ms(void);
 

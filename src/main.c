@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// moongate(8): reads the options, then tests, prints or runs. All that runs is in proc/.
+#include "config.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "conf/conf.h"
+#include "conf/print.h"
+#include "conf/source.h"
+#include "proc/daemon.h"
+#include "proc/master.h"
+#include "proc/trial.h"
+#include "proxy/access_log.h"
+#include "ring/ring.h"
+#include "script/script.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <llhttp.h>
+#include <luajit.h>
+
+enum action { RUN, TEST, PRINT, DEFAULTS, MAN_DIRECTIVES, VERSION, HELP };
+
+static const char usage[] =
+    "usage: moongate [-D] [-p PIDFILE] [-c FILE]    serve (-D: as a daemon)\n"
+    "       moongate -t [-c FILE]                   test the configuration and its scripts\n"
+    "       moongate -T [-c FILE]                   print the effective configuration\n"
+    "       moongate --defaults                     print every directive with its default and its documentation\n"
+    "       moongate -V                             print the version, libraries, and the kernel's io_uring features\n"
+    "       moongate -h                             print this\n"
+    "FILE is " MOONGATE_SYSCONFDIR "/moongate.conf unless it is given. moongatectl(1) controls what runs.\n";
+
+static int fail(const char *text) {
+    fprintf(stderr, "%s\n", text);
+    return 1;
+}
+
+// Without following links: relative paths in the file start at the folder as it is written.
+static char *absolute(const char *path) {
+    char *result = NULL;
+    char *folder = path[0] == '/' ? NULL : getcwd(NULL, 0);
+    if (path[0] == '/')
+        result = strdup(path);
+    else if (folder && asprintf(&result, "%s/%s", folder, strncmp(path, "./", 2) == 0 ? path + 2 : path) < 0)
+        result = NULL;
+    free(folder);
+    if (!result) {
+        fprintf(stderr, "moongate: cannot tell where \"%s\" is: %s\n", path, strerror(errno));
+        exit(1);
+    }
+    return result;
+}
+
+static void print_feature(void *to, const char *line) {
+    fprintf(to, "    %s\n", line);
+}
+
+static int print_version(void) {
+    struct error error;
+    printf("moongate %s\n", PACKAGE_VERSION);
+    printf("built with: %s\n", MOONGATE_BUILD_OPTIONS);
+    printf("libraries: liburing %s, %s, llhttp %d.%d.%d\n", LIBURING_VERSION, LUAJIT_VERSION,
+           LLHTTP_VERSION_MAJOR, LLHTTP_VERSION_MINOR, LLHTTP_VERSION_PATCH);
+    printf("paths: configuration %s/moongate.conf, control socket %s, scripts %s/lua\n", MOONGATE_SYSCONFDIR, MOONGATE_CONTROL,
+           MOONGATE_DATADIR);
+    if (ring_probe(&error) < 0) {
+        printf("io_uring: no\n    %s\n", error.text);
+        return 0;
+    }
+    printf("io_uring:\n");
+    ring_print_features(print_feature, stdout);
+    return 0;
+}
+
+static int check_formats(const struct conf *conf, struct error *error) {
+    for (const struct conf_log_format *format = conf->log_formats; format; format = format->next) {
+        int code = access_log_check(format->text, error);
+        if (code < 0) {
+            struct error why = *error;
+            return conf_error(conf, format->place, error, "log_format \"%s\": %s", format->name, why.text);
+        }
+    }
+    return 0;
+}
+
+static int test_or_print(const char *file, enum action action) {
+    struct error error;
+    struct conf *conf = NULL;
+    struct identity identity;
+    struct source *source = source_new_disk();
+    int code = source ? conf_load(file, source, &conf, &error) : error_set(&error, -ENOMEM, "memory is out");
+    if (code == 0 && action == TEST) {
+        code = check_formats(conf, &error);
+        if (code == 0)
+            code = identity_find(conf, &identity, &error);
+        if (code == 0)
+            code = script_check(conf, &error);
+        if (code == 0)
+            code = trial_run(conf, source, &identity, &error);
+    }
+    if (code < 0)
+        fail(error.text);
+    else if (action == TEST)
+        printf("configuration %s is fine\n", file);
+    else
+        conf_print(conf, stdout);
+    conf_free(conf);
+    source_free(source);
+    return code < 0;
+}
+
+static void ready(void *to) {
+    (void)to;
+    daemon_started(NULL);
+}
+
+static int run(const char *file, const char *pid_file, bool as_daemon) {
+    struct error error;
+    if (as_daemon && daemon_detach(&error) < 0)
+        return fail(error.text);
+    const struct master_options options = {
+        .file = file,
+        .pid_file = pid_file,
+        .pid_file_from_conf = as_daemon,
+        .ready = ready,
+    };
+    if (master_run(&options, &error) == 0)
+        return 0;
+    if (as_daemon)
+        daemon_started(error.text);
+    else
+        fail(error.text);
+    return 1;
+}
+
+int main(int argc, char **argv) {
+    static const struct option options[] = {
+        { "defaults", no_argument, NULL, 'd' },
+        { "man-directives", no_argument, NULL, 'm' },
+        { "version", no_argument, NULL, 'V' },
+        { "help", no_argument, NULL, 'h' },
+        { 0 },
+    };
+    const char *file = MOONGATE_SYSCONFDIR "/moongate.conf", *pid_file = NULL;
+    enum action action = RUN;
+    bool as_daemon = false;
+    int option;
+    while ((option = getopt_long(argc, argv, "c:p:tTDVh", options, NULL)) >= 0)
+        switch (option) {
+        case 'c': file = optarg; break;
+        case 'p': pid_file = optarg; break;
+        case 't': action = TEST; break;
+        case 'T': action = PRINT; break;
+        case 'D': as_daemon = true; break;
+        case 'd': action = DEFAULTS; break;
+        case 'm': action = MAN_DIRECTIVES; break;
+        case 'V': action = VERSION; break;
+        case 'h': action = HELP; break;
+        default: return fail("moongate: try moongate -h");
+        }
+    if (optind < argc) {
+        fprintf(stderr, "moongate: unexpected argument \"%s\"; the configuration is named with -c\n", argv[optind]);
+        return 1;
+    }
+    char *path = absolute(file), *pid_path = pid_file ? absolute(pid_file) : NULL;
+    int status = 0;
+    switch (action) {
+    case RUN: status = run(path, pid_path, as_daemon); break;
+    case TEST:
+    case PRINT: status = test_or_print(path, action); break;
+    case DEFAULTS: conf_print_defaults(stdout); break;
+    case MAN_DIRECTIVES: conf_print_man(stdout); break;
+    case VERSION: status = print_version(); break;
+    case HELP: fputs(usage, stdout); break;
+    }
+    free(path);
+    free(pid_path);
+    if (fflush(stdout) != 0)
+        status = 1;
+    return status;
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Builds a generation from the master's source, and counts who holds it (generation.h). This is where scripts meet
+// frontends: proxy/ knows only callbacks. worker.c decides which generation is in use.
+#include "proc/generation.h"
+
+#include "base/log.h"
+#include "conf/source.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct list generations = { &generations, &generations };
+
+static enum step_result run_connect(void *scripts, struct conn *conn, bool *ret_reject,
+                                    void (*decided)(struct conn *conn, void *owner, bool reject), void *owner) {
+    return script_connect(scripts, conn, ret_reject, decided, owner);
+}
+
+static void cancel_connect(void *scripts, struct conn *conn) {
+    script_connect_cancel(scripts, conn);
+}
+
+static const struct connect_hook connect_hook = { run_connect, cancel_connect };
+
+// Frontends go first: they name scripts and upstreams.
+static void generation_free(struct generation *generation) {
+    log_debug("generation %llu is freed", (unsigned long long)generation->id);
+    for (unsigned i = 0; i < generation->site_count; i++)
+        frontend_free(generation->sites[i].frontend);
+    free(generation->sites);
+    if (generation->scripts)
+        script_host_free(generation->scripts);
+    list_each(link, &generation->upstreams)
+        upstream_free(container_of(link, struct upstream, link));
+    if (generation->conf)
+        conf_free(generation->conf);
+    if (generation->source)
+        source_free(generation->source);
+    list_remove(&generation->link);
+    free(generation);
+}
+
+static int load_upstreams(struct generation *generation, struct error *error) {
+    for (const struct conf_upstream *conf = generation->conf->upstreams; conf; conf = conf->next) {
+        struct upstream *upstream = upstream_new(conf);
+        if (!upstream)
+            return error_set(error, -ENOMEM, "memory is out");
+        list_push_back(&generation->upstreams, &upstream->link);
+    }
+    return 0;
+}
+
+static int load_frontends(struct generation *generation, struct error *error) {
+    unsigned count = 0;
+    for (const struct conf_frontend *conf = generation->conf->frontends; conf; conf = conf->next)
+        count++;
+    generation->sites = calloc(count ? count : 1, sizeof *generation->sites);
+    if (!generation->sites)
+        return error_set(error, -ENOMEM, "memory is out");
+    for (const struct conf_frontend *conf = generation->conf->frontends; conf; conf = conf->next) {
+        struct script_chain *chain = script_chain_of(generation->scripts, conf);
+        const struct frontend_options options = {
+            .conf = generation->conf,
+            .frontend = conf,
+            .upstreams = &generation->upstreams,
+            .hooks = chain ? script_chain_hooks(chain) : NULL,
+            .connect = chain && script_chain_has_connect(chain) ? &connect_hook : NULL,
+            .scripts = chain,
+            .hold = generation_hold,
+            .drop = generation_drop,
+            .generation = generation,
+        };
+        struct generation_site *site = &generation->sites[generation->site_count];
+        int code = frontend_new(&options, &site->frontend, error);
+        if (code < 0)
+            return code;
+        site->conf = conf;
+        generation->site_count++;
+    }
+    return 0;
+}
+
+static int load(struct generation *generation, const struct generation_options *options, struct error *error) {
+    int code = source_new_memory(options->source_fd, &generation->source, error);
+    if (code == 0)
+        code = conf_load(options->file, generation->source, &generation->conf, error);
+    if (code == 0)
+        code = load_upstreams(generation, error);
+    if (code == 0) {
+        const struct script_options scripts = {
+            .conf = generation->conf,
+            .source = generation->source,
+            .dicts = options->dicts,
+            .dict_count = options->dict_count,
+            .probe = options->probe,
+            .generation = options->id,
+            .worker = options->worker,
+        };
+        code = script_host_new(&scripts, &generation->scripts, error);
+    }
+    if (code == 0)
+        code = load_frontends(generation, error);
+    return code;
+}
+
+int generation_load(const struct generation_options *options, struct generation **ret_generation, struct error *error) {
+    struct generation *generation = calloc(1, sizeof *generation);
+    if (!generation)
+        return error_set(error, -ENOMEM, "memory is out");
+    generation->id = options->id;
+    generation->wanted = true;
+    list_init(&generation->upstreams);
+    list_push_front(&generations, &generation->link);
+    int code = load(generation, options, error);
+    if (code < 0) {
+        generation_free(generation);
+        return code;
+    }
+    *ret_generation = generation;
+    return 0;
+}
+
+void generation_unwant(struct generation *generation) {
+    if (generation)
+        generation->wanted = false;
+}
+
+void generation_hold(void *generation) {
+    ((struct generation *)generation)->exchanges++;
+}
+
+void generation_drop(void *generation) {
+    ((struct generation *)generation)->exchanges--;
+}
+
+void generation_reap(void) {
+    list_each(link, &generations) {
+        struct generation *generation = container_of(link, struct generation, link);
+        if (!generation->wanted && generation->exchanges == 0)
+            generation_free(generation);
+    }
+}
+
+struct frontend *generation_frontend(const struct generation *generation, const char *listener_name) {
+    for (unsigned i = 0; i < generation->site_count; i++)
+        for (const struct conf_listen *listen = generation->sites[i].conf->listens; listen; listen = listen->next)
+            if (strcmp(listen->name, listener_name) == 0)
+                return generation->sites[i].frontend;
+    return NULL;
+}
+
+bool generation_none(void) {
+    return list_empty(&generations);
+}
+
+void generation_publish(struct heritage_worker *shared) {
+    int at = 0;
+    uint64_t lua_bytes = 0;
+    list_each(link, &generations) {
+        const struct generation *generation = container_of(link, struct generation, link);
+        struct script_stats stats;
+        script_host_stats(generation->scripts, &stats);
+        lua_bytes += stats.lua_bytes;
+        if (at == HERITAGE_GENERATIONS)
+            continue;
+        shared->generations[at].exchanges = generation->exchanges;
+        shared->generations[at++].id = generation->id;
+    }
+    while (at < HERITAGE_GENERATIONS)
+        shared->generations[at++].id = 0;
+    shared->lua_bytes = lua_bytes;
+}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The worker's life: becomes unprivileged, makes its ring, turns it, ends. What the master orders is carried out in
+// orders.c; what a connection does is proxy's and http's.
+#include "proc/worker.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/timer.h"
+#include "net/conn.h"
+#include "proc/orders.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum {
+    RING_ENTRIES = 4096,
+    CLOSE_GRACE_MS = 1000,    // for last completions after everything was closed
+    LOG_GRACE_MS = 2000,      // for what the access logs still hold
+    PUBLISH_EVERY_MS = 250,
+};
+
+// Signals are the master's. A terminal sends SIGINT to all, systemd SIGTERM: orders come through the channel all the same.
+static void ignore_signals(void) {
+    static const int ignored[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGPIPE };
+    sigset_t none;
+    for (unsigned i = 0; i < sizeof ignored / sizeof *ignored; i++)
+        signal(ignored[i], SIG_IGN);
+    signal(SIGCHLD, SIG_DFL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+// Whatever the master has open (other workers' sockets and channels, clients of the control socket) must not live on here.
+static void close_others(const struct heritage *heritage) {
+    int low = heritage->channel, high = heritage->error_fd;
+    if (high < 0)
+        high = low;
+    if (low > high) {
+        int swap = low;
+        low = high;
+        high = swap;
+    }
+    if (low > 3)
+        (void)close_range(3, (unsigned)low - 1, 0);
+    if (high > low + 1)
+        (void)close_range((unsigned)low + 1, (unsigned)high - 1, 0);
+    (void)close_range((unsigned)high + 1, ~0u, 0);
+}
+
+_Noreturn static void give_up(struct worker_self *self, const struct error *error) {
+    (void)channel_send(&self->channel, MESSAGE_REFUSED, 0, error->text, -1);
+    exit(1);
+}
+
+static void drained(struct timer *timer) {
+    struct worker_self *self = container_of(timer, struct worker_self, deadline);
+    worker_close_all(self);
+}
+
+static void gave_up_waiting(struct timer *timer) {
+    struct worker_self *self = container_of(timer, struct worker_self, deadline);
+    if (self->phase == WORKER_CLOSING)
+        log_warn("%u connections did not close in time", conn_count());
+    self->phase = WORKER_OVER;
+}
+
+void worker_quit(struct worker_self *self) {
+    if (self->phase != WORKER_SERVING)
+        return;
+    uint64_t patience = self->current ? self->current->conf->drain_timeout : 0;
+    log_debug("draining %u connections", frontend_client_count());
+    self->phase = WORKER_DRAINING;
+    worker_take(self, NULL);
+    frontend_drain(true);
+    timer_init(&self->deadline, drained);
+    timer_start(&self->deadline, patience);
+}
+
+void worker_close_all(struct worker_self *self) {
+    if (self->phase >= WORKER_CLOSING)
+        return;
+    worker_take(self, NULL);
+    self->phase = WORKER_CLOSING;
+    frontend_close_all();
+    timer_stop(&self->deadline);
+    timer_init(&self->deadline, gave_up_waiting);
+    timer_start(&self->deadline, CLOSE_GRACE_MS);
+}
+
+// One step towards the end, when nothing of the present phase is left.
+static void wind_down(struct worker_self *self) {
+    if (self->phase == WORKER_DRAINING || self->phase == WORKER_CLOSING) {
+        if (conn_count() > 0 || !list_empty(&self->listeners) || !generation_none())
+            return;
+        self->phase = WORKER_LOGGING;
+        access_log_flush_all();
+        timer_stop(&self->deadline);
+        timer_init(&self->deadline, gave_up_waiting);
+        timer_start(&self->deadline, LOG_GRACE_MS);
+    }
+    if (self->phase == WORKER_LOGGING && access_log_idle())
+        self->phase = WORKER_OVER;
+}
+
+// The limit of connections: listeners pause at it, new clients wait in the accept queues.
+void worker_admit(struct worker_self *self) {
+    if (self->phase != WORKER_SERVING || !self->current)
+        return;
+    bool full = frontend_client_count() >= self->current->conf->connections;
+    if (full == self->full)
+        return;
+    self->full = full;
+    if (full)
+        counters->connections_limited++;
+    list_each(link, &self->listeners) {
+        struct listener *listener = container_of(link, struct listener, link);
+        if (listener->stopping)
+            continue;
+        if (full)
+            listener_pause(listener);
+        else
+            listener_start(listener);
+    }
+}
+
+static void publish(struct worker_self *self) {
+    self->heritage->shared->beat_ns = clock_cached.mono_ns;
+    if (clock_ms() < self->published_ms + PUBLISH_EVERY_MS)
+        return;
+    self->published_ms = clock_ms();
+    self->heritage->shared->connections = frontend_client_count();
+    generation_publish(self->heritage->shared);
+}
+
+static void turn(struct worker_self *self) {
+    // An idle worker turns often enough for the watchdog to see that it lives.
+    uint64_t wait = self->heritage->watchdog_ms ? self->heritage->watchdog_ms / 4 : 1000;
+    int code = ring_turn(wait > 1000 ? 1000 : wait);
+    if (code < 0) {
+        log_crit("the ring broke: %s", strerror(-code));
+        exit(1);
+    }
+    generation_reap();
+    worker_admit(self);
+    publish(self);
+    if (self->channel.queued && channel_flush(&self->channel) == -EPIPE)
+        worker_close_all(self);
+    wind_down(self);
+}
+
+_Noreturn void worker_main(const struct heritage *heritage) {
+    static struct worker_self self;
+    struct error error;
+    char role[24];
+
+    ignore_signals();
+    timer_forget();
+    close_others(heritage);
+    snprintf(role, sizeof role, "worker %u", heritage->index);
+    log_identify(role);
+    counters = &heritage->shared->counters;
+
+    self.heritage = heritage;
+    list_init(&self.listeners);
+    list_init(&self.offers);
+    timer_init(&self.deadline, drained);
+    channel_init(&self.channel, heritage->channel);
+    cpu_pin(heritage->cpu);
+    if (identity_assume(heritage->identity, heritage->master, &error) < 0)
+        give_up(&self, &error);
+    const struct ring_options options = { .entries = RING_ENTRIES, .receive_bytes = heritage->receive_bytes };
+    if (ring_init(&options, &error) < 0)
+        give_up(&self, &error);
+
+    orders_start(&self);
+    while (self.phase != WORKER_OVER)
+        turn(&self);
+    orders_end(&self);
+    ring_release();
+    log_debug("ends");
+    exit(0);
+}
