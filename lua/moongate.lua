@@ -1,0 +1,909 @@
+-- SPDX-License-Identifier: BSD-2-Clause
+-- The module that scripts get from require "moongate": objects for connections, requests and responses over the C API
+-- (src/script/api.h, called through LuaJIT's FFI), and the loop that runs hooks. Embedded in the program; src/script/state.c
+-- runs it once for each Lua state and src/script/sandbox.lua hands each script a copy of the module.
+--
+-- An object is a small table of a handle and what was asked of it before; everything else goes through its metatable, so
+-- that a field costs one call of C, which a compiled trace makes directly. Blocks of --- are moongate-lua(7).
+local core = ...
+
+local ffi = require "ffi"
+ffi.cdef(core.cdef)
+local C = ffi.cast("const struct mg_api *", core.api)
+if C.abi ~= ffi.C.MG_ABI or C.size ~= ffi.sizeof("struct mg_api") then
+  error("lua/moongate.lua and the program do not fit together: ABI " .. ffi.C.MG_ABI .. " and " .. C.abi, 0)
+end
+
+local OK, STALE, NONE = ffi.C.MG_OK, ffi.C.MG_STALE, ffi.C.MG_NONE
+local DONE, WAIT, VERDICT = core.done, core.wait, core.verdict
+local ffi_string, getinfo, yield = ffi.string, debug.getinfo, coroutine.yield
+local error, type, tostring, setmetatable, pairs, ipairs, select = error, type, tostring, setmetatable, pairs, ipairs, select
+local concat, format, floor = table.concat, string.format, math.floor
+
+-- Where C writes its results.
+local out, out_name, out_value = ffi.new("struct mg_text"), ffi.new("struct mg_text"), ffi.new("struct mg_value")
+local out_number, out_position = ffi.new("double[1]"), ffi.new("uint32_t[1]")
+
+local c_request_text, c_request_number, c_request_set = C.request_text, C.request_number, C.request_set
+local c_request_arg, c_request_conn = C.request_arg, C.request_conn
+local c_reply_begin, c_reply_field, c_reply_end = C.reply_begin, C.reply_field, C.reply_end
+local c_response_status, c_response_set_status = C.response_status, C.response_set_status
+local c_response_reason, c_response_set_reason = C.response_reason, C.response_set_reason
+local c_header_id, c_headers_get, c_headers_set = C.header_id, C.headers_get, C.headers_set
+local c_headers_add, c_headers_remove, c_headers_next = C.headers_add, C.headers_remove, C.headers_next
+local c_conn_text, c_conn_number, c_conn_reject = C.conn_text, C.conn_number, C.conn_reject
+local c_sleep, c_now, c_log_enabled, c_log, c_error_text = C.sleep, C.now, C.log_enabled, C.log, C.error_text
+local c_cidr_find, c_dict_get, c_dict_set, c_dict_incr = C.cidr_find, C.dict_get, C.dict_set, C.dict_incr
+local c_dict_take, c_dict_delete = C.dict_take, C.dict_delete
+
+-- An error at the line of the script that called, however deep in this file it is found.
+local own_sources = { ["=moongate"] = true, ["=sandbox"] = true }
+local function raise(message)
+  local level = 2
+  while true do
+    local info = getinfo(level, "Sl")
+    if not info then error(message, 0) end
+    if info.currentline >= 0 and not own_sources[info.source] then
+      error(info.short_src .. ":" .. info.currentline .. ": " .. message, 0)
+    end
+    level = level + 1
+  end
+end
+core.raise = raise
+
+local function fail(result, what)
+  if result == STALE then
+    raise("stale: the " .. what .. " is gone")
+  end
+  raise(ffi_string(c_error_text()))
+end
+
+local function wrong(what, expected, value)
+  raise(what .. ": expected " .. expected .. ", got " .. (value == nil and "nil" or "a " .. type(value)))
+end
+
+-- Text of a value that a script hands over as one: strings and numbers.
+local function text_of(value, what)
+  if type(value) == "string" then return value end
+  if type(value) == "number" then return tostring(value) end
+  wrong(what, "a string", value)
+end
+
+local function no_field(what, name)
+  raise("a " .. what .. ' has no field "' .. tostring(name) .. '": keep your own values in .ctx')
+end
+
+-- ---- header fields ------------------------------------------------------------------------------------------------
+
+local REQUEST, RESPONSE = ffi.C.MG_REQUEST, ffi.C.MG_RESPONSE
+
+-- The id of a field by its name as scripts write it; bounded, because names may come from clients.
+local header_ids, header_ids_room = {}, 1000
+local function learn_header(name)
+  if type(name) ~= "string" then wrong("a header field's name", "a string", name) end
+  local id = c_header_id(name, #name)
+  if header_ids_room > 0 then
+    header_ids_room = header_ids_room - 1
+    header_ids[name] = id
+  end
+  return id
+end
+
+local header_methods = {}
+local Headers = { __metatable = "headers" }
+
+--- headers[name]
+--- The value of a header field, or nil. The case of the name does not matter. A field that is repeated gives one
+--- value, joined by ", " (cookies by "; "); of Set-Cookie it is the first.
+--- A field named like one of the methods below is got with headers:get(name).
+--- @example
+---   local agent = req.headers["user-agent"]
+local function headers_get(t, name)
+  local id = header_ids[name] or learn_header(name)
+  local result = c_headers_get(t[1], t[2], id, name, #name, out)
+  if result == OK then return ffi_string(out.at, out.len) end
+  if result == NONE then return nil end
+  fail(result, "exchange")
+end
+
+--- headers:get(name)
+--- The same as headers[name].
+header_methods.get = headers_get
+
+local function headers_add(t, name, value)
+  if type(name) ~= "string" then wrong("a header field's name", "a string", name) end
+  if type(value) == "table" then
+    for _, one in ipairs(value) do headers_add(t, name, one) end
+    return
+  end
+  value = text_of(value, 'the value of "' .. name .. '"')
+  local result = c_headers_add(t[1], t[2], name, #name, value, #value)
+  if result ~= OK then fail(result, "exchange") end
+end
+
+--- headers[name] = value
+--- Sets a field: the first of that name gets the value, others of that name go; nil removes all of them; a table of
+--- strings makes a field of each. Numbers are printed. In req.headers this changes what the upstream server gets, in
+--- res.headers what the client gets.
+--- @error for a name or value that HTTP does not allow (CR, LF, NUL), and for fields that frame a message or
+--- belong to one connection: Content-Length, Transfer-Encoding, Connection, Keep-Alive, TE, Trailer, Upgrade, and
+--- Expect of a request. Host can be set, not removed.
+--- @where request, route (req.headers); response (res.headers)
+--- @example
+---   req.headers["x-real-ip"] = req.conn.remote_ip
+---   res.headers["server"] = nil
+local function headers_set(t, name, value)
+  local result
+  if type(name) ~= "string" then wrong("a header field's name", "a string", name) end
+  if type(value) == "string" then
+    result = c_headers_set(t[1], t[2], name, #name, value, #value)
+  elseif value == nil then
+    result = c_headers_remove(t[1], t[2], name, #name)
+  elseif type(value) == "table" then
+    headers_set(t, name, nil)
+    return headers_add(t, name, value)
+  else
+    value = text_of(value, 'the value of "' .. name .. '"')
+    result = c_headers_set(t[1], t[2], name, #name, value, #value)
+  end
+  if result ~= OK then fail(result, "exchange") end
+end
+
+--- headers:set(name, value)
+--- The same as headers[name] = value.
+header_methods.set = headers_set
+
+--- headers:add(name, value)
+--- Adds one more field (of each string, if value is a table of strings) behind those that are there.
+--- @error as headers[name] = value
+header_methods.add = headers_add
+
+--- headers:all(name)
+--- @return a table with the value of each field of that name, in order; an empty one if there is none
+function header_methods.all(t, name)
+  local values, n = {}, 0
+  if type(name) ~= "string" or #name == 0 then wrong("a header field's name", "a string", name) end
+  out_position[0] = 0
+  while true do
+    local result = c_headers_next(t[1], t[2], name, #name, out_position, out_name, out)
+    if result == NONE then return values end
+    if result ~= OK then fail(result, "exchange") end
+    n = n + 1
+    values[n] = ffi_string(out.at, out.len)
+  end
+end
+
+--- headers:each()
+--- Goes through all fields in order; a repeated one comes each time. Names are as the peer wrote them. Fields may
+--- be set and removed meanwhile.
+--- @example
+---   for name, value in req.headers:each() do gate.log.info(name, value) end
+function header_methods.each(t)
+  local position = 0
+  return function()
+    out_position[0] = position
+    local result = c_headers_next(t[1], t[2], "", 0, out_position, out_name, out)
+    if result == OK then
+      position = out_position[0]
+      return ffi_string(out_name.at, out_name.len), ffi_string(out.at, out.len)
+    end
+    if result ~= NONE then fail(result, "exchange") end
+  end
+end
+
+function Headers.__index(t, name)
+  local id = header_ids[name]
+  if not id then
+    local method = header_methods[name]
+    if method then return method end
+  end
+  return headers_get(t, name)
+end
+Headers.__newindex = headers_set
+
+-- ---- connections --------------------------------------------------------------------------------------------------
+
+-- Slots of a connection's table: its handle, then what does not change.
+local CONN_CTX = 4
+local conns = {}
+core.conns = conns
+
+local function conn_text(t, field)
+  local result = c_conn_text(t[1], field, out)
+  if result ~= OK then fail(result, "connection") end
+  return ffi_string(out.at, out.len)
+end
+
+local function conn_number(t, field)
+  local result = c_conn_number(t[1], field, out_number)
+  if result ~= OK then fail(result, "connection") end
+  return out_number[0]
+end
+
+local conn_get, conn_methods = {}, {}
+local Conn = { __metatable = "connection" }
+
+--- conn.id
+--- A number that no other connection of this worker has had.
+function conn_get.id(t) return conn_number(t, ffi.C.MG_CONN_ID) end
+
+--- conn.remote_ip
+--- The client's address as RFC 5952 prints it, an IPv4 address always as IPv4; "unix" for a unix socket.
+function conn_get.remote_ip(t)
+  local ip = t[2]
+  if not ip then
+    ip = conn_text(t, ffi.C.MG_CONN_REMOTE_IP)
+    t[2] = ip
+  end
+  return ip
+end
+
+--- conn.remote_port
+--- The client's port, 0 for a unix socket.
+function conn_get.remote_port(t) return conn_number(t, ffi.C.MG_CONN_REMOTE_PORT) end
+
+--- conn.local_ip
+--- The address that the client connected to.
+function conn_get.local_ip(t)
+  local ip = t[3]
+  if not ip then
+    ip = conn_text(t, ffi.C.MG_CONN_LOCAL_IP)
+    t[3] = ip
+  end
+  return ip
+end
+
+--- conn.local_port
+--- The port that the client connected to.
+function conn_get.local_port(t) return conn_number(t, ffi.C.MG_CONN_LOCAL_PORT) end
+
+--- conn.started
+--- When the connection was accepted, in seconds since 1970, like gate.now().
+function conn_get.started(t) return conn_number(t, ffi.C.MG_CONN_STARTED) end
+
+--- conn.bytes_in
+--- Bytes received from the client so far; conn.bytes_out: sent to it.
+function conn_get.bytes_in(t) return conn_number(t, ffi.C.MG_CONN_BYTES_IN) end
+function conn_get.bytes_out(t) return conn_number(t, ffi.C.MG_CONN_BYTES_OUT) end
+
+--- conn.ctx
+--- A table for the scripts' own values; it lives as long as the connection, and all scripts of the frontend see the same
+--- one. After a reload it begins empty again.
+--- @example
+---   conn.ctx.office = networks:contains(conn.remote_ip)
+function conn_get.ctx(t)
+  local ctx = t[CONN_CTX]
+  if not ctx then
+    ctx = {}
+    t[CONN_CTX] = ctx
+  end
+  return ctx
+end
+
+--- conn:reject()
+--- Closes the connection; nothing is sent. A verdict: return what it returns.
+--- @where connect
+--- @example
+---   if denied:contains(conn.remote_ip) then return conn:reject() end
+function conn_methods.reject(t)
+  local result = c_conn_reject(t[1])
+  if result ~= OK then fail(result, "connection") end
+  return VERDICT
+end
+
+function Conn.__index(t, name)
+  local get = conn_get[name]
+  if get then return get(t) end
+  return conn_methods[name] or no_field("connection", name)
+end
+
+function Conn.__newindex(_, name) raise('"' .. tostring(name) .. '" of a connection cannot be set: keep your own values in conn.ctx') end
+
+-- Objects stay in `conns` until C takes them out when the connection goes.
+local function conn_object(handle)
+  local conn = conns[handle]
+  if not conn then
+    conn = setmetatable({ handle, false, false, false }, Conn)
+    conns[handle] = conn
+  end
+  return conn
+end
+
+-- ---- requests -----------------------------------------------------------------------------------------------------
+
+-- Slots of a request's table.
+local REQ_HEADERS, REQ_RES, REQ_CONN, REQ_CTX, REQ_ARGS = 2, 3, 4, 5, 6
+
+local function request_text(t, field)
+  local result = c_request_text(t[1], field, out)
+  if result == OK then return ffi_string(out.at, out.len) end
+  if result == NONE then return nil end
+  fail(result, "request")
+end
+
+local function request_number(t, field)
+  local result = c_request_number(t[1], field, out_number)
+  if result ~= OK then fail(result, "request") end
+  return out_number[0]
+end
+
+local request_get, request_set, request_methods = {}, {}, {}
+local Request = { __metatable = "request" }
+
+--- req.id
+--- The id of the request that stands in the logs and in error answers.
+function request_get.id(t) return request_text(t, ffi.C.MG_REQ_ID) end
+
+--- req.method
+--- The method. Settable, but not from or to HEAD, nor to CONNECT.
+function request_get.method(t) return request_text(t, ffi.C.MG_REQ_METHOD) end
+
+--- req.path
+--- The path without the query, percent-decoded once, dot segments and repeated slashes removed: what rules look at.
+--- Settable: the path that goes to the upstream server is encoded from it; raw_path and target follow.
+--- @example
+---   req.path = req.path:gsub("^/api/", "/")
+function request_get.path(t) return request_text(t, ffi.C.MG_REQ_PATH) end
+
+--- req.raw_path
+--- The path as it came.
+function request_get.raw_path(t) return request_text(t, ffi.C.MG_REQ_RAW_PATH) end
+
+--- req.query
+--- What stands behind the question mark, as it came; nil if there is none. Settable; nil removes it.
+function request_get.query(t) return request_text(t, ffi.C.MG_REQ_QUERY) end
+
+--- req.target
+--- The request target as it came: path and query, or more of a URL. Settable: "/path?query", percent-encoded already.
+function request_get.target(t) return request_text(t, ffi.C.MG_REQ_TARGET) end
+
+--- req.host
+--- The host that the client asked for, in lower case, without the port; "" if it named none.
+function request_get.host(t) return request_text(t, ffi.C.MG_REQ_HOST) end
+
+--- req.port
+--- The port that the client asked for; the scheme's own if it named none.
+function request_get.port(t) return request_number(t, ffi.C.MG_REQ_PORT) end
+
+--- req.scheme
+--- "http" or "https".
+function request_get.scheme(t) return request_text(t, ffi.C.MG_REQ_SCHEME) end
+
+--- req.version
+--- "1.0" or "1.1".
+function request_get.version(t) return request_text(t, ffi.C.MG_REQ_VERSION) end
+
+--- req.attempt
+--- 1 the first time that an upstream server is asked, then one more each time: the route hook is called again for each.
+function request_get.attempt(t) return request_number(t, ffi.C.MG_REQ_ATTEMPT) end
+
+--- req.headers
+--- The fields of the request.
+function request_get.headers(t)
+  local headers = t[REQ_HEADERS]
+  if not headers then
+    headers = setmetatable({ t[1], REQUEST }, Headers)
+    t[REQ_HEADERS] = headers
+  end
+  return headers
+end
+
+--- req.args
+--- The arguments of the query as a table, decoded; of a repeated name the first value, "" for a name without a value.
+--- The table is a copy: to change what is sent, set req.query.
+--- @example
+---   local page = tonumber(req.args.page) or 1
+function request_get.args(t)
+  local args = t[REQ_ARGS]
+  if args then return args end
+  args = {}
+  out_position[0] = 0
+  while true do
+    local result = c_request_arg(t[1], out_position, out_name, out)
+    if result == NONE then break end
+    if result ~= OK then fail(result, "request") end
+    local name = ffi_string(out_name.at, out_name.len)
+    if not args[name] then args[name] = ffi_string(out.at, out.len) end
+  end
+  t[REQ_ARGS] = args
+  return args
+end
+
+--- req:args_all(name)
+--- @return a table with every value of an argument, in order
+function request_methods.args_all(t, name)
+  local values, n = {}, 0
+  out_position[0] = 0
+  while true do
+    local result = c_request_arg(t[1], out_position, out_name, out)
+    if result == NONE then return values end
+    if result ~= OK then fail(result, "request") end
+    if ffi_string(out_name.at, out_name.len) == name then
+      n = n + 1
+      values[n] = ffi_string(out.at, out.len)
+    end
+  end
+end
+
+--- req.conn
+--- The connection that the request came by.
+function request_get.conn(t)
+  local conn = t[REQ_CONN]
+  if not conn then
+    local result = c_request_conn(t[1], out_number)
+    if result ~= OK then fail(result, "request") end
+    conn = conn_object(out_number[0])
+    t[REQ_CONN] = conn
+  end
+  return conn
+end
+
+--- req.ctx
+--- A table for the scripts' own values; it lives as long as the request, and all scripts of the frontend see the same one.
+function request_get.ctx(t)
+  local ctx = t[REQ_CTX]
+  if not ctx then
+    ctx = {}
+    t[REQ_CTX] = ctx
+  end
+  return ctx
+end
+
+local function request_setter(field)
+  return function(t, value, name)
+    value = text_of(value, "req." .. name)
+    local result = c_request_set(t[1], field, value, #value)
+    if result ~= OK then fail(result, "request") end
+    t[REQ_ARGS] = false
+  end
+end
+request_set.method = request_setter(ffi.C.MG_REQ_METHOD)
+request_set.path = request_setter(ffi.C.MG_REQ_PATH)
+request_set.target = request_setter(ffi.C.MG_REQ_TARGET)
+local set_query = request_setter(ffi.C.MG_REQ_QUERY)
+function request_set.query(t, value, name)
+  if value ~= nil then return set_query(t, value, name) end
+  local result = c_request_set(t[1], ffi.C.MG_REQ_QUERY, nil, 0)
+  if result ~= OK then fail(result, "request") end
+  t[REQ_ARGS] = false
+end
+
+local function reply_field(handle, name, value)
+  if type(value) == "table" then
+    for _, one in ipairs(value) do reply_field(handle, name, one) end
+    return
+  end
+  if type(name) ~= "string" then wrong("a header field's name", "a string", name) end
+  value = text_of(value, 'the value of "' .. name .. '"')
+  local result = c_reply_field(handle, name, #name, value, #value)
+  if result ~= OK then fail(result, "request") end
+end
+
+--- req:respond(status, headers, body)
+--- Answers the request here. headers is a table of names and values (strings, numbers, or tables of them for a field that
+--- is repeated), or nil; body is a string or nil; Content-Length is written for it. A verdict: return what it returns. In
+--- the response hook it takes the place of the upstream's response.
+--- @where request, route, response
+--- @error for a status that is not 200 to 599, and for fields as with headers[name] = value
+--- @example
+---   return req:respond(403, { ["content-type"] = "text/plain" }, "not for you\n")
+function request_methods.respond(t, status, headers, body)
+  local handle = t[1]
+  if type(status) ~= "number" or status ~= floor(status) then wrong("respond", "a status (200 to 599)", status) end
+  local result = c_reply_begin(handle)
+  if result ~= OK then fail(result, "request") end
+  if headers ~= nil then
+    if type(headers) ~= "table" then wrong("respond", "a table of header fields", headers) end
+    for name, value in pairs(headers) do reply_field(handle, name, value) end
+  end
+  body = body == nil and "" or text_of(body, "respond's body")
+  result = c_reply_end(handle, status, body, #body)
+  if result ~= OK then fail(result, "request") end
+  return VERDICT
+end
+
+local redirects = { [301] = true, [302] = true, [303] = true, [307] = true, [308] = true }
+
+--- req:redirect(location, status)
+--- Sends the client elsewhere; status is 301, 302 (if it is left out), 303, 307 or 308. A verdict.
+--- @where request, route, response
+--- @example
+---   return req:redirect("https://" .. req.host .. req.target, 308)
+function request_methods.redirect(t, location, status)
+  status = status or 302
+  if not redirects[status] then raise("redirect: expected status 301, 302, 303, 307 or 308, got " .. tostring(status)) end
+  location = text_of(location, "redirect's location")
+  return request_methods.respond(t, status, { location = location, ["content-type"] = "text/plain" },
+    location:sub(1, 1000) .. "\n")
+end
+
+function Request.__index(t, name)
+  local get = request_get[name]
+  if get then return get(t) end
+  return request_methods[name] or no_field("request", name)
+end
+
+function Request.__newindex(t, name, value)
+  local set = request_set[name]
+  if set then return set(t, value, name) end
+  raise('"' .. tostring(name) .. '" of a request cannot be set: keep your own values in req.ctx')
+end
+
+-- ---- responses ----------------------------------------------------------------------------------------------------
+
+local response_get, response_set = {}, {}
+local Response = { __metatable = "response" }
+
+--- res.status
+--- The status. Settable (200 to 599), but one that has no body (204, 304) can not become one that has, nor the other way.
+--- @where response
+function response_get.status(t)
+  local status = c_response_status(t[1])
+  if status < 0 then fail(status, "response") end
+  return status
+end
+function response_set.status(t, value)
+  if type(value) ~= "number" or value ~= floor(value) then wrong("res.status", "a status (200 to 599)", value) end
+  local result = c_response_set_status(t[1], value)
+  if result ~= OK then fail(result, "response") end
+end
+
+--- res.reason
+--- The words behind the status; setting the status sets them too. Settable.
+--- @where response
+function response_get.reason(t)
+  local result = c_response_reason(t[1], out)
+  if result ~= OK then fail(result, "response") end
+  return ffi_string(out.at, out.len)
+end
+function response_set.reason(t, value)
+  value = text_of(value, "res.reason")
+  local result = c_response_set_reason(t[1], value, #value)
+  if result ~= OK then fail(result, "response") end
+end
+
+--- res.headers
+--- The fields of the response.
+--- @where response
+function response_get.headers(t)
+  local headers = t[2]
+  if not headers then
+    headers = setmetatable({ t[1], RESPONSE }, Headers)
+    t[2] = headers
+  end
+  return headers
+end
+
+--- res.upstream
+--- The upstream server that answered, as the log names it.
+--- @where response
+function response_get.upstream(t) return request_text(t, ffi.C.MG_REQ_UPSTREAM) end
+
+function Response.__index(t, name)
+  local get = response_get[name]
+  if get then return get(t) end
+  no_field("response", name)
+end
+
+function Response.__newindex(t, name, value)
+  local set = response_set[name]
+  if set then return set(t, value) end
+  raise('"' .. tostring(name) .. '" of a response cannot be set')
+end
+
+-- ---- sets of networks ---------------------------------------------------------------------------------------------
+
+-- Scripts hold a number that stands for the set; the pointers stay here.
+local cidr_sets = {}
+local set_methods = {}
+local Set = { __index = set_methods, __metatable = "networks" }
+
+local function cidr_new()
+  if not core.loading then raise("sets of networks are made while a script loads, not in a hook") end
+  local set = C.cidr_new()
+  if set == nil then raise("memory is out") end
+  return ffi.gc(set, C.cidr_free)
+end
+
+local function cidr_object(set, labels)
+  if C.cidr_build(set) ~= OK then fail(nil) end
+  cidr_sets[#cidr_sets + 1] = set
+  return setmetatable({ #cidr_sets, labels }, Set)
+end
+
+local gate = {}
+
+--- gate.cidr(networks)
+--- A set of IPv4 and IPv6 networks from a table: addresses and networks as a list, or as names with a label each, or both.
+--- Only while the script loads.
+--- @error for text that is no network, at the script's line
+--- @example
+---   local office = gate.cidr { "10.0.0.0/8", "2001:db8::/32", ["192.0.2.0/24"] = "guests" }
+function gate.cidr(networks)
+  if type(networks) ~= "table" then wrong("gate.cidr", "a table of networks", networks) end
+  local set, labels = cidr_new(), { [0] = true }
+  local function add(network, index)
+    if type(network) ~= "string" then wrong("gate.cidr", "networks as strings", network) end
+    local result = C.cidr_add(set, network, #network, index)
+    if result ~= OK then fail(result) end
+  end
+  for key, value in pairs(networks) do
+    if type(key) == "number" then
+      add(value, 0)
+    else
+      labels[#labels + 1] = value
+      add(key, #labels)
+    end
+  end
+  return cidr_object(set, labels)
+end
+
+--- gate.cidr_file(path)
+--- A set from a file: one network a line, # begins a comment. A relative path begins at the configuration's folder.
+--- Only while the script loads; a reload reads the file again.
+--- @error when the file cannot be read or a line is no network, with file:line:column
+--- @example
+---   local denied = gate.cidr_file(settings.denied)
+function gate.cidr_file(path)
+  if type(path) ~= "string" then wrong("gate.cidr_file", "a path", path) end
+  local set = cidr_new()
+  local result = C.cidr_load(set, path, 0)
+  if result ~= OK then fail(result) end
+  return cidr_object(set, { [0] = true })
+end
+
+--- set:find(ip)
+--- @return the label of the longest network that holds the address (true for one without a label), or nil; nil too for
+--- a text that is no address
+function set_methods.find(t, ip)
+  if type(ip) ~= "string" then wrong("find", "an IP address", ip) end
+  local value = c_cidr_find(cidr_sets[t[1]], ip, #ip)
+  if value < 0 then return nil end
+  return t[2][value]
+end
+
+--- set:contains(ip)
+--- @return whether a network of the set holds the address
+--- @example
+---   if denied:contains(conn.remote_ip) then return conn:reject() end
+function set_methods.contains(t, ip)
+  if type(ip) ~= "string" then wrong("contains", "an IP address", ip) end
+  return c_cidr_find(cidr_sets[t[1]], ip, #ip) >= 0
+end
+
+--- set:count()
+--- @return how many networks the set has
+function set_methods.count(t)
+  return C.cidr_count(cidr_sets[t[1]])
+end
+
+-- ---- shared dictionaries ------------------------------------------------------------------------------------------
+
+local MG_STRING, MG_NUMBER, MG_BOOLEAN = ffi.C.MG_STRING, ffi.C.MG_NUMBER, ffi.C.MG_BOOLEAN
+local dict_pointers, dict_objects = {}, {}
+local dict_methods = {}
+local Dict = { __index = dict_methods, __metatable = "dictionary" }
+
+--- gate.shared(name)
+--- The dictionary that the configuration defines with `shared NAME SIZE;`. All workers see the same; it survives reloads and
+--- the loss of a worker. When it is full, what was not used for longest goes. Keys are strings of up to 250 bytes.
+--- @error when there is none of that name
+--- @example
+---   local limits = gate.shared "limits"
+function gate.shared(name)
+  if type(name) ~= "string" then wrong("gate.shared", "the name of a dictionary", name) end
+  local dict = dict_objects[name]
+  if not dict then
+    local pointer = C.dict_find(name)
+    if pointer == nil then raise('no dictionary "' .. name .. '": expected "shared ' .. name .. ' SIZE;" in the configuration') end
+    dict_pointers[#dict_pointers + 1] = pointer
+    dict = setmetatable({ #dict_pointers }, Dict)
+    dict_objects[name] = dict
+  end
+  return dict
+end
+
+local function key_of(key)
+  if type(key) == "string" then return key end
+  return text_of(key, "a dictionary's key")
+end
+
+local function ttl_of(ttl)
+  if ttl == nil then return 0 end
+  if type(ttl) ~= "number" or not (ttl >= 0) then wrong("a dictionary's ttl", "seconds", ttl) end
+  return ttl
+end
+
+--- dict:get(key)
+--- @return the value, a string, number or boolean; nil if there is none
+function dict_methods.get(t, key)
+  key = key_of(key)
+  local result = c_dict_get(dict_pointers[t[1]], key, #key, out_value)
+  if result == NONE then return nil end
+  if result ~= OK then fail(result) end
+  if out_value.type == MG_STRING then return ffi_string(out_value.text.at, out_value.text.len) end
+  if out_value.type == MG_NUMBER then return out_value.number end
+  return out_value.number ~= 0
+end
+
+local function dict_set(t, key, value, ttl, only_new)
+  key = key_of(key)
+  ttl = ttl_of(ttl)
+  local dict, kind = dict_pointers[t[1]], type(value)
+  local result
+  if kind == "string" then
+    result = c_dict_set(dict, key, #key, MG_STRING, 0, value, #value, ttl, only_new)
+  elseif kind == "number" then
+    result = c_dict_set(dict, key, #key, MG_NUMBER, value, nil, 0, ttl, only_new)
+  elseif kind == "boolean" then
+    result = c_dict_set(dict, key, #key, MG_BOOLEAN, value and 1 or 0, nil, 0, ttl, only_new)
+  else
+    wrong("a dictionary's value", "a string, number or boolean", value)
+  end
+  if result == OK then return true end
+  if result == NONE then return false end
+  fail(result)
+end
+
+--- dict:set(key, value, ttl)
+--- Sets a string, number or boolean; it goes after ttl seconds, if that is given and not 0. nil deletes.
+function dict_methods.set(t, key, value, ttl)
+  if value == nil then
+    t:delete(key)
+    return true
+  end
+  return dict_set(t, key, value, ttl, 0)
+end
+
+--- dict:add(key, value, ttl)
+--- Sets the value only if there is none.
+--- @return whether it was set
+function dict_methods.add(t, key, value, ttl)
+  return dict_set(t, key, value, ttl, 1)
+end
+
+--- dict:incr(key, by, initial, ttl)
+--- Adds to a number, 1 if `by` is left out. An absent one counts as `initial` (0 if left out) and goes after ttl seconds.
+--- @return the new number
+--- @error when the key has another value
+function dict_methods.incr(t, key, by, initial, ttl)
+  key = key_of(key)
+  by = by or 1
+  initial = initial or 0
+  if type(by) ~= "number" or type(initial) ~= "number" then wrong("incr", "numbers", by) end
+  local result = c_dict_incr(dict_pointers[t[1]], key, #key, by, initial, ttl_of(ttl), out_number)
+  if result ~= OK then fail(result) end
+  return out_number[0]
+end
+
+--- dict:take(key, rate, burst, cost)
+--- A token bucket: it holds at most `burst` tokens (as many as `rate` if left out, at least 1), gets `rate` a second, and gives
+--- `cost` of them (1 if left out) if it has them.
+--- @return true, or false and the seconds after which there will be enough
+--- @example
+---   local ok, wait = limits:take(req.conn.remote_ip, 10, 50)
+function dict_methods.take(t, key, rate, burst, cost)
+  key = key_of(key)
+  if type(rate) ~= "number" then wrong("take", "a rate (tokens a second)", rate) end
+  if not burst then burst = rate < 1 and 1 or rate end
+  cost = cost or 1
+  if type(burst) ~= "number" or type(cost) ~= "number" then wrong("take", "numbers", burst) end
+  local result = c_dict_take(dict_pointers[t[1]], key, #key, rate, burst, cost, out_number)
+  if result == OK then return true end
+  if result == NONE then return false, out_number[0] end
+  fail(result)
+end
+
+--- dict:delete(key)
+--- @return whether there was something
+function dict_methods.delete(t, key)
+  key = key_of(key)
+  local result = c_dict_delete(dict_pointers[t[1]], key, #key)
+  if result == OK then return true end
+  if result == NONE then return false end
+  fail(result)
+end
+
+--- dict:stats()
+--- @return a table of numbers: entries, bytes and capacity now; hits, misses, expired, evictions and recoveries since it was made
+function dict_methods.stats(t)
+  local stats = ffi.new("struct mg_dict_stats")
+  local result = C.dict_stats(dict_pointers[t[1]], stats)
+  if result ~= OK then fail(result) end
+  return { entries = stats.entries, bytes = stats.bytes, capacity = stats.capacity, hits = stats.hits, misses = stats.misses,
+    expired = stats.expired, evictions = stats.evictions, recoveries = stats.recoveries }
+end
+
+-- ---- waiting, time, logs ------------------------------------------------------------------------------------------
+
+--- gate.sleep(seconds)
+--- Waits, while the worker goes on with others. Fractions are allowed, to the millisecond.
+--- @where every hook
+--- @yields
+--- @example
+---   gate.sleep(0.5)
+function gate.sleep(seconds)
+  if type(seconds) ~= "number" then wrong("gate.sleep", "seconds", seconds) end
+  local result = c_sleep(seconds)
+  if result ~= OK then fail(result) end
+  yield(WAIT)
+end
+
+--- gate.now()
+--- @return the time in seconds since 1970, with fractions
+function gate.now()
+  return c_now()
+end
+
+--- gate.worker
+--- The number of this worker, from 0.
+gate.worker = core.worker
+
+--- gate.generation
+--- The number of the configuration that is in use; each reload has the next.
+gate.generation = core.generation
+
+--- gate.version
+--- The version of moongate.
+gate.version = core.version
+
+--- gate.log.info(...)
+--- Writes its arguments, parted by spaces, to the error log, with the script's name and the request's id. The levels are
+--- debug, info, notice, warn and error; the configuration's error_log says from which one on.
+--- @example
+---   gate.log.warn("no canary for", req.host)
+local log_levels = { error = 1, warn = 2, notice = 3, info = 4, debug = 5 }
+
+local function log_at(level, script)
+  return function(...)
+    if c_log_enabled(level) == 0 then return end
+    local count = select("#", ...)
+    local parts = { ... }
+    for i = 1, count do parts[i] = tostring(parts[i]) end
+    local text = concat(parts, " ", 1, count)
+    c_log(level, script, text, #text)
+  end
+end
+
+-- ---- for the C side and the sandbox -------------------------------------------------------------------------------
+
+-- Each script has a module of its own: what one changes in it, no other sees.
+function core.make_gate(script)
+  local copy = {}
+  for name, value in pairs(gate) do copy[name] = value end
+  copy.log = {}
+  for name, level in pairs(log_levels) do copy.log[name] = log_at(level, script) end
+  return copy
+end
+
+-- What a pooled coroutine runs (src/script/coroutine.c): resumed with a hook's function, the request's slot and handle (false
+-- if its object is in the slot already) and whether there is a response. Slot 0: a connection. It is never compiled, so that
+-- each hook is compiled as a trace of its own.
+local live = {}
+core.live = live
+function core.runner(hook, slot, handle, with_response)
+  while true do
+    if slot == 0 then
+      hook, slot, handle, with_response = yield(DONE, (hook(conn_object(handle))))
+    else
+      local req
+      if handle then
+        req = setmetatable({ handle, false, false, false, false, false }, Request)
+        live[slot] = req
+      else
+        req = live[slot]
+      end
+      if with_response then
+        local res = req[REQ_RES]
+        if not res then
+          res = setmetatable({ req[1], false }, Response)
+          req[REQ_RES] = res
+        end
+        hook, slot, handle, with_response = yield(DONE, (hook(req, res)))
+      else
+        hook, slot, handle, with_response = yield(DONE, (hook(req)))
+      end
+    end
+  end
+end
+require("jit").off(core.runner)

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The table of the C API (api.h), and its small parts: connections, waiting, time, logs. Messages, headers and what is shared
+// stand in the api_*.c beside it.
+#include "script/api.h"
+
+#include "base/addr.h"
+#include "base/clock.h"
+#include "base/handle.h"
+#include "base/log.h"
+#include "script/api_impl.h"
+#include "script/host.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <time.h>
+
+static char error_buffer[2048];
+
+int mg_error(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    vsnprintf(error_buffer, sizeof error_buffer, format, args);
+    va_end(args);
+    return MG_ERROR;
+}
+
+static const char *mg_error_text(void) {
+    return error_buffer;
+}
+
+// ---- connections ------------------------------------------------------------------------------------------------
+
+static int mg_request_conn(double handle, double *ret_conn) {
+    struct exchange *x = handle_get(HANDLE_EXCHANGE, mg_handle(handle));
+    if (!x)
+        return MG_STALE;
+    struct conn *conn = x->down && x->down->conn ? x->down->conn(x) : NULL;
+    if (!conn)
+        return MG_STALE;
+    struct exchange_record *record = exchange_record_of(x);
+    if (!conn_record_of(record->task.chain->host, conn))
+        return mg_error("memory is out");
+    *ret_conn = (double)conn->handle;
+    return MG_OK;
+}
+
+static int mg_conn_text(double handle, int field, struct mg_text *ret_text) {
+    static char text[ADDR_IP_MAX];
+    struct conn *conn = handle_get(HANDLE_CONN, mg_handle(handle));
+    if (!conn)
+        return MG_STALE;
+    size_t len = addr_print_ip(field == MG_CONN_REMOTE_IP ? conn_remote(conn) : conn_local(conn), text);
+    mg_text_set(ret_text, slice_make(text, len));
+    return MG_OK;
+}
+
+static double wall_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static int mg_conn_number(double handle, int field, double *ret_number) {
+    struct conn *conn = handle_get(HANDLE_CONN, mg_handle(handle));
+    if (!conn)
+        return MG_STALE;
+    switch (field) {
+    case MG_CONN_ID:
+        *ret_number = (double)conn->id;
+        break;
+    case MG_CONN_REMOTE_PORT:
+        *ret_number = addr_port(conn_remote(conn));
+        break;
+    case MG_CONN_LOCAL_PORT:
+        *ret_number = addr_port(conn_local(conn));
+        break;
+    case MG_CONN_STARTED:
+        *ret_number = wall_now() - ((double)clock_us_now() - (double)conn->started_us) / 1e6;
+        break;
+    case MG_CONN_BYTES_IN:
+        *ret_number = (double)conn->bytes_in;
+        break;
+    default:
+        *ret_number = (double)conn->bytes_out;
+    }
+    return MG_OK;
+}
+
+static int mg_conn_reject(double handle) {
+    struct conn *conn = handle_get(HANDLE_CONN, mg_handle(handle));
+    if (!conn)
+        return MG_STALE;
+    if (!task_running || !task_running->conn || task_running->conn->conn != conn)
+        return mg_error("reject() is for the connect hook alone: answer a request with req:respond(...)");
+    task_running->conn->rejected = true;
+    return MG_OK;
+}
+
+// ---- waiting, time, logs ----------------------------------------------------------------------------------------
+
+static int mg_sleep(double seconds) {
+    if (!task_running)
+        return mg_error("gate.sleep is for hooks: a script must not wait while it loads");
+    if (!(seconds >= 0 && seconds <= 1e6))
+        return mg_error("gate.sleep takes 0 to 1000000 seconds");
+    task_running->sleeps = true;
+    task_running->sleep_ms = (uint64_t)(seconds * 1000 + 0.999);
+    return MG_OK;
+}
+
+static int mg_log_enabled(int level) {
+    return level >= 0 && level < LOG_LEVEL_COUNT && log_enabled((enum log_level)level);
+}
+
+static void mg_log(int level, const char *script, const char *at, size_t len) {
+    if (!mg_log_enabled(level))
+        return;
+    int shown = len > 3000 ? 3000 : (int)len;
+    if (task_running && task_running->x)
+        log_write((enum log_level)level, "%s: %.*s, request %s", script, shown, at, exchange_id(task_running->x));
+    else
+        log_write((enum log_level)level, "%s: %.*s", script, shown, at);
+}
+
+const struct mg_api mg_api = {
+    .abi = MG_ABI,
+    .size = sizeof(struct mg_api),
+    .error_text = mg_error_text,
+    .request_text = mg_request_text,
+    .request_number = mg_request_number,
+    .request_set = mg_request_set,
+    .request_arg = mg_request_arg,
+    .request_conn = mg_request_conn,
+    .reply_begin = mg_reply_begin,
+    .reply_field = mg_reply_field,
+    .reply_end = mg_reply_end,
+    .response_status = mg_response_status,
+    .response_set_status = mg_response_set_status,
+    .response_reason = mg_response_reason,
+    .response_set_reason = mg_response_set_reason,
+    .header_id = mg_header_id,
+    .headers_get = mg_headers_get,
+    .headers_set = mg_headers_set,
+    .headers_add = mg_headers_add,
+    .headers_remove = mg_headers_remove,
+    .headers_next = mg_headers_next,
+    .conn_text = mg_conn_text,
+    .conn_number = mg_conn_number,
+    .conn_reject = mg_conn_reject,
+    .sleep = mg_sleep,
+    .now = wall_now,
+    .log_enabled = mg_log_enabled,
+    .log = mg_log,
+    .cidr_new = mg_cidr_new,
+    .cidr_free = mg_cidr_free,
+    .cidr_add = mg_cidr_add,
+    .cidr_load = mg_cidr_load,
+    .cidr_build = mg_cidr_build,
+    .cidr_find = mg_cidr_find,
+    .cidr_count = mg_cidr_count,
+    .dict_find = mg_dict_find,
+    .dict_get = mg_dict_get,
+    .dict_set = mg_dict_set,
+    .dict_incr = mg_dict_incr,
+    .dict_take = mg_dict_take,
+    .dict_delete = mg_dict_delete,
+    .dict_stats = mg_dict_stats,
+};

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The whole C API that scripts reach. lua/moongate.lua calls it through LuaJIT's FFI: the text between the two cdef
+// marks is compiled into the program and handed to ffi.cdef, so declaration and caller cannot drift apart. The functions
+// are reached through one struct of pointers (no symbol is exported): a compiled trace calls each of them directly.
+//
+// Rules: handles are numbers (base/handle.h) and one that is stale answers MG_STALE. No function calls back into Lua,
+// blocks (but for those marked "while loading") or keeps a pointer that Lua gave it. Texts that come back through
+// struct mg_text are valid until the next call. A change of anything below raises MG_ABI.
+#ifndef MOONGATE_SCRIPT_API_H
+#define MOONGATE_SCRIPT_API_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* cdef begin */
+enum {
+    MG_ABI = 1,
+
+    /* Results. */
+    MG_OK = 0,
+    MG_STALE = -1, /* the handle's connection or exchange is gone */
+    MG_ERROR = -2, /* error_text() says what is wrong */
+    MG_NONE = -3,  /* there is no such thing; the end of a list */
+
+    /* Texts of a request. */
+    MG_REQ_ID = 0,
+    MG_REQ_METHOD,
+    MG_REQ_TARGET,
+    MG_REQ_PATH,
+    MG_REQ_RAW_PATH,
+    MG_REQ_QUERY,
+    MG_REQ_HOST,
+    MG_REQ_SCHEME,
+    MG_REQ_VERSION,
+    MG_REQ_UPSTREAM,
+
+    /* Numbers of a request. */
+    MG_REQ_PORT = 0,
+    MG_REQ_ATTEMPT,
+
+    /* Of a connection. */
+    MG_CONN_REMOTE_IP = 0,
+    MG_CONN_LOCAL_IP,
+    MG_CONN_ID = 0,
+    MG_CONN_REMOTE_PORT,
+    MG_CONN_LOCAL_PORT,
+    MG_CONN_STARTED, /* wall time */
+    MG_CONN_BYTES_IN,
+    MG_CONN_BYTES_OUT,
+
+    /* Whose headers. */
+    MG_REQUEST = 0,
+    MG_RESPONSE = 1,
+
+    /* Types of a value in a shared dictionary. */
+    MG_STRING = 0,
+    MG_NUMBER = 1,
+    MG_BOOLEAN = 2
+};
+
+struct mg_text {
+    const char *at;
+    int32_t len;
+};
+
+struct mg_value {
+    double number;
+    struct mg_text text;
+    int32_t type;
+};
+
+struct mg_dict_stats {
+    double entries, bytes, capacity, hits, misses, expired, evictions, recoveries;
+};
+
+struct mg_api {
+    uint32_t abi, size;
+    const char *(*error_text)(void);
+
+    int (*request_text)(double x, int field, struct mg_text *ret_text);
+    int (*request_number)(double x, int field, double *ret_number);
+    int (*request_set)(double x, int field, const char *at, size_t len); /* at NULL: no query */
+    int (*request_arg)(double x, uint32_t *position, struct mg_text *ret_name, struct mg_text *ret_value);
+    int (*request_conn)(double x, double *ret_conn);
+
+    int (*reply_begin)(double x);
+    int (*reply_field)(double x, const char *name, size_t name_len, const char *value, size_t value_len);
+    int (*reply_end)(double x, int status, const char *body, size_t len);
+
+    int (*response_status)(double x);
+    int (*response_set_status)(double x, int status);
+    int (*response_reason)(double x, struct mg_text *ret_text);
+    int (*response_set_reason)(double x, const char *at, size_t len);
+
+    int (*header_id)(const char *name, size_t len);
+    int (*headers_get)(double x, int whose, int id, const char *name, size_t len, struct mg_text *ret_value);
+    int (*headers_set)(double x, int whose, const char *name, size_t len, const char *value, size_t value_len);
+    int (*headers_add)(double x, int whose, const char *name, size_t len, const char *value, size_t value_len);
+    int (*headers_remove)(double x, int whose, const char *name, size_t len);
+    /* Every field from *position on, or those of a name (len > 0). */
+    int (*headers_next)(double x, int whose, const char *name, size_t len, uint32_t *position,
+                        struct mg_text *ret_name, struct mg_text *ret_value);
+
+    int (*conn_text)(double conn, int field, struct mg_text *ret_text);
+    int (*conn_number)(double conn, int field, double *ret_number);
+    int (*conn_reject)(double conn);
+
+    int (*sleep)(double seconds); /* the caller yields after it */
+    double (*now)(void);
+    int (*log_enabled)(int level);
+    void (*log)(int level, const char *script, const char *at, size_t len);
+
+    /* Sets of networks; all but cidr_find while loading. */
+    void *(*cidr_new)(void);
+    void (*cidr_free)(void *set);
+    int (*cidr_add)(void *set, const char *at, size_t len, uint32_t value);
+    int (*cidr_load)(void *set, const char *path, uint32_t value);
+    int (*cidr_build)(void *set);
+    double (*cidr_find)(const void *set, const char *ip, size_t len); /* the value, or MG_NONE */
+    double (*cidr_count)(const void *set);
+
+    /* Shared dictionaries; times are seconds, 0: for ever. */
+    void *(*dict_find)(const char *name); /* while loading */
+    int (*dict_get)(void *dict, const char *key, size_t len, struct mg_value *ret_value);
+    int (*dict_set)(void *dict, const char *key, size_t len, int type, double number, const char *text,
+                    size_t text_len, double ttl, int only_new);
+    int (*dict_incr)(void *dict, const char *key, size_t len, double by, double initial, double ttl,
+                     double *ret_number);
+    int (*dict_take)(void *dict, const char *key, size_t len, double rate, double burst, double cost,
+                     double *ret_wait);
+    int (*dict_delete)(void *dict, const char *key, size_t len);
+    int (*dict_stats)(void *dict, struct mg_dict_stats *ret_stats);
+};
+/* cdef end */
+
+extern const struct mg_api mg_api;
+
+#endif

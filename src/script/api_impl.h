@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The functions behind the table in api.c, by the file that holds them. Their contract stands in api.h, their scripts'
+// side in lua/moongate.lua.
+#ifndef MOONGATE_SCRIPT_API_IMPL_H
+#define MOONGATE_SCRIPT_API_IMPL_H
+
+#include "base/slice.h"
+#include "script/api.h"
+#include "script/hooks.h"
+
+#include <math.h>
+
+// api.c: keeps the text for error_text() and returns MG_ERROR.
+int mg_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+static inline void mg_text_set(struct mg_text *text, struct slice from) {
+    *text = (struct mg_text){ from.at ? from.at : "", (int32_t)from.len };
+}
+// Any number may come from a script; 0 is no handle.
+static inline uint64_t mg_handle(double handle) {
+    return handle >= 1 && handle < 9007199254740992.0 ? (uint64_t)handle : 0;
+}
+
+// api_message.c
+int mg_request_text(double x, int field, struct mg_text *ret_text);
+int mg_request_number(double x, int field, double *ret_number);
+int mg_request_set(double x, int field, const char *at, size_t len);
+int mg_request_arg(double x, uint32_t *position, struct mg_text *ret_name, struct mg_text *ret_value);
+int mg_reply_begin(double x);
+int mg_reply_field(double x, const char *name, size_t name_len, const char *value, size_t value_len);
+int mg_reply_end(double x, int status, const char *body, size_t len);
+int mg_response_status(double x);
+int mg_response_set_status(double x, int status);
+int mg_response_reason(double x, struct mg_text *ret_text);
+int mg_response_set_reason(double x, const char *at, size_t len);
+
+// api_headers.c
+int mg_header_id(const char *name, size_t len);
+int mg_headers_get(double x, int whose, int id, const char *name, size_t len, struct mg_text *ret_value);
+int mg_headers_set(double x, int whose, const char *name, size_t len, const char *value, size_t value_len);
+int mg_headers_add(double x, int whose, const char *name, size_t len, const char *value, size_t value_len);
+int mg_headers_remove(double x, int whose, const char *name, size_t len);
+int mg_headers_next(double x, int whose, const char *name, size_t len, uint32_t *position, struct mg_text *ret_name,
+                    struct mg_text *ret_value);
+// Whether a script may set the field in a message of that side; mg_error() if not.
+int mg_header_check(int whose, struct slice name, struct slice value);
+
+// api_shared.c
+void *mg_cidr_new(void);
+void mg_cidr_free(void *set);
+int mg_cidr_add(void *set, const char *at, size_t len, uint32_t value);
+int mg_cidr_load(void *set, const char *path, uint32_t value);
+int mg_cidr_build(void *set);
+double mg_cidr_find(const void *set, const char *ip, size_t len);
+double mg_cidr_count(const void *set);
+void *mg_dict_find(const char *name);
+int mg_dict_get(void *dict, const char *key, size_t len, struct mg_value *ret_value);
+int mg_dict_set(void *dict, const char *key, size_t len, int type, double number, const char *text, size_t text_len,
+                double ttl, int only_new);
+int mg_dict_incr(void *dict, const char *key, size_t len, double by, double initial, double ttl, double *ret_number);
+int mg_dict_take(void *dict, const char *key, size_t len, double rate, double burst, double cost, double *ret_wait);
+int mg_dict_delete(void *dict, const char *key, size_t len);
+int mg_dict_stats(void *dict, struct mg_dict_stats *ret_stats);
+
+#endif

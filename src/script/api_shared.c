@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Sets of networks (base/cidr.h) and shared dictionaries (base/dict.h) for scripts. Sets are made while a script loads;
+// their files come from the generation's source if the master gathered them, else from the disk.
+#include "script/api_impl.h"
+
+#include "base/cidr.h"
+#include "base/clock.h"
+#include "base/dict.h"
+#include "conf/source.h"
+#include "script/host.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+enum { CIDR_LIMIT = 8 << 20 };
+
+static struct error shared_error;
+
+void *mg_cidr_new(void) {
+    return cidr_new(CIDR_LIMIT);
+}
+
+void mg_cidr_free(void *set) {
+    cidr_free(set);
+}
+
+int mg_cidr_add(void *set, const char *at, size_t len, uint32_t value) {
+    return cidr_add(set, slice_make(at, len), value, &shared_error) < 0 ? mg_error("%s", shared_error.text) : MG_OK;
+}
+
+// The same rules as cidr_load_file: one network a line, # begins a comment.
+static int load_text(struct cidr *cidr, const char *path, struct slice text, uint32_t value) {
+    for (unsigned number = 1; text.len > 0; number++) {
+        const char *end = memchr(text.at, '\n', text.len);
+        struct slice line = slice_make(text.at, end ? (size_t)(end - text.at) : text.len);
+        text = slice_from(text, line.len + 1);
+        if (number == 1 && slice_starts(line, SLICE_LIT("\xef\xbb\xbf")))
+            line = slice_from(line, 3);
+        const char *comment = line.len > 0 ? memchr(line.at, '#', line.len) : NULL;
+        if (comment)
+            line.len = (size_t)(comment - line.at);
+        if (line.len > 0 && line.at[line.len - 1] == '\r')
+            line.len--;
+        struct slice network = slice_trim(line);
+        if (network.len > 0 && cidr_add(cidr, network, value, &shared_error) < 0)
+            return mg_error("%s:%u:%d: %s", path, number, (int)(network.at - line.at) + 1, shared_error.text);
+    }
+    return MG_OK;
+}
+
+int mg_cidr_load(void *set, const char *path, uint32_t value) {
+    char absolute[4096];
+    const struct script_host *host = host_running;
+    const char *main_file = host ? host->conf->file : NULL;
+    const char *slash = main_file ? strrchr(main_file, '/') : NULL;
+    if (path[0] != '/' && slash) {  // relative to the configuration
+        snprintf(absolute, sizeof absolute, "%.*s/%s", (int)(slash - main_file), main_file, path);
+        path = absolute;
+    }
+    struct slice text;
+    if (host && host->source && source_has(host->source, path) &&
+        source_read(host->source, path, &text, &shared_error) == 0)
+        return load_text(set, path, text, value);
+    return cidr_load_file(set, path, value, &shared_error) < 0 ? mg_error("%s", shared_error.text) : MG_OK;
+}
+
+int mg_cidr_build(void *set) {
+    return cidr_build(set) < 0 ? mg_error("memory is out") : MG_OK;
+}
+
+double mg_cidr_find(const void *set, const char *ip, size_t len) {
+    uint32_t value;
+    return cidr_lookup_text(set, slice_make(ip, len), &value) < 0 ? (double)MG_NONE : (double)value;
+}
+
+double mg_cidr_count(const void *set) {
+    return cidr_count(set);
+}
+
+// ---- dictionaries -----------------------------------------------------------------------------------------------
+
+void *mg_dict_find(const char *name) {
+    const struct script_host *host = host_running;
+    for (unsigned i = 0; host && i < host->dict_count; i++)
+        if (strcmp(host->dicts[i].name, name) == 0)
+            return host->dicts[i].dict;
+    return NULL;
+}
+
+static int dict_failed(int err, struct slice key) {
+    switch (err) {
+    case -EINVAL:
+        return key.len == 0 ? mg_error("a key has at least one byte") : mg_error("the key has a value of another type");
+    case -ENAMETOOLONG:
+        return mg_error("the key has %zu bytes, at most %d fit", key.len, DICT_KEY_MAX);
+    case -E2BIG:
+        return mg_error("the value is too long for the dictionary");
+    case -EIO:
+        return mg_error("the dictionary is broken");
+    }
+    return mg_error("the dictionary answered %d", err);
+}
+
+int mg_dict_get(void *dict, const char *key_at, size_t len, struct mg_value *ret_value) {
+    static char buffer[DICT_VALUE_MAX];
+    struct slice key = slice_make(key_at, len);
+    struct dict_value value;
+    int err = dict_get(dict, key, clock_ms(), &value, buffer, sizeof buffer);
+    if (err == -ENOENT)
+        return MG_NONE;
+    if (err < 0)
+        return dict_failed(err, key);
+    switch (value.kind) {
+    case DICT_number:
+        ret_value->type = MG_NUMBER;
+        ret_value->number = value.number;
+        break;
+    case DICT_boolean:
+        ret_value->type = MG_BOOLEAN;
+        ret_value->number = value.boolean;
+        break;
+    default:
+        ret_value->type = MG_STRING;
+        mg_text_set(&ret_value->text, value.text);
+    }
+    return MG_OK;
+}
+
+// Of seconds; what is above is for ever, what is not a time is 0 too (Lua's half has checked it).
+static uint64_t ttl_ms(double seconds) {
+    return seconds > 0 && seconds < 1e9 ? (uint64_t)(seconds * 1000 + 0.999) : 0;
+}
+
+int mg_dict_set(void *dict, const char *key_at, size_t len, int type, double number, const char *text, size_t text_len,
+                double ttl, int only_new) {
+    struct slice key = slice_make(key_at, len);
+    struct dict_value value = { .kind = DICT_text, .text = slice_make(text, text_len) };
+    if (type == MG_NUMBER)
+        value = (struct dict_value){ .kind = DICT_number, .number = number };
+    else if (type == MG_BOOLEAN)
+        value = (struct dict_value){ .kind = DICT_boolean, .boolean = number != 0 };
+    int err = only_new ? dict_add(dict, key, &value, ttl_ms(ttl), clock_ms())
+                       : dict_set(dict, key, &value, ttl_ms(ttl), clock_ms());
+    if (err == -EEXIST)
+        return MG_NONE;
+    return err < 0 ? dict_failed(err, key) : MG_OK;
+}
+
+int mg_dict_incr(void *dict, const char *key_at, size_t len, double by, double initial, double ttl, double *ret_number) {
+    struct slice key = slice_make(key_at, len);
+    int err = dict_incr(dict, key, by, initial, ttl_ms(ttl), clock_ms(), ret_number);
+    if (err == -ENOENT)
+        return MG_NONE;
+    return err < 0 ? dict_failed(err, key) : MG_OK;
+}
+
+int mg_dict_take(void *dict, const char *key_at, size_t len, double rate, double burst, double cost, double *ret_wait) {
+    struct slice key = slice_make(key_at, len);
+    bool allowed;
+    if (!(rate > 0) || !(burst > 0) || !(cost >= 0) || !isfinite(rate) || !isfinite(burst) || !isfinite(cost))
+        return mg_error("take: rate and burst must be above 0, cost not below 0");
+    int err = dict_take(dict, key, rate, burst, cost, clock_ms(), &allowed, ret_wait);
+    if (err < 0)
+        return dict_failed(err, key);
+    return allowed ? MG_OK : MG_NONE;
+}
+
+int mg_dict_delete(void *dict, const char *key_at, size_t len) {
+    struct slice key = slice_make(key_at, len);
+    int err = dict_delete(dict, key, clock_ms());
+    if (err == -ENOENT)
+        return MG_NONE;
+    return err < 0 ? dict_failed(err, key) : MG_OK;
+}
+
+int mg_dict_stats(void *dict, struct mg_dict_stats *ret_stats) {
+    struct dict_stats stats;
+    int err = dict_get_stats(dict, &stats);
+    if (err < 0)
+        return dict_failed(err, slice_make("", 0));
+#define X(name, doc) ret_stats->name = (double)stats.name;
+    DICT_STATS(X)
+#undef X
+    return MG_OK;
+}

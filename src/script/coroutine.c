@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Runs one hook in a pooled coroutine and says how it ended: came to its end, waits, failed. What follows from that (the
+// next script, the answer) is hook.c's affair.
+//
+// A pooled coroutine runs the loop "runner" of lua/moongate.lua: it is resumed with (function, slot, handle, response?) and
+// yields (token_done, value) when the function has returned. A function that waits yields (token_wait). So a call costs one
+// resume and creates nothing but the request's object.
+#include "script/host.h"
+
+#include "base/counters.h"
+
+#include <lauxlib.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+enum { IDLE_MAX = 256 };
+
+struct task *task_running;
+struct script_host *host_running;
+char token_done, token_wait, token_verdict;
+
+static struct coroutine coroutine_take(struct script_host *host) {
+    if (host->idle_count > 0)
+        return host->idle[--host->idle_count];
+    struct coroutine co = { .lua = lua_newthread(host->lua) };
+    co.ref = luaL_ref(host->lua, LUA_REGISTRYINDEX);
+    lua_rawgeti(co.lua, LUA_REGISTRYINDEX, host->runner);
+    return co;
+}
+
+static void coroutine_forget(struct script_host *host, struct coroutine *co) {
+    luaL_unref(host->lua, LUA_REGISTRYINDEX, co->ref);
+    *co = (struct coroutine){ 0 };
+}
+
+static void coroutine_give(struct script_host *host, struct coroutine *co) {
+    if (host->idle_count == host->idle_room) {
+        unsigned room = host->idle_room ? host->idle_room * 2 : 16;
+        struct coroutine *idle = room > IDLE_MAX ? NULL : realloc(host->idle, room * sizeof *idle);
+        if (!idle) {
+            coroutine_forget(host, co);
+            return;
+        }
+        host->idle = idle;
+        host->idle_room = room;
+    }
+    host->idle[host->idle_count++] = *co;
+    co->lua = NULL;
+}
+
+// The error object on top of co's stack (NULL text) or a text of ours, with the traceback. Built on the main state: a
+// coroutine that failed may have no stack left.
+static const char *failure_text(struct script_host *host, lua_State *co, const char *text) {
+    lua_State *lua = host->lua;
+    lua_settop(lua, 0);
+    if (!text && lua_gettop(co) > 0) {
+        lua_xmove(co, lua, 1);
+        text = lua_tostring(lua, 1);
+        if (!text && luaL_getmetafield(lua, 1, "__tostring")) {
+            lua_pushvalue(lua, 1);
+            text = lua_pcall(lua, 1, 1, 0) == 0 ? lua_tostring(lua, -1) : NULL;
+        }
+        if (!text)
+            text = lua_pushfstring(lua, "the error is a %s", luaL_typename(lua, 1));
+    }
+    luaL_traceback(lua, co, text, 0);
+    // Without the frames of moongate's own Lua: the script's lines are what its author can read.
+    luaL_Buffer kept;
+    const char *line = lua_tostring(lua, -1);
+    luaL_buffinit(lua, &kept);
+    while (*line) {
+        const char *end = strchr(line, '\n');
+        size_t len = end ? (size_t)(end - line) + 1 : strlen(line);
+        struct slice whole = slice_make(line, len);
+        if (!slice_starts(whole, SLICE_LIT("\tmoongate:")) && !slice_starts(whole, SLICE_LIT("\tsandbox:")) &&
+            !slice_starts(whole, SLICE_LIT("\t[C]: in function 'error'")))
+            luaL_addlstring(&kept, line, len);
+        line += len;
+    }
+    luaL_pushresult(&kept);
+    size_t len;
+    const char *shown = lua_tolstring(lua, -1, &len);
+    if (len > 0 && shown[len - 1] == '\n')
+        lua_pushlstring(lua, shown, len - 1);
+    return lua_tostring(lua, -1);
+}
+
+static enum outcome run(struct task *task, int arguments, const char **ret_text) {
+    struct script_host *host = task->chain->host;
+    lua_State *co = task->co.lua;
+    const struct script *script = &task->chain->scripts[task->at];
+    task->sleeps = false;
+    task_running = task;
+    host_running = host;
+    atomic_store_explicit(&host->probe->hook, task->hook, memory_order_relaxed);
+    atomic_store_explicit(&host->probe->script, script->ordinal, memory_order_release);
+    int status = lua_resume(co, arguments);
+    atomic_store_explicit(&host->probe->script, 0, memory_order_relaxed);
+    task_running = NULL;
+    host_running = NULL;
+    if (status == LUA_YIELD) {
+        const void *token = lua_touserdata(co, 1);
+        if (token == &token_done)
+            return OUTCOME_ENDED;
+        if (token == &token_wait && task->sleeps) {
+            lua_settop(co, 0);
+            host->stats.yields++;
+            counters->script_yields++;
+            timer_start(&task->timer, task->sleep_ms);
+            return OUTCOME_WAITS;
+        }
+        *ret_text = failure_text(host, co, "coroutine.yield outside of a coroutine that the script made");
+    } else {
+        *ret_text = failure_text(host, co, status == LUA_ERRMEM ? "memory is out" : NULL);
+    }
+    coroutine_forget(host, &task->co);
+    return OUTCOME_FAILED;
+}
+
+enum outcome coroutine_start(struct task *task, uint32_t slot, double handle, bool known, bool with_response,
+                             const char **ret_text) {
+    struct script_host *host = task->chain->host;
+    host->stats.calls++;
+    counters->script_calls++;
+    task->co = coroutine_take(host);
+    lua_State *co = task->co.lua;
+    lua_rawgeti(co, LUA_REGISTRYINDEX, task->chain->scripts[task->at].hooks[task->hook]);
+    lua_pushinteger(co, (lua_Integer)slot);
+    if (known)
+        lua_pushboolean(co, 0);
+    else
+        lua_pushnumber(co, handle);
+    lua_pushboolean(co, with_response);
+    return run(task, 4, ret_text);
+}
+
+enum outcome coroutine_resume(struct task *task, const char **ret_text) {
+    return run(task, 0, ret_text);
+}
+
+void coroutine_done(struct task *task) {
+    lua_settop(task->co.lua, 0);
+    coroutine_give(task->chain->host, &task->co);
+}
+
+void coroutine_drop(struct task *task) {
+    timer_stop(&task->timer);
+    if (task->co.lua)
+        coroutine_forget(task->chain->host, &task->co);
+}
+
+void coroutine_release_all(struct script_host *host) {
+    free(host->idle);
+    host->idle = NULL;
+    host->idle_count = host->idle_room = 0;
+}

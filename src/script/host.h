@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What the files of this folder share: the host, its chains, and the records that hang on exchanges and conns.
+// Nobody outside script/ includes it.
+//
+// Who owns what
+//   host       the Lua state, the pool of coroutines, the chains and the records of conns; freed with its generation
+//   coroutine  in the pool while idle; lent to a task while a hook runs; after an error, or when a waiting hook is dropped,
+//              left to Lua's collector
+//   task       a chain under way at one hook; lies in a record; at most one hook of an exchange or conn runs at a time
+//   exchange_record  in the exchange's arena, from its first hook until hooks->ended
+//   conn_record      on the heap, one for each host that a script of it asked for; until the conn or the host goes
+#ifndef MOONGATE_SCRIPT_HOST_H
+#define MOONGATE_SCRIPT_HOST_H
+
+#include "base/list.h"
+#include "base/log.h"
+#include "base/timer.h"
+#include "net/conn.h"
+#include "script/hooks.h"
+#include "script/script.h"
+
+#include <lua.h>
+
+struct coroutine {
+    lua_State *lua;
+    int ref;  // keeps it from the collector
+};
+
+struct script {
+    const struct conf_script *conf;
+    uint32_t ordinal;        // 1 + its place among the configuration's script lines
+    int hooks[HOOK_COUNT];   // references to functions, LUA_NOREF where there is none
+};
+
+struct script_chain {
+    struct list link;        // the host's
+    struct script_host *host;
+    const struct conf_frontend *frontend;
+    struct exchange_hooks hooks;
+    bool has_connect;
+    unsigned count;
+    struct script scripts[];
+};
+
+struct script_host {
+    lua_State *lua;
+    const struct conf *conf;
+    struct source *source;
+    struct script_dict *dicts;
+    unsigned dict_count;
+    struct script_probe *probe;  // never NULL: points at own_probe without one
+    struct script_probe own_probe;
+    uint64_t generation;
+    unsigned worker;
+    struct list chains, conns;
+    struct coroutine *idle;      // a stack
+    unsigned idle_count, idle_room;
+    uint32_t *free_slots;        // places in the Lua table of requests, a stack
+    uint32_t free_count, free_room, slot_count;
+    int runner, live, conn_table;  // references: the loop that a coroutine runs, requests by slot, conns by handle
+    struct script_stats stats;
+    struct log_limit limit;
+};
+
+// What a task's hook did.
+enum outcome { OUTCOME_ENDED, OUTCOME_WAITS, OUTCOME_FAILED };
+
+struct exchange_record;
+struct conn_record;
+
+struct task {
+    struct script_chain *chain;
+    struct exchange *x;          // either this
+    struct conn_record *conn;    // or this
+    unsigned at;                 // which script of the chain
+    enum hook_id hook;
+    struct coroutine co;         // lua is set while a hook waits
+    struct timer timer;          // ends the wait
+    uint64_t sleep_ms;           // what the hook asked for
+    bool sleeps;
+};
+
+struct exchange_record {
+    struct task task;
+    uint32_t slot;
+    bool known;                  // the Lua object was made
+    struct headers reply;        // of a response that a script is putting together
+};
+
+struct conn_record {
+    struct conn_script base;     // the conn's, in the first record only
+    struct conn_record *next;    // of the same conn, for another host
+    struct list link;            // the host's
+    struct script_host *host;    // NULL: the host is gone
+    struct conn *conn;
+    uint64_t handle;             // the conn's
+    struct task task;
+    bool rejected;
+    void (*decided)(struct conn *conn, void *owner, bool reject);  // set while a connect hook waits
+    void *owner;
+};
+
+// The task whose hook runs at this moment; NULL outside of hooks, while scripts load too.
+extern struct task *task_running;
+// The host whose Lua code runs, while scripts load too.
+extern struct script_host *host_running;
+
+// What the runner yields: a hook came to its end, or waits. Addresses only.
+extern char token_done, token_wait, token_verdict;
+
+// state.c: 0, or -EINVAL with "file:line: why"; with a host, the main chunks run and hooks are taken.
+int state_open(struct script_host *host, struct error *error) __attribute__((warn_unused_result));
+int state_load(struct script_host *host, struct script *script, struct error *error) __attribute__((warn_unused_result));
+void state_close(struct script_host *host);
+
+// coroutine.c: runs the hook of task->chain->scripts[task->at]. ENDED: one value is on task->co.lua's stack at index 2, and
+// coroutine_done() must follow. FAILED: the message and traceback are in *ret_text, valid until the next call.
+enum outcome coroutine_start(struct task *task, uint32_t slot, double handle, bool known, bool with_response,
+                             const char **ret_text);
+enum outcome coroutine_resume(struct task *task, const char **ret_text);
+void coroutine_done(struct task *task);
+// Drops a waiting hook: it is never taken up again.
+void coroutine_drop(struct task *task);
+void coroutine_release_all(struct script_host *host);
+
+// hook.c
+struct exchange_record *exchange_record_of(struct exchange *x);
+// Finds or makes; NULL when memory is out. The handle of the conn is set then.
+struct conn_record *conn_record_of(struct script_host *host, struct conn *conn);
+void conn_records_detach(struct script_host *host);
+void chain_bind(struct script_chain *chain);
+
+#endif

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What a hook costs. Prints nanoseconds; fails only when a call is absurdly dear, because machines differ.
+// test_script_cost --verbose shows the numbers.
+#include "script_rig.h"
+
+static struct rig rig;
+
+static double hook_ns(const char *text, unsigned count) {
+    static const char *const fields[] = { "Host: example.org", "User-Agent: curl/8", "Accept: */*", "Accept-Encoding: gzip",
+                                          "Cookie: a=b", "X-Test: 1", NULL };
+    rig_load(&rig, text);
+    uint64_t best = UINT64_MAX;
+    for (int round = 0; round < 5; round++) {
+        uint64_t spent = 0;
+        for (unsigned done = 0; done < count; done += 64) {
+            struct exchange *batch[64];
+            for (int i = 0; i < 64; i++)
+                batch[i] = rig_exchange(&rig, "GET", "/path?a=1", fields);
+            uint64_t from = clock_us_now();
+            for (int i = 0; i < 64; i++) {
+                rig.hooks->request(rig.chain, batch[i]);
+                rig.hooks->ended(rig.chain, batch[i]);
+            }
+            spent += clock_us_now() - from;
+            for (int i = 0; i < 64; i++) {
+                arena_release(&batch[i]->arena);
+                free(batch[i]);
+            }
+        }
+        if (spent < best)
+            best = spent;
+    }
+    cr_assert_eq(rig.fails, 0);
+    rig_release(&rig);
+    return (double)best * 1000 / count;
+}
+
+Test(script_cost, hooks_are_cheap) {
+    static const struct {
+        const char *what, *body;
+    } cases[] = {
+        { "empty", "" },
+        { "two fields read, one set",
+          "local a = req.headers['user-agent'] local b = req.headers['x-test'] if a and b then req.headers['x-new'] = b end" },
+        { "address, token bucket, one set",
+          "if not limits:take(req.conn.remote_ip, 1e9) then return req:respond(429) end\n"
+          "req.headers['x-real-ip'] = req.conn.remote_ip" },
+        { "method, path and host looked at",
+          "if req.method ~= 'GET' or req.path:sub(1, 7) == '/admin/' or req.host == 'x' then return req:respond(403) end" },
+        { "arguments", "if req.args.b then return req:respond(403) end" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[1024];
+        snprintf(text, sizeof text, "local gate = require 'moongate' local limits = gate.shared 'limits'\n"
+                                    "return { request = function(req) %s end }", cases[i].body);
+        double ns = hook_ns(text, 64 * 500);
+        cr_log_warn("%-34s %6.0f ns\n", cases[i].what, ns);
+        printf("%-34s %6.0f ns\n", cases[i].what, ns);
+        cr_expect(ns < 100000);
+    }
+}
