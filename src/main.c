@@ -24,7 +24,7 @@
 #include <llhttp.h>
 #include <luajit.h>
 
-enum action { RUN, TEST, PRINT, DEFAULTS, MAN_DIRECTIVES, VERSION, HELP };
+enum action { RUN, TEST, PRINT, DEFAULTS, MAN_DIRECTIVES, PRINT_VERSION, HELP };
 
 static const char usage[] =
     "usage: moongate [-D] [-p PIDFILE] [-c FILE]    serve (-D: as a daemon)\n"
@@ -159,7 +159,7 @@ int main(int argc, char **argv) {
         case 'D': as_daemon = true; break;
         case 'd': action = DEFAULTS; break;
         case 'm': action = MAN_DIRECTIVES; break;
-        case 'V': action = VERSION; break;
+        case 'V': action = PRINT_VERSION; break;
         case 'h': action = HELP; break;
         default: return fail("moongate: try moongate -h");
         }
@@ -175,7 +175,7 @@ int main(int argc, char **argv) {
     case PRINT: status = test_or_print(path, action); break;
     case DEFAULTS: conf_print_defaults(stdout); break;
     case MAN_DIRECTIVES: conf_print_man(stdout); break;
-    case VERSION: status = print_version(); break;
+    case PRINT_VERSION: status = print_version(); break;
     case HELP: fputs(usage, stdout); break;
     }
     free(path);
