@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Collects the access log's lines in memory, two buffers a file, and writes them through the ring: one buffer is
-// filled while the kernel has the other. Traffic never waits for a disk: when both are full, lines are dropped and
-// counted.
-// What a line looks like is log_format.c's.
+// Collects the access log's lines in memory, two buffers a file, and writes them through the ring: one buffer
+// is filled while the kernel has the other. Traffic never waits for a disk: when both are full, lines are
+// dropped and counted. What a line looks like is log_format.c's.
 #include "proxy/access_log.h"
 
 #include "base/counters.h"
@@ -20,8 +19,8 @@
 enum {
     BUFFER_BYTES = 65536,
     BUFFER_WRITE = BUFFER_BYTES / 2,  // written as soon as it holds so much
-    LINE_WAIT_MS = 1000,              // the longest that a line waits in memory, and a new file for the old one
-    VALUE_SHORT = 512,                // bytes of each value of a line that does not fit as it is
+    LINE_WAIT_MS = 1000,  // the longest that a line waits in memory, and a new file for the old one
+    VALUE_SHORT = 512,    // bytes of each value of a line that does not fit as it is
 };
 
 // bytes[0] is kept free for a newline that ends somebody's torn line; lines begin at 1.
@@ -34,17 +33,17 @@ struct buffer {
 struct access_log_sink {
     struct list link;
     struct op op;
-    struct timer timer;       // since the first line in the buffer that is filled, or since next_fd came
+    struct timer timer;  // since the first line in the buffer that is filled, or since next_fd came
     int fd;
-    int next_fd;              // takes the place of fd; -1: none
-    unsigned next_after;      // buffers that the old file still gets
-    unsigned filling;         // index of the buffer that takes lines
-    bool due;                 // what it holds is to be written as soon as the other one is done
-    bool torn;                // the last byte in the file is not a newline
-    bool failing;             // the last write failed
-    size_t from, until;       // of the buffer that is written: what is left of it
-    uint64_t dropped;         // lines lost that the error log has not told yet
-    struct log_limit limit;   // of these messages
+    int next_fd;             // takes the place of fd; -1: none
+    unsigned next_after;     // buffers that the old file still gets
+    unsigned filling;        // index of the buffer that takes lines
+    bool due;                // what it holds is to be written as soon as the other one is done
+    bool torn;               // the last byte in the file is not a newline
+    bool failing;            // the last write failed
+    size_t from, until;      // of the buffer that is written: what is left of it
+    uint64_t dropped;        // lines lost that the error log has not told yet
+    struct log_limit limit;  // of these messages
     struct buffer buffers[2];
     char path[];
 };
@@ -68,11 +67,12 @@ static void tell_dropped(struct access_log_sink *sink, int error) {
 }
 
 static void write_rest(struct access_log_sink *sink) {
-    ring_write(&sink->op, sink->fd, sink->buffers[!sink->filling].bytes + sink->from, sink->until - sink->from);
+    ring_write(&sink->op, sink->fd, sink->buffers[!sink->filling].bytes + sink->from,
+               sink->until - sink->from);
 }
 
-// Hands the buffer that was being filled to the kernel; the other one takes the lines from here on. Not while an op
-// is pending.
+// Hands the buffer that was being filled to the kernel; the other one takes the lines from here on. Not while
+// an op is pending.
 static void write_buffer(struct access_log_sink *sink) {
     struct buffer *buffer = &sink->buffers[sink->filling];
     sink->due = false;
@@ -181,7 +181,8 @@ static struct access_log_sink *find_sink(const char *path) {
     return NULL;
 }
 
-// What is buffered belongs into the old file: at most the buffer that is being written and the one that is filled.
+// What is buffered belongs into the old file: at most the buffer that is being written and the one that is
+// filled.
 static void reopen(struct access_log_sink *sink, int fd) {
     if (sink->next_fd >= 0) {  // the one before has not been used yet
         close(sink->next_fd);
@@ -284,7 +285,8 @@ void access_log_free(struct access_log *log) {
 
 static size_t print_line(const struct access_log *log, struct exchange *x, size_t limit) {
     struct buffer *buffer = &log->sink->buffers[log->sink->filling];
-    return log_format_line(log->format, x, buffer->bytes + 1 + buffer->used, BUFFER_BYTES - buffer->used, limit);
+    return log_format_line(log->format, x, buffer->bytes + 1 + buffer->used, BUFFER_BYTES - buffer->used,
+                           limit);
 }
 
 void access_log_write(struct access_log *log, struct exchange *x) {

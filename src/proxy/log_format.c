@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Compiles formats and prints lines. Two halves: what prints a value of a certain kind in the place where the item
-// stands (quoted, bare or JSON), and the variables on top of that. Called by access_log.c.
+// Compiles formats and prints lines. Two halves: what prints a value of a certain kind in the place where the
+// item stands (quoted, bare or JSON), and the variables on top of that. Called by access_log.c.
 //
-// To add a variable: a row in LOG_VARIABLES and a function put_NAME that calls exactly one of put_text(), put_safe(),
-// put_number(), put_seconds(), put_flag(), put_absent(), or opens and closes a value of several parts.
+// To add a variable: a row in LOG_VARIABLES and a function put_NAME that calls exactly one of put_text(),
+// put_safe(), put_number(), put_seconds(), put_flag(), put_absent(), or opens and closes a value of several
+// parts.
 #include "proxy/log_format.h"
 
 #include "base/addr.h"
@@ -18,12 +19,12 @@
 #include <time.h>
 #include <unistd.h>
 
-//  X(name, documentation). Names that end in _NAME stand for a family: any header field's name in place of NAME.
+//  X(name, documentation). Names that end in _NAME stand for a family: any field's name in place of NAME.
 // clang-format off
 #define LOG_VARIABLES(X) \
     X(remote_addr, "the client's IP address, \"unix\" for a unix socket") \
     X(remote_port, "the client's port") \
-    X(remote_user, "the user name of HTTP basic authentication (RFC 7617) as sent, whether it was checked or not") \
+    X(remote_user, "the user name of HTTP basic authentication (RFC 7617), checked or not") \
     X(local_addr, "the address that the client connected to") \
     X(local_port, "the port that the client connected to") \
     X(connection, "the client connection's number, unique in the worker's life") \
@@ -43,13 +44,13 @@
     X(reason, "the response's reason phrase") \
     X(bytes_sent, "bytes of the response body sent to the client") \
     X(bytes_received, "bytes of the request body received from the client") \
-    X(request_header_NAME, "a field of the request, underscores standing for dashes; repeated ones are joined by commas") \
+    X(request_header_NAME, "a field of the request, underscores for dashes; repeated ones joined by commas") \
     X(response_header_NAME, "a field of the response, likewise") \
     X(upstream_addr, "the server that was asked last, as the configuration names it") \
     X(upstream_name, "the upstream that the request was routed to") \
     X(upstream_attempts, "how many times a server was asked") \
     X(upstream_reused, "yes when the last attempt used a pooled connection, no when it was a new one") \
-    X(upstream_connect_time, "seconds from the complete request head until the connection to the server was there") \
+    X(upstream_connect_time, "seconds from the complete request head to the connection to the server") \
     X(upstream_header_time, "seconds from then until the response head was complete") \
     X(upstream_time, "seconds from the connection to the server to the exchange's end") \
     X(receive_time, "seconds from the first byte of the request head to its last") \
@@ -66,6 +67,7 @@ static const char combined_format[] =
     "$remote_addr - $remote_user [$time_local] \"$request\" $status $bytes_sent "
     "\"$request_header_referer\" \"$request_header_user_agent\"";
 
+// clang-format off
 static const char *const json_fields[] = {
     "time_iso8601", "msec", "request_id", "connection", "remote_addr", "remote_port", "frontend",
     "scheme", "method", "host", "target", "protocol", "request_header_referer", "request_header_user_agent",
@@ -73,6 +75,7 @@ static const char *const json_fields[] = {
     "upstream_name", "upstream_addr", "upstream_attempts", "upstream_reused", "upstream_connect_time",
     "upstream_header_time", "upstream_time", "termination", "worker",
 };
+// clang-format on
 
 enum place {
     PLACE_BARE,    // in an own format outside quotes: a space would end the field, so it is escaped too
@@ -83,16 +86,16 @@ enum place {
 struct line;
 
 struct item {
-    struct slice literal;          // stands before the value
+    struct slice literal;  // stands before the value
     void (*put)(struct line *line);
     enum place place;
-    enum header_id id;             // of a header variable
-    struct slice name;             // and its field's name when the id is HEADER_OTHER
+    enum header_id id;  // of a header variable
+    struct slice name;  // and its field's name when the id is HEADER_OTHER
 };
 
 struct log_format {
-    struct arena arena;            // the texts
-    struct slice tail;             // after the last item, with the newline
+    struct arena arena;  // the texts
+    struct slice tail;   // after the last item, with the newline
     unsigned count;
     struct item items[];
 };
@@ -109,7 +112,7 @@ struct line {
 // What is the same for all lines of a second.
 static struct {
     uint64_t second;
-    char local[27], iso[26];       // with their NUL
+    char local[27], iso[26];  // with their NUL
     size_t local_len, iso_len;
     unsigned pid;
 } cached = { .second = UINT64_MAX };
@@ -165,7 +168,13 @@ static void put_digits(struct line *line, uint64_t value) {
 // The length of the UTF-8 sequence (RFC 3629) at the front, 0 when it is none.
 static unsigned utf8_length(const unsigned char *at, size_t len) {
     unsigned char first = at[0];
-    unsigned want = first >= 0xc2 && first <= 0xdf ? 2 : (first & 0xf0) == 0xe0 ? 3 : first >= 0xf0 && first <= 0xf4 ? 4 : 0;
+    unsigned want = 0;
+    if (first >= 0xc2 && first <= 0xdf)
+        want = 2;
+    else if (first >= 0xe0 && first <= 0xef)
+        want = 3;
+    else if (first >= 0xf0 && first <= 0xf4)
+        want = 4;
     if (want == 0 || want > len)
         return 0;
     for (unsigned i = 1; i < want; i++)
@@ -179,8 +188,8 @@ static unsigned utf8_length(const unsigned char *at, size_t len) {
 
 enum { ESCAPED_MAX = 6 };  // the longest that one byte becomes: \u001f
 
-// Copies or escapes what stands at the front; returns how many bytes of it that were. The caller saw to the room:
-// ESCAPED_MAX, whatever it is.
+// Copies or escapes what stands at the front; returns how many bytes of it that were. The caller saw to the
+// room: ESCAPED_MAX, whatever it is.
 static size_t print_escaped(char **to, const unsigned char *at, size_t len, enum place place) {
     static const char hex[] = "0123456789ABCDEF";
     unsigned char c = at[0];
@@ -205,7 +214,7 @@ static size_t print_escaped(char **to, const unsigned char *at, size_t len, enum
         *to += 6;
         return 1;
     }
-    if (c < 0x80 || (c == 0xc2 && at[1] < 0xa0)) {  // control characters of both sets: a terminal obeys the second, too
+    if (c < 0x80 || (c == 0xc2 && at[1] < 0xa0)) {  // controls of both sets: a terminal obeys the second, too
         unsigned char code = c < 0x80 ? c : at[1];
         memcpy(*to, (char[]){ '\\', 'u', '0', '0', hex[code >> 4], hex[code & 15] }, 6);
         *to += 6;
@@ -216,13 +225,13 @@ static size_t print_escaped(char **to, const unsigned char *at, size_t len, enum
     return sequence;
 }
 
-// Whether none of eight bytes needs a look: all from `floor` to 0x7e, no quote and no backslash. Eight at once, by the
-// borrow into each byte's highest bit.
+// Whether none of eight bytes needs a look: all from `floor` to 0x7e, no quote and no backslash. Eight at
+// once, by the borrow into each byte's highest bit.
 static bool all_plain(uint64_t bytes, unsigned floor) {
     const uint64_t ones = 0x0101010101010101u, tops = 0x8080808080808080u;
     uint64_t quote = bytes ^ ones * '"', backslash = bytes ^ ones * '\\', del = bytes ^ ones * 0x7f;
     uint64_t found = bytes | ((bytes - ones * floor) & ~bytes) | ((quote - ones) & ~quote) |
-                     ((backslash - ones) & ~backslash) | ((del - ones) & ~del);
+        ((backslash - ones) & ~backslash) | ((del - ones) & ~del);
     return (found & tops) == 0;
 }
 
@@ -394,7 +403,8 @@ static int base64_value(char c) {
 
 static void put_remote_user(struct line *line) {
     struct slice value;
-    if (!headers_get(&line->x->req.headers, HEADER_authorization, &value) || !slice_istarts(value, SLICE_LIT("basic "))) {
+    if (!headers_get(&line->x->req.headers, HEADER_authorization, &value) ||
+        !slice_istarts(value, SLICE_LIT("basic "))) {
         put_absent(line);
         return;
     }
@@ -418,7 +428,7 @@ static void put_remote_user(struct line *line) {
                 user[len++] = c;
         }
     }
-    put_text(line, slice_make(user, colon ? len : 0));  // the rest is the password, and without a colon all may be
+    put_text(line, slice_make(user, colon ? len : 0));  // without a colon all of it may be a password
 }
 
 static void put_connection(struct line *line) {
@@ -526,7 +536,7 @@ static void put_field(struct line *line, const struct headers *headers) {
         if (item->id == HEADER_OTHER && !slice_ieq(header->name, item->name))
             continue;
         if (any)
-            put_raw(line, line->item->place == PLACE_BARE ? "," : ", ", line->item->place == PLACE_BARE ? 1 : 2);
+            put_raw(line, ", ", item->place == PLACE_BARE ? 1 : 2);
         else
             put_open(line);
         any = true;
@@ -675,7 +685,8 @@ static void remember_second(uint64_t second) {
     cached.second = second;
 }
 
-size_t log_format_line(const struct log_format *format, struct exchange *x, char *at, size_t room, size_t limit) {
+size_t log_format_line(const struct log_format *format, struct exchange *x, char *at, size_t room,
+                       size_t limit) {
     uint64_t second = clock_cached.wall_us / 1000000;
     if (second != cached.second)
         remember_second(second);
@@ -695,7 +706,7 @@ enum { NAME_SUFFIX = sizeof "NAME" - 1, NAME_MAX_BYTES = 64 };
 
 static bool is_family(const struct variable *variable) {
     return variable->name.len > NAME_SUFFIX &&
-           memcmp(variable->name.at + variable->name.len - NAME_SUFFIX, "NAME", NAME_SUFFIX) == 0;
+        memcmp(variable->name.at + variable->name.len - NAME_SUFFIX, "NAME", NAME_SUFFIX) == 0;
 }
 
 static bool is_name_char(char c) {
@@ -703,14 +714,18 @@ static bool is_name_char(char c) {
 }
 
 // Names that other proxies' formats use, for who brings one along.
+// clang-format off
 static const char *const known_elsewhere[][2] = {
-    { "body_bytes_sent", "bytes_sent" }, { "request_length", "bytes_received" }, { "request_method", "method" },
+    { "body_bytes_sent", "bytes_sent" }, { "request_length", "bytes_received" },
+    { "request_method", "method" },
     { "request_uri", "target" }, { "uri", "path" }, { "args", "query" }, { "query_string", "query" },
-    { "http_host", "host" }, { "server_name", "host" }, { "server_addr", "local_addr" }, { "server_port", "local_port" },
-    { "server_protocol", "protocol" }, { "request_time", "total_time" }, { "upstream_response_time", "upstream_time" },
+    { "http_host", "host" }, { "server_name", "host" }, { "server_addr", "local_addr" },
+    { "server_port", "local_port" }, { "server_protocol", "protocol" }, { "request_time", "total_time" },
+    { "upstream_response_time", "upstream_time" },
     { "http_user_agent", "request_header_user_agent" }, { "http_referer", "request_header_referer" },
     { "http_x_forwarded_for", "request_header_x_forwarded_for" },
 };
+// clang-format on
 
 // How many letters must be inserted, removed or changed to make one text of the other (Levenshtein).
 static unsigned distance(struct slice a, struct slice b) {
@@ -778,11 +793,13 @@ static int compile_variable(struct log_format *format, struct item *item, struct
         struct slice prefix = slice_make(variable->name.at, variable->name.len - NAME_SUFFIX);
         if (is_family(variable) && slice_starts(name, prefix)) {
             if (name.len == prefix.len)
-                return error_set(error, -EINVAL, "column %zu: \"$%.*s\" names no field, expected \"$%.*sNAME\"", column,
+                return error_set(error, -EINVAL,
+                                 "column %zu: \"$%.*s\" names no field, expected \"$%.*sNAME\"", column,
                                  SLICE_ARG(name), SLICE_ARG(prefix));
             item->put = variable->put;
             return compile_field(format, item, slice_from(name, prefix.len)) < 0
-                       ? error_set(error, -ENOMEM, "memory is out") : 0;
+                ? error_set(error, -ENOMEM, "memory is out")
+                : 0;
         }
         if (!is_family(variable) && slice_eq(name, variable->name)) {
             item->put = variable->put;
@@ -790,11 +807,12 @@ static int compile_variable(struct log_format *format, struct item *item, struct
         }
     }
     struct slice near = suggest(name);
+    int shown = name.len < NAME_MAX_BYTES ? (int)name.len : NAME_MAX_BYTES;
+    error_set(error, -EINVAL, "column %zu: unknown variable \"$%.*s\"", column, shown, name.at);
     if (near.len > 0)
-        return error_set(error, -EINVAL, "column %zu: unknown variable \"$%.*s\", did you mean \"$%.*s\"?", column,
-                         (int)(name.len < NAME_MAX_BYTES ? name.len : NAME_MAX_BYTES), name.at, SLICE_ARG(near));
-    return error_set(error, -EINVAL, "column %zu: unknown variable \"$%.*s\"", column,
-                     (int)(name.len < NAME_MAX_BYTES ? name.len : NAME_MAX_BYTES), name.at);
+        error_set(error, -EINVAL, "column %zu: unknown variable \"$%.*s\", did you mean \"$%.*s\"?", column,
+                  shown, name.at, SLICE_ARG(near));
+    return -EINVAL;
 }
 
 // Takes "$name" or "${name}" off the front of *rest.
@@ -809,7 +827,8 @@ static int next_name(struct slice *rest, size_t column, struct slice *ret_name, 
     if (braces && (len == s.len || s.at[len] != '}'))
         return error_set(error, -EINVAL, "column %zu: \"${\" without \"}\" behind a variable's name", column);
     if (len == 0)
-        return error_set(error, -EINVAL, "column %zu: \"$\" without a variable's name, \"$$\" writes a dollar", column);
+        return error_set(error, -EINVAL,
+                         "column %zu: \"$\" without a variable's name, \"$$\" writes a dollar", column);
     *ret_name = slice_make(s.at, len);
     *rest = slice_from(s, len + braces);
     return 0;
@@ -861,7 +880,8 @@ static int compile_json(struct log_format *format, struct error *error) {
     return 0;
 }
 
-int log_format_new(enum conf_log_style style, const char *text, struct log_format **ret_format, struct error *error) {
+int log_format_new(enum conf_log_style style, const char *text, struct log_format **ret_format,
+                   struct error *error) {
     if (style == LOG_STYLE_COMBINED)
         text = combined_format;
     size_t room = sizeof json_fields / sizeof *json_fields;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The access log: what lines look like, that none can be forged, what is wrong with a format, and that lines reach files
-// whole and in order through the real ring, whatever the file does. Exchanges are made by hand; conns are real.
+// The access log: what lines look like, that none can be forged, what is wrong with a format, and that lines
+// reach files whole and in order through the real ring, whatever the file does. Exchanges are made by hand;
+// conns are real.
 #include "proxy/access_log.h"
 #include "proxy/log_format.h"
 
@@ -51,19 +52,36 @@ static void add(struct exchange *x, struct headers *headers, const char *name, c
 
 static void make_exchange(struct exchange *x) {
     *x = (struct exchange){
-        .site = &site, .down = &fake_downstream, .head_sent = true, .attempt = 2, .reused = true,
-        .upstream = &fake_upstream, .upstream_name = SLICE_LIT("10.0.0.1:9000"), .id = "01abc",
-        .req_bytes = 7, .res_bytes = 123456,
-        .req = { .method = SLICE_LIT("GET"), .target = SLICE_LIT("/a%20b?q=1"), .path = SLICE_LIT("/a b"),
-                 .query = SLICE_LIT("q=1"), .scheme = SLICE_LIT("http"), .authority = SLICE_LIT("example.org:8080"),
-                 .major = 1, .minor = 1 },
+        .site = &site,
+        .down = &fake_downstream,
+        .head_sent = true,
+        .attempt = 2,
+        .reused = true,
+        .upstream = &fake_upstream,
+        .upstream_name = SLICE_LIT("10.0.0.1:9000"),
+        .id = "01abc",
+        .req_bytes = 7,
+        .res_bytes = 123456,
+        .req = { .method = SLICE_LIT("GET"),
+                 .target = SLICE_LIT("/a%20b?q=1"),
+                 .path = SLICE_LIT("/a b"),
+                 .query = SLICE_LIT("q=1"),
+                 .scheme = SLICE_LIT("http"),
+                 .authority = SLICE_LIT("example.org:8080"),
+                 .major = 1,
+                 .minor = 1 },
         .res = { .status = 200, .reason = SLICE_LIT("All Right") },
-        .at = { .started = 1000000, .received = 1000005, .dialled = 1001005, .responded = 3501005, .first_byte = 3501010,
+        .at = { .started = 1000000,
+                .received = 1000005,
+                .dialled = 1001005,
+                .responded = 3501005,
+                .first_byte = 3501010,
                 .ended = 4000000 },
     };
     arena_init(&x->arena);
     add(x, &x->req.headers, "Host", "example.org:8080");
-    add(x, &x->req.headers, "User-Agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/120.0 Safari/537.36");
+    add(x, &x->req.headers, "User-Agent",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/120.0 Safari/537.36");
     add(x, &x->req.headers, "Referer", "http://example.org/from");
     add(x, &x->req.headers, "X-Two", "one");
     add(x, &x->req.headers, "x-two", "two");
@@ -82,10 +100,10 @@ static const char *print(enum conf_log_style style, const char *text, struct exc
     return line;
 }
 
-#define expect(text, wanted) \
-    do { \
+#define expect(text, wanted)                                 \
+    do {                                                     \
         const char *got = print(LOG_STYLE_FORMAT, text, &x); \
-        cr_expect_str_eq(got, wanted, "%s: %s", text, got); \
+        cr_expect_str_eq(got, wanted, "%s: %s", text, got);  \
     } while (0)
 
 static void set_time(uint64_t wall_us) {
@@ -97,7 +115,8 @@ static void set_time(uint64_t wall_us) {
 static void start_ring(void) {
     struct error error = { "" };
     signal(SIGPIPE, SIG_IGN);
-    cr_assert_eq(ring_init(&(struct ring_options){ .entries = 64, .receive_bytes = 1 << 20 }, &error), 0, "%s", error.text);
+    cr_assert_eq(ring_init(&(struct ring_options){ .entries = 64, .receive_bytes = 1 << 20 }, &error), 0,
+                 "%s", error.text);
 }
 
 // A real conn, of a client at 127.0.0.1.
@@ -124,14 +143,19 @@ Test(access_log, combined_is_the_format_that_every_log_reader_knows) {
     start_client();
     set_time(1700000000000000 + 123456);
     const char *line = print(LOG_STYLE_COMBINED, NULL, &x);
-    cr_assert_str_eq(line, "127.0.0.1 - - [15/Nov/2023:03:43:20 +0530] \"GET /a%20b?q=1 HTTP/1.1\" 200 123456 "
-                           "\"http://example.org/from\" "
-                           "\"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/120.0 Safari/537.36\"", "%s", line);
+    cr_assert_str_eq(line,
+                     "127.0.0.1 - - [15/Nov/2023:03:43:20 +0530] \"GET /a%20b?q=1 HTTP/1.1\" 200 123456 "
+                     "\"http://example.org/from\" "
+                     "\"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/120.0 Safari/537.36\"",
+                     "%s", line);
     x.req.headers.count = 1;
     add(&x, &x.req.headers, "Authorization", "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
     line = print(LOG_STYLE_COMBINED, NULL, &x);
-    cr_assert_str_eq(line, "127.0.0.1 - Aladdin [15/Nov/2023:03:43:20 +0530] \"GET /a%20b?q=1 HTTP/1.1\" 200 123456 "
-                           "\"-\" \"-\"", "%s", line);
+    cr_assert_str_eq(
+        line,
+        "127.0.0.1 - Aladdin [15/Nov/2023:03:43:20 +0530] \"GET /a%20b?q=1 HTTP/1.1\" 200 123456 "
+        "\"-\" \"-\"",
+        "%s", line);
     arena_release(&x.arena);
 }
 
@@ -142,14 +166,15 @@ Test(access_log, every_variable_prints_what_it_stands_for) {
     set_time(1700000000000000 + 123456);
     char wanted[200];
     expect("$remote_addr|$local_addr|$request_id", "127.0.0.1|127.0.0.1|01abc");
-    snprintf(wanted, sizeof wanted, "%u|%u|%llu|%u", addr_port(conn_remote(client)), addr_port(conn_local(client)),
-             (unsigned long long)client->id, (unsigned)getpid());
+    snprintf(wanted, sizeof wanted, "%u|%u|%llu|%u", addr_port(conn_remote(client)),
+             addr_port(conn_local(client)), (unsigned long long)client->id, (unsigned)getpid());
     expect("$remote_port|$local_port|$connection|$pid", wanted);
     expect("$time_iso8601 $msec", "2023-11-15T03:43:20+05:30 1700000000.123");
     expect("$method $target \"$path\" $query", "GET /a%20b?q=1 \"/a b\" q=1");
     expect("$host $scheme $protocol", "example.org:8080 http HTTP/1.1");
     expect("$status \"$reason\" $bytes_sent $bytes_received", "200 \"All Right\" 123456 7");
-    expect("${request_header_x_two} $request_header_X_Two \"$request_header_x_two\"", "one,two one,two \"one, two\"");
+    expect("${request_header_x_two} $request_header_X_Two \"$request_header_x_two\"",
+           "one,two one,two \"one, two\"");
     expect("$response_header_content_type;$request_header_content_type", "text/html;-");
     expect("$upstream_addr $upstream_name $upstream_attempts $upstream_reused", "10.0.0.1:9000 app 2 yes");
     expect("$upstream_connect_time $upstream_header_time $upstream_time", "0.001000 2.500000 2.998995");
@@ -194,19 +219,26 @@ Test(access_log, a_json_line_keeps_types_and_escapes) {
     start_client();
     set_time(1700000000000000 + 5000);
     x.req.headers.count = 0;
-    add(&x, &x.req.headers, "User-Agent", "a\"b\\c\n\x01\x7f \xc3\xa4 \xe2\x82\xac \xf0\x9f\x8c\x99 \xc2\x9b \xff\xc0\x80\xed\xa0\x80\xe2\x82");
+    add(&x, &x.req.headers, "User-Agent",
+        "a\"b\\c\n\x01\x7f \xc3\xa4 \xe2\x82\xac \xf0\x9f\x8c\x99 \xc2\x9b \xff\xc0\x80\xed\xa0\x80\xe2\x82");
     char wanted[1024];
-    snprintf(wanted, sizeof wanted,
-             "{\"time_iso8601\":\"2023-11-15T03:43:20+05:30\",\"msec\":1700000000.005,\"request_id\":\"01abc\",\"connection\":%llu,"
-             "\"remote_addr\":\"127.0.0.1\",\"remote_port\":%u,\"frontend\":\"web\",\"scheme\":\"http\",\"method\":\"GET\","
-             "\"host\":\"example.org:8080\",\"target\":\"/a%%20b?q=1\",\"protocol\":\"HTTP/1.1\","
-             "\"request_header_referer\":null,\"request_header_user_agent\":\"a\\\"b\\\\c\\u000A\\u0001\\u007F "
-             "\xc3\xa4 \xe2\x82\xac \xf0\x9f\x8c\x99 \\u009B \\ufffd\\ufffd\\ufffd\\ufffd\\ufffd\\ufffd\\ufffd\\ufffd\","
-             "\"status\":200,\"bytes_received\":7,\"bytes_sent\":123456,\"first_byte_time\":2.501010,\"total_time\":3.000000,"
-             "\"upstream_name\":\"app\",\"upstream_addr\":\"10.0.0.1:9000\",\"upstream_attempts\":2,\"upstream_reused\":true,"
-             "\"upstream_connect_time\":0.001000,\"upstream_header_time\":2.500000,\"upstream_time\":2.998995,"
-             "\"termination\":\"none\",\"worker\":null}",
-             (unsigned long long)client->id, addr_port(conn_remote(client)));
+    snprintf(
+        wanted, sizeof wanted,
+        "{\"time_iso8601\":\"2023-11-15T03:43:20+05:30\",\"msec\":1700000000.005,\"request_id\":\"01abc\","
+        "\"connection\":%llu,"
+        "\"remote_addr\":\"127.0.0.1\",\"remote_port\":%u,\"frontend\":\"web\",\"scheme\":\"http\","
+        "\"method\":\"GET\","
+        "\"host\":\"example.org:8080\",\"target\":\"/a%%20b?q=1\",\"protocol\":\"HTTP/1.1\","
+        "\"request_header_referer\":null,\"request_header_user_agent\":\"a\\\"b\\\\c\\u000A\\u0001\\u007F "
+        "\xc3\xa4 \xe2\x82\xac \xf0\x9f\x8c\x99 \\u009B "
+        "\\ufffd\\ufffd\\ufffd\\ufffd\\ufffd\\ufffd\\ufffd\\ufffd\","
+        "\"status\":200,\"bytes_received\":7,\"bytes_sent\":123456,\"first_byte_time\":2.501010,\"total_"
+        "time\":3.000000,"
+        "\"upstream_name\":\"app\",\"upstream_addr\":\"10.0.0.1:9000\",\"upstream_attempts\":2,\"upstream_"
+        "reused\":true,"
+        "\"upstream_connect_time\":0.001000,\"upstream_header_time\":2.500000,\"upstream_time\":2.998995,"
+        "\"termination\":\"none\",\"worker\":null}",
+        (unsigned long long)client->id, addr_port(conn_remote(client)));
     const char *line = print(LOG_STYLE_JSON, NULL, &x);
     cr_assert_str_eq(line, wanted, "\n%s\n%s", line, wanted);
     arena_release(&x.arena);
@@ -232,8 +264,8 @@ Test(access_log, every_byte_is_escaped_wherever_it_stands) {
                 const char *form = plain || (c == ' ' && quoted) ? "%.*s%c%s" : "%.*s\\x%02X%s";
                 int len = snprintf(wanted, sizeof wanted, form, (int)at, path, c, path + at + 1);
                 char *line = (char *)print(LOG_STYLE_FORMAT, quoted ? "\"$path\"" : "_${path}_", &x);
-                cr_assert(strlen(line) == (size_t)len + 2 && memcmp(line + 1, wanted, (size_t)len) == 0, "%02x at %u: %s",
-                          c, at, line);
+                cr_assert(strlen(line) == (size_t)len + 2 && memcmp(line + 1, wanted, (size_t)len) == 0,
+                          "%02x at %u: %s", c, at, line);
             }
         }
 }
@@ -270,12 +302,17 @@ Test(access_log, a_wrong_format_is_told_with_its_column) {
     } wrong[] = {
         { "$remote_adr", "column 1: unknown variable \"$remote_adr\", did you mean \"$remote_addr\"?" },
         { "ab $status ${statsu}", "column 12: unknown variable \"$statsu\", did you mean \"$status\"?" },
-        { "\"$body_bytes_sent\"", "column 2: unknown variable \"$body_bytes_sent\", did you mean \"$bytes_sent\"?" },
-        { "$http_cookie", "column 1: unknown variable \"$http_cookie\", did you mean \"$request_header_NAME\"?" },
-        { "$http_user_agent", "column 1: unknown variable \"$http_user_agent\", did you mean \"$request_header_user_agent\"?" },
-        { "$reqest_header_cookie", "column 1: unknown variable \"$reqest_header_cookie\", did you mean \"$request_header_NAME\"?" },
+        { "\"$body_bytes_sent\"",
+          "column 2: unknown variable \"$body_bytes_sent\", did you mean \"$bytes_sent\"?" },
+        { "$http_cookie",
+          "column 1: unknown variable \"$http_cookie\", did you mean \"$request_header_NAME\"?" },
+        { "$http_user_agent",
+          "column 1: unknown variable \"$http_user_agent\", did you mean \"$request_header_user_agent\"?" },
+        { "$reqest_header_cookie",
+          "column 1: unknown variable \"$reqest_header_cookie\", did you mean \"$request_header_NAME\"?" },
         { "$xyzzy_plugh", "column 1: unknown variable \"$xyzzy_plugh\"" },
-        { "$request_header_", "column 1: \"$request_header_\" names no field, expected \"$request_header_NAME\"" },
+        { "$request_header_",
+          "column 1: \"$request_header_\" names no field, expected \"$request_header_NAME\"" },
         { "a $", "column 3: \"$\" without a variable's name, \"$$\" writes a dollar" },
         { "$ status", "column 1: \"$\" without a variable's name, \"$$\" writes a dollar" },
         { "${}", "column 1: \"$\" without a variable's name, \"$$\" writes a dollar" },
