@@ -156,18 +156,24 @@ bool generation_none(void) {
 
 void generation_publish(struct heritage_worker *shared) {
     int at = 0;
-    uint64_t lua_bytes = 0;
     list_each(link, &generations) {
         const struct generation *generation = container_of(link, struct generation, link);
-        struct script_stats stats;
-        script_host_stats(generation->scripts, &stats);
-        lua_bytes += stats.lua_bytes;
         if (at == HERITAGE_GENERATIONS)
-            continue;
-        shared->generations[at].exchanges = generation->exchanges;
-        shared->generations[at++].id = generation->id;
+            return;
+        atomic_store_explicit(&shared->generations[at].exchanges, generation->exchanges, memory_order_relaxed);
+        atomic_store_explicit(&shared->generations[at++].id, generation->id, memory_order_relaxed);
     }
-    while (at < HERITAGE_GENERATIONS)
-        shared->generations[at++].id = 0;
-    shared->lua_bytes = lua_bytes;
+    // The first that is unused ends the list.
+    if (at < HERITAGE_GENERATIONS)
+        atomic_store_explicit(&shared->generations[at].id, 0, memory_order_relaxed);
+}
+
+uint64_t generation_lua_bytes(void) {
+    uint64_t bytes = 0;
+    list_each(link, &generations) {
+        struct script_stats stats;
+        script_host_stats(container_of(link, struct generation, link)->scripts, &stats);
+        bytes += stats.lua_bytes;
+    }
+    return bytes;
 }

@@ -51,7 +51,8 @@ void generation_reap(void);
 // NULL when none of its frontends listens there. The name is conf_listen.name.
 struct frontend *generation_frontend(const struct generation *generation, const char *listener_name);
 bool generation_none(void);  // none lives
-// Writes who lives, with how many exchanges, and the memory of their Lua states to the master's memory.
+// Writes who lives, with how many exchanges, to the master's memory; cheap enough for every turn.
 void generation_publish(struct heritage_worker *shared);
+uint64_t generation_lua_bytes(void);  // memory of all their Lua states
 
 #endif

@@ -130,12 +130,14 @@ void worker_admit(struct worker_self *self) {
 }
 
 static void publish(struct worker_self *self) {
-    self->heritage->shared->beat_ns = clock_cached.mono_ns;
+    struct heritage_worker *shared = self->heritage->shared;
+    atomic_store_explicit(&shared->beat_ns, clock_cached.mono_ns, memory_order_relaxed);
+    atomic_store_explicit(&shared->connections, frontend_client_count(), memory_order_relaxed);
+    generation_publish(shared);
     if (clock_ms() < self->published_ms + PUBLISH_EVERY_MS)
         return;
     self->published_ms = clock_ms();
-    self->heritage->shared->connections = frontend_client_count();
-    generation_publish(self->heritage->shared);
+    shared->lua_bytes = generation_lua_bytes();
 }
 
 static void turn(struct worker_self *self) {
