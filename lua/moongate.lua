@@ -677,6 +677,68 @@ function set_methods.count(t)
   return C.cidr_count(cidr_sets[t[1]])
 end
 
+--- gate.network(ip, bits4, bits6)
+--- The network of so many bits (of IPv4, of IPv6; all if left out) that an address is in: a key for what clients of one
+--- network share.
+--- @return the network as text, or nil if `ip` is no address
+--- @example
+---   local key = gate.network(conn.remote_ip, 24, 48)        -- "192.0.2.0/24"
+function gate.network(ip, bits4, bits6)
+  if type(ip) ~= "string" then wrong("gate.network", "an IP address", ip) end
+  local result = C.ip_network(ip, #ip, bits4 or 32, bits6 or 128, out)
+  if result == NONE then return nil end
+  if result ~= OK then fail(result) end
+  return ffi_string(out.at, out.len)
+end
+
+--- gate.hash(text)
+--- @return a number from 0 to 4294967295, the same for the same text in all workers and at all times: for stable choices
+function gate.hash(text)
+  if type(text) ~= "string" then wrong("gate.hash", "a string", text) end
+  return C.hash(text, #text)
+end
+
+-- ---- settings -----------------------------------------------------------------------------------------------------
+
+local converters = {
+  string = function(text) return text end,
+  number = function(text) return tonumber(text), "a number" end,
+  boolean = function(text)
+    if text == "on" then return true end
+    if text == "off" then return false end
+    return nil, "on or off"
+  end,
+  list = function(text)
+    local items = {}
+    for item in text:gmatch("[^,%s]+") do items[#items + 1] = item end
+    return items
+  end,
+}
+
+--- gate.settings(settings, types)
+--- Checks what the configuration hands to a script and converts it. types names each setting and says what it is: "string",
+--- "number", "boolean" (on or off) or "list" (parted by commas or spaces).
+--- @return a table with the settings that are given
+--- @error for a setting that is not named, or has a value of another type
+--- @example
+---   local settings = gate.settings(..., { denied = "string", rate = "number", methods = "list" })
+function gate.settings(settings, types)
+  local values = {}
+  for name, text in pairs(settings) do
+    local convert = converters[types[name]]
+    if not convert then
+      local names = {}
+      for known in pairs(types) do names[#names + 1] = known end
+      table.sort(names)
+      raise('unknown setting "' .. name .. '", expected one of ' .. concat(names, ", "))
+    end
+    local value, expected = convert(tostring(text))
+    if value == nil then raise("setting " .. name .. '="' .. tostring(text) .. '": expected ' .. expected) end
+    values[name] = value
+  end
+  return values
+end
+
 -- ---- shared dictionaries ------------------------------------------------------------------------------------------
 
 local MG_STRING, MG_NUMBER, MG_BOOLEAN = ffi.C.MG_STRING, ffi.C.MG_NUMBER, ffi.C.MG_BOOLEAN

@@ -118,6 +118,8 @@ struct mg_api {
     int (*cidr_build)(void *set);
     double (*cidr_find)(const void *set, const char *ip, size_t len); /* the value, or MG_NONE */
     double (*cidr_count)(const void *set);
+    int (*ip_network)(const char *ip, size_t len, int bits4, int bits6, struct mg_text *ret_text);
+    double (*hash)(const char *at, size_t len);
 
     /* Shared dictionaries; times are seconds, 0: for ever. */
     void *(*dict_find)(const char *name); /* while loading */

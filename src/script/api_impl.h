@@ -53,6 +53,8 @@ int mg_cidr_load(void *set, const char *path, uint32_t value);
 int mg_cidr_build(void *set);
 double mg_cidr_find(const void *set, const char *ip, size_t len);
 double mg_cidr_count(const void *set);
+int mg_ip_network(const char *ip, size_t len, int bits4, int bits6, struct mg_text *ret_text);
+double mg_hash(const char *at, size_t len);
 void *mg_dict_find(const char *name);
 int mg_dict_get(void *dict, const char *key, size_t len, struct mg_value *ret_value);
 int mg_dict_set(void *dict, const char *key, size_t len, int type, double number, const char *text, size_t text_len,

@@ -77,6 +77,28 @@ double mg_cidr_count(const void *set) {
     return cidr_count(set);
 }
 
+int mg_ip_network(const char *ip, size_t len, int bits4, int bits6, struct mg_text *ret_text) {
+    static char text[ADDR_IP_MAX + 4];
+    struct addr addr;
+    if (bits4 < 0 || bits4 > 32 || bits6 < 0 || bits6 > 128)
+        return mg_error("a prefix of IPv4 has 0 to 32 bits, one of IPv6 0 to 128");
+    if (addr_parse_ip(slice_make(ip, len), 0, &addr) < 0)
+        return MG_NONE;
+    bool v4 = addr_family(&addr) == AF_INET;
+    uint8_t *bytes = v4 ? (uint8_t *)&addr.in4.sin_addr : (uint8_t *)&addr.in6.sin6_addr;
+    int bits = v4 ? bits4 : bits6;
+    for (int i = 0; i < (v4 ? 4 : 16); i++, bits -= 8)
+        bytes[i] &= bits >= 8 ? 0xff : bits <= 0 ? 0 : (uint8_t)(0xff << (8 - bits));
+    size_t n = addr_print_ip(&addr, text);
+    n += (size_t)snprintf(text + n, sizeof text - n, "/%d", v4 ? bits4 : bits6);
+    mg_text_set(ret_text, slice_make(text, n));
+    return MG_OK;
+}
+
+double mg_hash(const char *at, size_t len) {
+    return (double)(slice_hash(slice_make(at, len), 0) >> 32);
+}
+
 // ---- dictionaries -----------------------------------------------------------------------------------------------
 
 void *mg_dict_find(const char *name) {
