@@ -125,17 +125,39 @@ static enum step_result step_dial(struct exchange *x) {
     return x->responded ? go(x, EXCHANGE_reply) : x->up ? go(x, EXCHANGE_forward) : STEP_WAIT;
 }
 
+// Sends a body through its hooks: `body` and *ended are what the codec brought and become what goes on.
+static void run_body_hook(struct exchange *x, bool *filter, enum step_result (*hook)(void *scripts, struct exchange *x),
+                          struct queue *body, bool *ended, struct queue *in, bool *in_ended) {
+    if (!*filter)
+        return;
+    x->hooked = true;
+    queue_move(in, body);
+    *in_ended |= *ended;
+    *ended = false;
+    if (hook(x->site->scripts, x) == STEP_MORE) {
+        *filter = false;
+        *ended = true;
+        queue_release(in);
+    }
+}
+
 // Pushes what there is of the request body and holds the client to the pace of the upstream.
 static int push_request(struct exchange *x) {
     if (!x->up)
         return 0;
+    if (x->req_filter) {
+        x->body_passed = true;
+        run_body_hook(x, &x->req_filter, x->site->hooks->request_body, &x->req_body, &x->req_ended, &x->req_in, &x->req_in_ended);
+        if (x->responded && !x->head_sent)
+            return 0;
+    }
     if (x->req_body.bytes > 0 || x->req_ended) {
         x->body_passed |= x->req_body.bytes > 0;
         if (x->up->body(x) < 0)
             return -ENOMEM;
     }
     if (!x->req_ended) {
-        size_t backlog = x->up->backlog(x);
+        size_t backlog = x->up->backlog(x) + x->req_in.bytes;
         if (backlog > x->settings->buffer_high)
             x->down->want_body(x, false);
         else if (backlog <= x->settings->buffer_low)
@@ -157,6 +179,10 @@ static enum step_result step_forward(struct exchange *x) {
             }
             x->forwarded_added = true;
         }
+        if (x->site->hooks && x->site->hooks->has_request_body && x->req.framing != BODY_NONE) {
+            x->req_filter = true;
+            x->req.framing = BODY_CHUNKED;  // nobody knows yet how long it will be
+        }
         x->req_sent = true;
         if (x->up->head(x) < 0) {
             exchange_fail(x, 503, CLOSE_memory);
@@ -167,6 +193,8 @@ static enum step_result step_forward(struct exchange *x) {
         exchange_fail(x, 503, CLOSE_memory);
         return go(x, EXCHANGE_reply);
     }
+    if (x->responded)
+        return go(x, EXCHANGE_reply);
     return x->res_ready ? go(x, EXCHANGE_response) : STEP_WAIT;
 }
 
@@ -181,6 +209,13 @@ static enum step_result step_response(struct exchange *x) {
     }
     if (x->up_failed && !x->responded)
         exchange_fail(x, 502, x->reason);
+    if (hooks && hooks->has_response_body && !x->responded && !x->upgraded) {
+        // What comes out of the hooks has a length that nobody knows yet, also where only a head tells it (HEAD, 304).
+        headers_remove_id(&x->res.headers, HEADER_content_length);
+        x->res_filter = x->res.framing != BODY_NONE;
+        if (x->res_filter)
+            x->res.framing = BODY_CHUNKED;
+    }
     return go(x, EXCHANGE_reply);
 }
 
@@ -211,18 +246,20 @@ static enum step_result step_reply(struct exchange *x) {
 }
 
 static enum step_result step_relay(struct exchange *x) {
+    if (x->res_filter && !x->up_failed)
+        run_body_hook(x, &x->res_filter, x->site->hooks->response_body, &x->res_body, &x->res_ended, &x->res_in, &x->res_in_ended);
     if (push_request(x) < 0 || ((x->res_body.bytes > 0 || x->res_ended) && x->down->body(x) < 0)) {
         x->reason = CLOSE_memory;
         x->up_failed = true;
     }
     if (x->res_ended || x->up_failed)
         return go(x, EXCHANGE_finish);
-    size_t backlog = x->down->backlog(x);
+    size_t backlog = x->down->backlog(x) + x->res_in.bytes;
     if (backlog > x->settings->buffer_high)
         x->up->want_body(x, false);
     else if (backlog <= x->settings->buffer_low)
         x->up->want_body(x, true);
-    return x->res_body.bytes > 0 || x->res_ended ? STEP_MORE : STEP_WAIT;
+    return STEP_WAIT;  // what want_body() brought at once was noted by exchange_run()
 }
 
 static void conclude(struct exchange *x) {
@@ -248,6 +285,8 @@ static void exchange_free(struct exchange *x) {
     handle_drop(x->handle);
     queue_release(&x->req_body);
     queue_release(&x->res_body);
+    queue_release(&x->req_in);
+    queue_release(&x->res_in);
     arena_release(&x->arena);
     list_remove(&x->link);
     counters->requests_active--;
@@ -310,12 +349,13 @@ void exchange_run(struct exchange *x) {
             return;
     } while (x->again);
     // Both sides are held back while nothing takes what they send; the steps that push let them go on.
-    if (x->req_body.bytes > x->settings->buffer_high)
+    if (x->req_body.bytes + x->req_in.bytes > x->settings->buffer_high)
         x->down->want_body(x, false);
-    if (x->up && x->res_body.bytes > x->settings->buffer_high)
+    if (x->up && x->res_body.bytes + x->res_in.bytes > x->settings->buffer_high)
         x->up->want_body(x, false);
     // What waits must not pin receive buffers: others need them.
-    if ((x->req_body.head && queue_unpin(&x->req_body) < 0) || (x->res_body.head && queue_unpin(&x->res_body) < 0))
+    if ((x->req_body.head && queue_unpin(&x->req_body) < 0) || (x->res_body.head && queue_unpin(&x->res_body) < 0) ||
+        (x->req_in.head && queue_unpin(&x->req_in) < 0) || (x->res_in.head && queue_unpin(&x->res_in) < 0))
         log_warn("no memory to copy a body out of receive buffers (request %s)", exchange_id(x));
     x->running = false;
 }
@@ -357,13 +397,10 @@ void exchange_client_error(struct exchange *x, unsigned status, enum close_reaso
         x->site->hooks->ended(x->site->scripts, x);
         x->hooked = x->hook_waits = false;
     }
-    if (x->head_sent) {  // too late for another status: the response ends here, visibly short
-        x->reason = reason;
-        x->up_failed = true;
-    } else {
-        exchange_fail(x, status, reason);
+    bool begun = x->head_sent;
+    exchange_fail(x, status, reason);
+    if (!begun)
         x->step = EXCHANGE_reply;
-    }
     exchange_run(x);
 }
 
@@ -446,8 +483,7 @@ int exchange_respond(struct exchange *x, unsigned status, const struct headers *
         return -ENOMEM;
     x->res_ended = true;
     x->responded = true;
-    x->upgraded = false;
-    x->up_failed = false;
+    x->upgraded = x->up_failed = x->req_filter = x->res_filter = false;
     return 0;
 }
 
@@ -455,6 +491,10 @@ void exchange_fail(struct exchange *x, unsigned status, enum close_reason reason
     char body[160];
     struct headers headers = { 0 };
     x->reason = reason;
+    if (x->head_sent) {  // too late for another status: the response ends here, visibly short
+        x->up_failed = true;
+        return;
+    }
     int n = snprintf(body, sizeof body, "%u %s\nrequest %s\n", status, status_reason(status), exchange_id(x));
     int rc = headers_add(&headers, &x->arena, SLICE_LIT("content-type"), SLICE_LIT("text/plain; charset=utf-8"));
     if (rc == 0)

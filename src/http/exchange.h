@@ -55,9 +55,15 @@ struct exchange_hooks {
     // Sets x->route_choice when it decides; leaves it empty to let the frontend's routes decide.
     enum step_result (*route)(void *scripts, struct exchange *x);
     enum step_result (*response)(void *scripts, struct exchange *x);
+    // The body hooks, asked at every turn of events: each takes from x->req_in (x->res_in) what its coroutines are ready for,
+    // puts what they write on x->req_body (x->res_body), and returns STEP_MORE when they have run to their end, STEP_WAIT when
+    // they wait: for input (the end of it: x->req_in_ended, x->res_in_ended), for a backlog to shrink, or for time, after which
+    // the script layer calls exchange_run().
+    enum step_result (*request_body)(void *scripts, struct exchange *x);
+    enum step_result (*response_body)(void *scripts, struct exchange *x);
     // The exchange ends: drop what waits on its behalf and its tables. Called once if any hook was called.
     void (*ended)(void *scripts, struct exchange *x);
-    bool has_request, has_route, has_response;  // hooks that no script defines are not called
+    bool has_request, has_request_body, has_route, has_response, has_response_body;  // hooks that no script defines are not called
 };
 
 // One for each frontend of a generation.
@@ -127,6 +133,9 @@ struct exchange {
     struct response res;
     struct queue req_body, res_body;  // on their way, already without transfer coding
     bool req_ended, res_ended;   // the last byte is on the queue (or passed on)
+    struct queue req_in, res_in; // what body hooks have still to read, when there are any
+    bool req_in_ended, res_in_ended;
+    bool req_filter, res_filter; // the body goes through hooks that have not run to their end
     bool head_sent;              // something of the final response went to the client's conn
     bool req_sent;               // the request head went to the upstream's conn
     bool responded;              // a complete response stands in res: by a script or an error of ours (no upstream needed)

@@ -33,6 +33,7 @@ struct h1_server {
     struct queue pending;    // received, not parsed
     struct block *feeding;   // of the span that is being parsed
     bool keep_alive;
+    bool cut;                // the rest of a refused request is not read as HTTP: the client may still be sending it
     bool draining;
     bool body_paused;        // the exchange wants no more of the body for the time being
     bool head_now;           // the head became complete in this feed
@@ -161,14 +162,19 @@ static bool begin_exchange(struct h1_server *server) {
     return true;
 }
 
+static void cut(struct h1_server *server) {
+    server->keep_alive = false;
+    server->cut = true;
+    server->state = REPLY;
+}
+
 static void refuse(struct h1_server *server) {
     struct exchange *x = server->x;
     unsigned status = server->parser.error_status;
     enum close_reason reason = status == 413 || status == 414 || status == 431 ? CLOSE_limit
                                : status == 503                                 ? CLOSE_memory
                                                                                : CLOSE_bad_request;
-    server->keep_alive = false;
-    server->state = REPLY;  // what still comes is not read as HTTP
+    cut(server);
     exchange_client_error(x, status, reason, server->parser.error_why);
 }
 
@@ -283,13 +289,11 @@ static void on_timeout(struct conn *conn) {
             lose_client(server, CLOSE_header_timeout);
             break;
         }
-        server->keep_alive = false;
-        server->state = REPLY;
+        cut(server);
         exchange_client_error(x, 408, CLOSE_header_timeout, "the request head was not complete in time");
         break;
     case TIMER_BODY:
-        server->keep_alive = false;
-        server->state = REPLY;
+        cut(server);
         exchange_client_error(x, 408, CLOSE_body_timeout, "the request body came to a stop");
         break;
     case TIMER_SEND:
@@ -339,7 +343,7 @@ static int write_head(struct exchange *x) {
         } else if (framing != BODY_LENGTH && !x->req.head) {
             framing = x->req.minor == 1 ? BODY_CHUNKED : BODY_CLOSE;
         }
-        if (framing == BODY_CLOSE || !x->req_ended || server->draining)
+        if (framing == BODY_CLOSE || server->state != REPLY || server->draining)
             server->keep_alive = false;
         if (!server->keep_alive)
             connection = "close";
@@ -418,8 +422,8 @@ static void finished(struct exchange *x, bool aborted, enum close_reason reason)
         end(server, reason, 0, true);
         return;
     }
-    bool unread = !x->req_ended || !queue_empty(&server->pending);
-    if (!server->keep_alive || !x->req_ended) {
+    bool unread = server->cut || server->state != REPLY || !queue_empty(&server->pending);
+    if (!server->keep_alive || server->state != REPLY) {
         end(server, reason, unread ? x->settings->linger_timeout : 0, false);
         return;
     }
