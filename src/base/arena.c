@@ -56,7 +56,7 @@ static bool arena_grow(struct arena *arena, size_t need) {
 void *arena_alloc(struct arena *arena, size_t size) {
     uintptr_t at = ((uintptr_t)arena->at + 7u) & ~(uintptr_t)7u;
     if (!arena->at || at > (uintptr_t)arena->end || (uintptr_t)arena->end - at < size) {
-        if (!arena_grow(arena, size + 8))
+        if (size > SIZE_MAX - 8 || !arena_grow(arena, size + 8))
             return NULL;
         at = ((uintptr_t)arena->at + 7u) & ~(uintptr_t)7u;
     }

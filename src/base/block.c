@@ -61,20 +61,33 @@ void queue_release(struct queue *queue) {
     queue_init(queue);
 }
 
+static void piece_push(struct queue *queue, struct piece *piece) {
+    piece->next = NULL;
+    if (queue->tail)
+        queue->tail->next = piece;
+    else
+        queue->head = piece;
+    queue->tail = piece;
+    queue->bytes += piece->span.len;
+}
+
+static struct piece *piece_pop(struct queue *queue) {
+    struct piece *piece = queue->head;
+    queue->head = piece->next;
+    if (!queue->head)
+        queue->tail = NULL;
+    queue->bytes -= piece->span.len;
+    return piece;
+}
+
 int queue_put_whole(struct queue *queue, struct span span) {
     struct piece *piece = slab_get(&piece_slab);
     if (!piece) {
         block_unref(span.block);
         return -ENOMEM;
     }
-    piece->next = NULL;
     piece->span = span;
-    if (queue->tail)
-        queue->tail->next = piece;
-    else
-        queue->head = piece;
-    queue->tail = piece;
-    queue->bytes += span.len;
+    piece_push(queue, piece);
     return 0;
 }
 
@@ -150,21 +163,23 @@ int queue_put(struct queue *queue, struct span span) {
 }
 
 bool queue_peek(const struct queue *queue, struct slice *ret_view) {
-    if (!queue->head)
+    // Room that was reserved and never written is a piece without bytes.
+    const struct piece *piece = queue->head;
+    while (piece && piece->span.len == 0)
+        piece = piece->next;
+    if (!piece)
         return false;
-    *ret_view = slice_make(queue->head->span.at, queue->head->span.len);
+    *ret_view = slice_make(piece->span.at, piece->span.len);
     return true;
 }
 
 bool queue_take(struct queue *queue, struct span *ret_span) {
-    struct piece *piece = queue->head;
-    if (!piece)
+    if (queue->bytes == 0)
         return false;
+    while (queue->head->span.len == 0)
+        piece_free(piece_pop(queue));
+    struct piece *piece = piece_pop(queue);
     *ret_span = piece->span;
-    queue->head = piece->next;
-    if (!queue->head)
-        queue->tail = NULL;
-    queue->bytes -= piece->span.len;
     slab_put(&piece_slab, piece);
     return true;
 }
@@ -172,13 +187,8 @@ bool queue_take(struct queue *queue, struct span *ret_span) {
 void queue_drop(struct queue *queue, size_t bytes) {
     check_fatal(bytes <= queue->bytes);
     while (queue->head && queue->head->span.len <= bytes) {
-        struct piece *piece = queue->head;
-        bytes -= piece->span.len;
-        queue->bytes -= piece->span.len;
-        queue->head = piece->next;
-        if (!queue->head)
-            queue->tail = NULL;
-        piece_free(piece);
+        bytes -= queue->head->span.len;
+        piece_free(piece_pop(queue));
     }
     if (bytes > 0) {
         queue->head->span.at += bytes;
@@ -219,19 +229,18 @@ int queue_unpin(struct queue *queue) {
         return 0;
     struct queue heap;
     queue_init(&heap);
-    struct span span;
-    while (queue_peek(queue, &(struct slice){ 0 })) {
-        if (!queue->head->span.block->scarce) {
-            if (!queue_take(queue, &span) || queue_put_whole(&heap, span) < 0)
-                break;
+    int rc = 0;
+    while (rc == 0 && queue->head) {
+        struct span *span = &queue->head->span;
+        if (!span->block->scarce) {
+            piece_push(&heap, piece_pop(queue));
             continue;
         }
-        if (queue_copy(&heap, queue->head->span.at, queue->head->span.len) < 0)
-            break;
-        queue_drop(queue, queue->head->span.len);
+        size_t before = heap.bytes;
+        rc = queue_copy(&heap, span->at, span->len);
+        queue_drop(queue, heap.bytes - before);  // when memory ran out, what was copied until then
     }
-    bool all = queue_empty(queue);
     queue_move(&heap, queue);
     *queue = heap;
-    return all ? 0 : -ENOMEM;
+    return rc;
 }

@@ -58,7 +58,7 @@ static inline void queue_init(struct queue *queue) {
 void queue_release(struct queue *queue);
 
 static inline bool queue_empty(const struct queue *queue) {
-    return queue->head == NULL;
+    return queue->bytes == 0;
 }
 
 // Takes the span. Small spans are copied behind the last heap block when there is room, so that a head and a short
@@ -68,7 +68,7 @@ int queue_put(struct queue *queue, struct span span) __attribute__((warn_unused_
 int queue_put_whole(struct queue *queue, struct span span) __attribute__((warn_unused_result));
 int queue_copy(struct queue *queue, const void *at, size_t len) __attribute__((warn_unused_result));
 // Room for `len` contiguous bytes (at most BLOCK_LARGE) at the queue's end, to be written and then counted with
-// queue_wrote(). NULL when memory is out.
+// queue_wrote() before anything else happens to the queue. NULL when memory is out.
 char *queue_reserve(struct queue *queue, size_t len);
 void queue_wrote(struct queue *queue, size_t len);
 

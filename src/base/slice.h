@@ -37,15 +37,16 @@ static inline bool slice_ieq(struct slice a, struct slice b) {
 }
 
 static inline bool slice_starts(struct slice s, struct slice prefix) {
-    return s.len >= prefix.len && memcmp(s.at, prefix.at, prefix.len) == 0;
+    return s.len >= prefix.len && (prefix.len == 0 || memcmp(s.at, prefix.at, prefix.len) == 0);
 }
 
 static inline bool slice_istarts(struct slice s, struct slice prefix) {
-    return s.len >= prefix.len && strncasecmp(s.at, prefix.at, prefix.len) == 0;
+    return s.len >= prefix.len && (prefix.len == 0 || strncasecmp(s.at, prefix.at, prefix.len) == 0);
 }
 
 static inline struct slice slice_from(struct slice s, size_t offset) {
-    return offset > s.len ? slice_make(s.at + s.len, 0) : slice_make(s.at + offset, s.len - offset);
+    size_t skip = offset < s.len ? offset : s.len;
+    return skip == 0 ? s : slice_make(s.at + skip, s.len - skip);
 }
 
 // Removes spaces and tabs on both ends (OWS of RFC 9110, 5.6.3).
