@@ -166,33 +166,35 @@ static int push_request(struct exchange *x) {
     return 0;
 }
 
+// What changes in the request on its way to a server, whichever server it is; done once.
+static int prepare_request(struct exchange *x) {
+    if (x->prepared)
+        return 0;
+    x->prepared = true;
+    if (x->site->hooks && x->site->hooks->has_request_body && x->req.framing != BODY_NONE) {
+        x->req_filter = true;
+        x->req.framing = BODY_CHUNKED;  // nobody knows yet how long it will be
+    }
+    // HTTP/1.0 clients may send no Host; HTTP/1.1 servers want one (RFC 9112, 3.2).
+    if (!headers_find(&x->req.headers, HEADER_host)) {
+        struct slice host = slice_starts(x->upstream_name, SLICE_LIT("unix:")) ? SLICE_LIT("localhost") : x->upstream_name;
+        if (headers_add(&x->req.headers, &x->arena, SLICE_LIT("host"), host) < 0)
+            return -ENOMEM;
+    }
+    if (!x->settings->forwarded && x->settings->x_forwarded == X_FORWARDED_OFF)
+        return 0;
+    struct conn *client = x->down->conn(x);
+    return rules_add_forwarded(&x->req, &x->arena, x->settings, conn_remote(client), conn_local(client));
+}
+
 static enum step_result step_forward(struct exchange *x) {
-    if (x->responded)
-        return go(x, EXCHANGE_reply);
-    if (!x->req_sent) {
-        if (!x->forwarded_added) {
-            bool wants = x->settings->forwarded || x->settings->x_forwarded != X_FORWARDED_OFF;
-            struct conn *client = x->down->conn(x);
-            if (wants && rules_add_forwarded(&x->req, &x->arena, x->settings, conn_remote(client), conn_local(client)) < 0) {
-                exchange_fail(x, 503, CLOSE_memory);
-                return go(x, EXCHANGE_reply);
-            }
-            x->forwarded_added = true;
-        }
-        if (x->site->hooks && x->site->hooks->has_request_body && x->req.framing != BODY_NONE) {
-            x->req_filter = true;
-            x->req.framing = BODY_CHUNKED;  // nobody knows yet how long it will be
-        }
+    if (!x->req_sent && !x->responded) {
         x->req_sent = true;
-        if (x->up->head(x) < 0) {
+        if (prepare_request(x) < 0 || x->up->head(x) < 0)
             exchange_fail(x, 503, CLOSE_memory);
-            return go(x, EXCHANGE_reply);
-        }
     }
-    if (push_request(x) < 0) {
+    if (!x->responded && push_request(x) < 0)
         exchange_fail(x, 503, CLOSE_memory);
-        return go(x, EXCHANGE_reply);
-    }
     if (x->responded)
         return go(x, EXCHANGE_reply);
     return x->res_ready ? go(x, EXCHANGE_response) : STEP_WAIT;

@@ -146,7 +146,7 @@ struct exchange {
     bool hook_waits;             // a hook yielded: nothing goes on before exchange_hook_done()
     bool hook_ran;               // this step's hook has run to its end
     bool res_ready;              // the upstream's final response head stands in res
-    bool forwarded_added;        // the request's head was made ready for an upstream
+    bool prepared;               // the request's head was made ready for an upstream
     bool started;                // exchange_start() was called: it will be logged
     bool body_passed;            // a part of the request body has been passed on: it cannot be sent again
     enum close_reason reason;
