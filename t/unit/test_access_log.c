@@ -452,6 +452,22 @@ Test(access_log, a_half_full_buffer_is_written_at_once) {
     access_log_free(log);
 }
 
+Test(access_log, flushing_during_a_write_writes_the_rest_after_it) {
+    start_ring();
+    int fd = temporary();
+    struct access_log *log = open_log("a", dup(fd));
+    write_lines(log, 0, 500);  // the first half buffer is the kernel's, some lines are in the other
+    uint64_t begun = clock_ms();
+    finish();
+    cr_assert_lt(clock_ms() - begun, 500);
+    char *text;
+    unsigned next = 0;
+    read_all(fd, &text);
+    cr_assert_eq(check_lines(text, &next), 500);
+    free(text);
+    access_log_free(log);
+}
+
 // Drains a pipe without waiting; appends to *text.
 static void drain(int fd, char **text, size_t *len) {
     char bytes[65536];
