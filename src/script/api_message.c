@@ -85,8 +85,7 @@ int mg_request_number(double handle, int field, double *ret_number) {
     if (!x)
         return MG_STALE;
     if (field == MG_REQ_ATTEMPT) {
-        // The route hook is asked before the dial that it is for.
-        *ret_number = x->step <= EXCHANGE_route ? x->attempt + 1 : x->attempt;
+        *ret_number = x->attempt > 0 ? x->attempt : 1;  // 0 before the first route
         return MG_OK;
     }
     unsigned port;

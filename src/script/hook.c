@@ -169,7 +169,7 @@ static void exchange_wake(struct timer *timer) {
         return;
     if (failed)
         exchange_fail(x, hook_failure_status(task->hook), CLOSE_script_error);
-    exchange_run(x);  // x may be gone now
+    exchange_hook_done(x);  // x may be gone now
 }
 
 struct exchange_record *exchange_record_of(struct exchange *x) {

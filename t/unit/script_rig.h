@@ -57,7 +57,7 @@ const char *exchange_id(struct exchange *x) {
     snprintf(x->id, sizeof x->id, "test-id");
     return x->id;
 }
-void exchange_run(struct exchange *x) {
+void exchange_hook_done(struct exchange *x) {
     (void)x;
     rig_now->runs++;
 }
