@@ -15,9 +15,10 @@
 //   QUIT        master  -            -               -                  end gracefully: no more accepting, connections drain
 //   STOP        master  -            -               -                  end now
 //   READY       worker  generation   -               -                  loaded
+//   COMMITTED   worker  generation   -               -                  in use: whoever comes from now on gets it
 //   REFUSED     worker  generation   why             -                  could not be loaded; 0: this worker cannot run at all
 //
-// The order for a worker that was just forked: LISTENER*, ACCESS_LOG*, DICT*, LOAD, (READY), COMMIT. A reload sends only those
+// The order for a worker that was just forked: LISTENER*, ACCESS_LOG*, DICT*, LOAD, (READY), COMMIT, (COMMITTED). A reload sends only those
 // LISTENER, ACCESS_LOG and DICT that the worker does not have yet. A second LOAD before COMMIT replaces the first.
 // To add a message: a row here and in CHANNEL_MESSAGES, a case in worker.c (orders) or workers.c (answers).
 #ifndef MOONGATE_PROC_CHANNEL_H
@@ -38,6 +39,7 @@
     X(QUIT) \
     X(STOP) \
     X(READY) \
+    X(COMMITTED) \
     X(REFUSED)
 
 enum message_type {

@@ -188,7 +188,7 @@ static int take_resources(struct master *master, const struct master_options *op
         code = dicts_prepare(&master->dicts, conf, error);
     if (code == 0) {
         sockets_init(&master->sockets, master->worker_count);
-        code = sockets_prepare(&master->sockets, conf, error);
+        code = sockets_prepare(&master->sockets, conf, true, error);
     }
     if (code < 0)
         return code;

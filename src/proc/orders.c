@@ -231,8 +231,11 @@ static void obey(struct worker_self *self, const struct message *message, int fd
             close(fd);
         return;
     case MESSAGE_COMMIT:
-        if (self->phase == WORKER_SERVING && self->loaded && self->loaded->id == message->number)
+        if (self->phase == WORKER_SERVING && self->loaded && self->loaded->id == message->number) {
             worker_take(self, self->loaded);
+            self->confirm = message->number;
+            self->confirm_turns = 0;
+        }
         break;
     case MESSAGE_ABORT:
         if (self->loaded && self->loaded->id == message->number) {
@@ -253,6 +256,19 @@ static void obey(struct worker_self *self, const struct message *message, int fd
     }
     if (fd >= 0)
         close(fd);
+}
+
+// Whoever was told that a reload is over must find removed listeners closed.
+void orders_confirm(struct worker_self *self) {
+    if (!self->confirm)
+        return;
+    list_each(link, &self->listeners)
+        if (container_of(link, struct listener, link)->stopping)
+            return;
+    if (self->confirm_turns++ == 0)
+        return;
+    (void)channel_send(&self->channel, MESSAGE_COMMITTED, self->confirm, NULL, -1);
+    self->confirm = 0;
 }
 
 static void listen_to_master(struct worker_self *self);

@@ -33,6 +33,8 @@ struct worker_self {
     struct script_dict dicts[WORKER_DICTS];
     struct dict attached[WORKER_DICTS];
     unsigned dict_count;
+    uint64_t confirm;              // COMMITTED is due for this generation once no listener is stopping; 0: none
+    unsigned confirm_turns;        // since then: the last closed socket has left with a turn's submissions
     bool full;                     // at the limit of connections: listeners pause
     uint64_t published_ms;
 };
@@ -40,6 +42,8 @@ struct worker_self {
 // Listens to the channel.
 void orders_start(struct worker_self *self);
 void orders_end(struct worker_self *self);
+// After each turn: answers COMMITTED when it is due.
+void orders_confirm(struct worker_self *self);
 
 // Takes a generation into use (NULL: none): listeners start and stop, connections of those that are gone drain.
 void worker_take(struct worker_self *self, struct generation *generation);

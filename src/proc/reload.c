@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 static void timed_out(struct timer *timer);
+static void go_on(struct master *master);
 static void tried(struct watch *watch, uint32_t events);
 
 void reload_init(struct reload *reload) {
@@ -72,7 +73,6 @@ static void give_up(struct master *master, const char *why) {
 static void commit(struct master *master) {
     struct reload *reload = &master->reload;
     struct conf *old = master->conf;
-    char text[128];
 
     sockets_commit(&master->sockets, reload->conf);
     logs_commit(&master->logs, reload->conf);
@@ -89,29 +89,42 @@ static void commit(struct master *master) {
         if (worker->state == WORKER_IS_down)
             continue;
         logs_offer_error(&master->logs, &worker->channel);
-        if (worker->told == master->generation)
-            worker_send(worker, MESSAGE_COMMIT, master->generation);
-        else
+        if (worker->told != master->generation) {
             worker_load(worker, master->generation, master->conf->file, master->source_fd, false);
+            continue;
+        }
+        worker->asked = true;
+        worker_send(worker, MESSAGE_COMMIT, master->generation);
     }
     conf_free(old);
+    reload->state = RELOAD_COMMITTING;
+    timer_start(&reload->timeout, master->conf->reload_timeout);
+    go_on(master);
+}
+
+static void committed(struct master *master) {
+    char text[128];
     snprintf(text, sizeof text, "generation %llu is in use, after %llu ms", (unsigned long long)master->generation,
-             (unsigned long long)(clock_us_now() / 1000 - reload->began_ms));
+             (unsigned long long)(clock_us_now() / 1000 - master->reload.began_ms));
     finish(master, true, text);
 }
 
-static void commit_when_all_ready(struct master *master) {
+// Takes the next step when no worker owes an answer.
+static void go_on(struct master *master) {
     for (unsigned i = 0; i < master->worker_count; i++)
         if (master->workers[i].asked)
             return;
-    commit(master);
+    if (master->reload.state == RELOAD_COMMITTING)
+        committed(master);
+    else
+        commit(master);
 }
 
 static int prepare(struct master *master, struct error *error) {
     struct reload *reload = &master->reload;
     int code = dicts_prepare(&master->dicts, reload->conf, error);
     if (code == 0)
-        code = sockets_prepare(&master->sockets, reload->conf, error);
+        code = sockets_prepare(&master->sockets, reload->conf, false, error);
     if (code == 0)
         code = logs_prepare(&master->logs, reload->conf, error);
     if (code == 0) {
@@ -137,7 +150,7 @@ static void let_workers_load(struct master *master) {
         worker->asked = true;
         worker_load(worker, reload->generation, reload->conf->file, reload->source_fd, true);
     }
-    commit_when_all_ready(master);
+    go_on(master);
 }
 
 static void tried(struct watch *watch, uint32_t events) {
@@ -164,6 +177,13 @@ static void timed_out(struct timer *timer) {
             size_t n = strlen(who);
             snprintf(who + n, sizeof who - n, "%s%u", n ? ", " : "", i);
         }
+    if (reload->state == RELOAD_COMMITTING) {
+        log_warn("worker %s has not taken generation %llu into use yet", who, (unsigned long long)master->generation);
+        for (unsigned i = 0; i < master->worker_count; i++)
+            master->workers[i].asked = false;
+        committed(master);
+        return;
+    }
     if (reload->state == RELOAD_TRYING)
         snprintf(why, sizeof why, "%s: the scripts did not load within %.1f s: one of them does not end", reload->conf->file, seconds);
     else
@@ -208,16 +228,19 @@ void reload_start(struct master *master) {
 void reload_answered(struct worker *worker, bool ready, const char *why) {
     struct master *master = worker->master;
     worker->asked = false;
-    if (master->reload.state != RELOAD_LOADING)
+    if (master->reload.state != RELOAD_LOADING && master->reload.state != RELOAD_COMMITTING)
         return;
-    if (ready)
-        commit_when_all_ready(master);
+    // One that died after the commit is replaced by one that loads it.
+    if (ready || master->reload.state == RELOAD_COMMITTING)
+        go_on(master);
     else
         give_up(master, why);
 }
 
 void reload_cancel(struct master *master) {
     master->reload.again = false;
-    if (master->reload.state != RELOAD_IDLE)
+    if (master->reload.state == RELOAD_COMMITTING)
+        committed(master);
+    else if (master->reload.state != RELOAD_IDLE)
         give_up(master, "moongate is being stopped");
 }

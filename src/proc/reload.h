@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Changes the generation in all workers, or in none: read and check, try the scripts in a child, bind and open what is new, let
-// every worker load it, and only when all are ready let all take it into use.
+// every worker load it, and only when all are ready let all take it into use. It is over when all have.
 #ifndef MOONGATE_PROC_RELOAD_H
 #define MOONGATE_PROC_RELOAD_H
 
@@ -15,7 +15,8 @@ struct worker;
 enum reload_state {
     RELOAD_IDLE,     // nothing below is set
     RELOAD_TRYING,   // conf and source are set; the trial runs
-    RELOAD_LOADING,  // source_fd is set, resources are prepared; workers with `asked` owe an answer
+    RELOAD_LOADING,  // source_fd is set, resources are prepared; workers with `asked` owe READY or REFUSED
+    RELOAD_COMMITTING,  // it cannot fail any more, the master has it; workers with `asked` owe COMMITTED
 };
 
 struct reload {
@@ -34,7 +35,7 @@ struct reload {
 void reload_init(struct reload *reload);
 // The result goes to the log and to those who wait for it in control.c. When one is under way, another follows.
 void reload_start(struct master *master);
-// A worker that was asked is ready, or not, and why.
+// A worker that was asked has done it, or not, and why (it refused, or it died).
 void reload_answered(struct worker *worker, bool ready, const char *why);
 // The master ends.
 void reload_cancel(struct master *master);

@@ -12,6 +12,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+enum { BIND_TRIES = 20, BIND_RETRY_US = 50000 };
+
 struct socket_group {
     struct list link;
     char name[ADDR_TEXT_MAX];
@@ -58,7 +60,7 @@ static const struct conf_listen *wanted(const struct conf *conf, const char *nam
     return NULL;
 }
 
-static int bind_group(struct sockets *sockets, const struct conf_listen *listen, struct error *error) {
+static int bind_group(struct sockets *sockets, const struct conf_listen *listen, bool patient, struct error *error) {
     bool shared = addr_family(&listen->addr) == AF_UNIX;
     unsigned count = shared ? 1 : sockets->slots;
     struct socket_group *group = calloc(1, sizeof *group + count * sizeof *group->fds);
@@ -70,6 +72,11 @@ static int bind_group(struct sockets *sockets, const struct conf_listen *listen,
     group->shared = shared;
     list_push_back(&sockets->list, &group->link);
     int code = listener_check_free(&listen->addr, error);
+    // The kernel closes a ring's sockets a moment after its process died: a moongate that was killed may have left some.
+    for (int tries = 0; code == -EADDRINUSE && patient && tries < BIND_TRIES; tries++) {
+        usleep(BIND_RETRY_US);
+        code = listener_check_free(&listen->addr, error);
+    }
     while (code == 0 && group->count < count) {
         int fd = listener_bind(&listen->addr, (unsigned)listen->backlog, shared, error);
         if (fd < 0)
@@ -82,12 +89,12 @@ static int bind_group(struct sockets *sockets, const struct conf_listen *listen,
     return code;
 }
 
-int sockets_prepare(struct sockets *sockets, const struct conf *conf, struct error *error) {
+int sockets_prepare(struct sockets *sockets, const struct conf *conf, bool patient, struct error *error) {
     for (const struct conf_frontend *frontend = conf->frontends; frontend; frontend = frontend->next)
         for (const struct conf_listen *listen = frontend->listens; listen; listen = listen->next) {
             if (find(sockets, listen->name))
                 continue;
-            int code = bind_group(sockets, listen, error);
+            int code = bind_group(sockets, listen, patient, error);
             if (code < 0) {
                 struct error why = *error;
                 return conf_error(conf, listen->place, error, "%s", why.text), code;

@@ -19,7 +19,9 @@ struct sockets {
 
 void sockets_init(struct sockets *sockets, unsigned slots);
 void sockets_release(struct sockets *sockets);  // closes all; removes the files of unix sockets
-int sockets_prepare(struct sockets *sockets, const struct conf *conf, struct error *error) __attribute__((warn_unused_result));
+// patient: waits up to a second for an address in use, in a process that has nothing else to do yet.
+int sockets_prepare(struct sockets *sockets, const struct conf *conf, bool patient, struct error *error)
+    __attribute__((warn_unused_result));
 void sockets_commit(struct sockets *sockets, const struct conf *conf);
 void sockets_abort(struct sockets *sockets);
 // fresh_only: those that prepare() added.

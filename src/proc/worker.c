@@ -23,6 +23,8 @@ enum {
     CLOSE_GRACE_MS = 1000,    // for last completions after everything was closed
     LOG_GRACE_MS = 2000,      // for what the access logs still hold
     PUBLISH_EVERY_MS = 250,
+    IDLE_TURN_MS = 1000,
+    ENDING_TURN_MS = 10,
 };
 
 // Signals are the master's. A terminal sends SIGINT to all, systemd SIGTERM: orders come through the channel all the same.
@@ -141,9 +143,11 @@ static void publish(struct worker_self *self) {
 }
 
 static void turn(struct worker_self *self) {
-    // An idle worker turns often enough for the watchdog to see that it lives.
-    uint64_t wait = self->heritage->watchdog_ms ? self->heritage->watchdog_ms / 4 : 1000;
-    int code = ring_turn(wait > 1000 ? 1000 : wait);
+    // An idle worker turns often enough for the watchdog to see that it lives. Not everything that a worker awaits while it
+    // changes or ends comes as a completion of its own.
+    uint64_t limit = self->confirm ? 1 : self->phase == WORKER_SERVING ? IDLE_TURN_MS : ENDING_TURN_MS;
+    uint64_t wait = self->heritage->watchdog_ms ? self->heritage->watchdog_ms / 4 : limit;
+    int code = ring_turn(wait > limit ? limit : wait);
     if (code < 0) {
         log_crit("the ring broke: %s", strerror(-code));
         exit(1);
@@ -151,6 +155,7 @@ static void turn(struct worker_self *self) {
     generation_reap();
     worker_admit(self);
     publish(self);
+    orders_confirm(self);
     if (self->channel.queued && channel_flush(&self->channel) == -EPIPE)
         worker_close_all(self);
     wind_down(self);
@@ -166,6 +171,7 @@ _Noreturn void worker_main(const struct heritage *heritage) {
     close_others(heritage);
     snprintf(role, sizeof role, "worker %u", heritage->index);
     log_identify(role);
+    access_log_set_worker(heritage->index);
     counters = &heritage->shared->counters;
 
     self.heritage = heritage;

@@ -208,12 +208,6 @@ static void look_after(struct timer *timer) {
     watch_loops(master);
 }
 
-static void serves(struct worker *worker) {
-    worker->state = WORKER_IS_serving;
-    worker_send(worker, MESSAGE_COMMIT, worker->told);
-    master_worker_serves(worker->master);
-}
-
 static void refused(struct worker *worker, const struct message *message) {
     struct master *master = worker->master;
     if (master->phase == MASTER_STARTING) {
@@ -225,24 +219,24 @@ static void refused(struct worker *worker, const struct message *message) {
         kill(worker->pid, SIGKILL);
 }
 
+// A worker that is being started loads what is committed; any other answers to a reload.
 static void answered(struct worker *worker, const struct message *message) {
     struct master *master = worker->master;
-    bool ready = message->type == MESSAGE_READY;
-    if (!ready && message->type != MESSAGE_REFUSED) {
-        log_error("%s is no answer of a worker", message_name(message->type));
-        return;
-    }
     log_debug("worker %u answers %s %llu", worker->index, message_name(message->type), (unsigned long long)message->number);
-    if (message->number == 0)
+    bool starting = worker->state == WORKER_IS_starting;
+    if (message->type == MESSAGE_REFUSED && message->number == 0)
         refused(worker, message);
     else if (message->number != worker->told)
         return;  // of a LOAD that was replaced by a later one
-    else if (message->number == master->generation && worker->state == WORKER_IS_starting && ready)
-        serves(worker);
-    else if (message->number == master->generation && worker->state == WORKER_IS_starting)
+    else if (starting && message->type == MESSAGE_REFUSED)
         refused(worker, message);
-    else if (worker->asked)
-        reload_answered(worker, ready, message->text);
+    else if (starting && message->type == MESSAGE_READY)
+        worker_send(worker, MESSAGE_COMMIT, worker->told);
+    else if (starting && message->type == MESSAGE_COMMITTED) {
+        worker->state = WORKER_IS_serving;
+        master_worker_serves(master);
+    } else if (worker->asked)
+        reload_answered(worker, message->type != MESSAGE_REFUSED, message->text);
 }
 
 static void readable(struct watch *watch, uint32_t events) {

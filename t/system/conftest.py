@@ -145,7 +145,7 @@ class Gate:
             return done.returncode == 0 and all(w["state"] == "serving" for w in json.loads(done.stdout)["workers"])
         eventually(serving, seconds, 0.02)
 
-    def signal(self, number):
+    def kill(self, number):
         os.kill(self.master, number)
 
     def wait_end(self, seconds=20):
@@ -161,7 +161,7 @@ class Gate:
     def stop(self, number=signal.SIGTERM):
         """Stops it and checks that it ended well."""
         if self.master:
-            self.signal(number)
+            self.kill(number)
             assert self.wait_end() in (0, None), self.log()
         self.check_reports()
 
