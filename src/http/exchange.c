@@ -366,6 +366,7 @@ void exchange_run(struct exchange *x) {
 
 void exchange_start(struct exchange *x) {
     x->started = true;
+    x->wire_target = x->req.target;
     counters->requests++;
     rules_strip_hop_by_hop(&x->req.headers, x->req.upgrade);
     if (x->req.minor == 0)
@@ -394,6 +395,8 @@ void exchange_client_error(struct exchange *x, unsigned status, enum close_reaso
     uint32_t suppressed;
     if (log_limit_pass(&limit, 10, &suppressed))
         log_info("request refused with %u: %s (request %s)", status, why, exchange_id(x));
+    if (!x->started)
+        x->wire_target = x->req.target;
     x->started = true;
     if (x->hooked) {
         x->site->hooks->ended(x->site->scripts, x);

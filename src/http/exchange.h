@@ -130,6 +130,7 @@ struct exchange {
     const struct conf_settings *settings;  // the route's, once there is one
 
     struct request req;
+    struct slice wire_target;    // the target as the client sent it, whatever scripts make of it: for the log
     struct response res;
     struct queue req_body, res_body;  // on their way, already without transfer coding
     bool req_ended, res_ended;   // the last byte is on the queue (or passed on)

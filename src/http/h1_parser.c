@@ -181,6 +181,7 @@ static int on_headers_complete(llhttp_t *llhttp) {
     if ((parser->request ? request_head(parser) : response_head(parser)) < 0)
         return -1;
     parser->head_done = true;
+    parser->idle_bytes = 0;
     if (parser->ops->head(parser) != 0)
         return -1;
     if (parser->response && parser->response->status == 101)
@@ -190,7 +191,16 @@ static int on_headers_complete(llhttp_t *llhttp) {
 
 static int on_body(llhttp_t *llhttp, const char *at, size_t len) {
     struct h1_parser *parser = parser_of(llhttp);
+    parser->idle_bytes = 0;
     return parser->ops->body(parser, at, len) == 0 ? 0 : -1;
+}
+
+// Stops behind the header of the last chunk: the lines from there on are trailers, and looked at as those of a head.
+static int on_chunk_header(llhttp_t *llhttp) {
+    struct h1_parser *parser = parser_of(llhttp);
+    parser->idle_bytes = 0;
+    parser->last_chunk = llhttp->content_length == 0;
+    return parser->last_chunk ? HPE_PAUSED : 0;
 }
 
 static int on_message_complete(llhttp_t *llhttp) {
@@ -210,6 +220,7 @@ static const llhttp_settings_t *callbacks(void) {
         settings.on_header_value_complete = on_header_value_complete;
         settings.on_headers_complete = on_headers_complete;
         settings.on_body = on_body;
+        settings.on_chunk_header = on_chunk_header;
         settings.on_message_complete = on_message_complete;
     }
     return &settings;
@@ -237,14 +248,34 @@ void h1_parser_response(struct h1_parser *parser, const struct h1_parser_ops *op
     parser->no_body = to_head;
 }
 
-// Before llhttp sees a head: every line ends in CR LF and none continues the one before (RFC 9112, 2.2 and 5.2). Both are
-// forgiven by some parsers and not by others.
+enum { EMPTY_LINES_MAX = 16 };  // before a request line (RFC 9112, 2.2)
+
+// A part of the request line: two spaces, each alone, and the protocol of ours behind them. llhttp takes several spaces,
+// and the protocols of streaming servers.
+static int check_request_line(struct h1_parser *parser, const char *at, size_t len) {
+    const char *end = at + len;
+    if (parser->line_bytes > 0 && parser->last == ' ' && parser->spaces == 2 && *at != 'H')
+        return fail(parser, 400, "the request line does not end in an HTTP version");
+    for (const char *space = at; space < end && (space = memchr(space, ' ', (size_t)(end - space))); space++) {
+        bool first = space == at && parser->line_bytes == 0;
+        if (first || (space > at ? space[-1] : parser->last) == ' ' || ++parser->spaces > 2)
+            return fail(parser, 400, "the request line is not a method, a target and a version with one space between");
+        if (parser->spaces == 2 && space + 1 < end && space[1] != 'H')
+            return fail(parser, 400, "the request line does not end in an HTTP version");
+    }
+    return 0;
+}
+
+// Before llhttp sees a head or trailers: every line ends in CR LF and none continues the one before (RFC 9112, 2.2 and
+// 5.2). Both are forgiven by some parsers and not by others.
 static int check_lines(struct h1_parser *parser, const char *at, size_t len) {
     for (size_t i = 0; i < len && !parser->lines_done;) {
         if (parser->line_bytes == 0 && parser->lines > 0 && (at[i] == ' ' || at[i] == '\t'))
             return fail(parser, 400, "a field is continued on a second line");
         const char *end = memchr(at + i, '\n', len - i);
         size_t bytes = end ? (size_t)(end - (at + i)) : len - i;
+        if (parser->lines == 0 && parser->request && bytes > 0 && check_request_line(parser, at + i, bytes) < 0)
+            return -1;
         parser->line_bytes += bytes;
         if (bytes > 0)
             parser->last = at[i + bytes - 1];
@@ -256,16 +287,36 @@ static int check_lines(struct h1_parser *parser, const char *at, size_t len) {
             parser->lines++;
         else if (parser->lines > 0)
             parser->lines_done = true;
+        else if (++parser->empty_lines > EMPTY_LINES_MAX)
+            return fail(parser, 400, "too many empty lines before the request");
         parser->line_bytes = 0;
         i += bytes + 1;
     }
     return 0;
 }
 
-enum h1_result h1_parser_feed(struct h1_parser *parser, const char *at, size_t len, size_t *ret_used) {
+static enum llhttp_errno execute(struct h1_parser *parser, const char *at, size_t len) {
     if (!parser->lines_done && check_lines(parser, at, len) < 0)
-        return H1_BAD;
+        return HPE_USER;
     enum llhttp_errno rc = llhttp_execute(&parser->llhttp, at, len);
+    if (rc != HPE_PAUSED || !parser->last_chunk)
+        return rc;
+    const char *rest = llhttp_get_error_pos(&parser->llhttp);
+    llhttp_resume(&parser->llhttp);
+    parser->last_chunk = parser->lines_done = false;
+    parser->lines = 1;
+    parser->line_bytes = 0;
+    len -= (size_t)(rest - at);
+    return len > 0 ? execute(parser, rest, len) : HPE_OK;
+}
+
+enum h1_result h1_parser_feed(struct h1_parser *parser, const char *at, size_t len, size_t *ret_used) {
+    bool chunks = parser->head_done && parser->lines_done;
+    parser->idle_bytes += len;
+    enum llhttp_errno rc = execute(parser, at, len);
+    // Chunk extensions are thrown away, but not without end.
+    if (!parser->error_status && chunks && !parser->done && parser->idle_bytes > parser->limits.max_head)
+        fail(parser, 400, "a chunk extension is longer than max_head");
     if (parser->error_status)
         return H1_BAD;
     *ret_used = len;

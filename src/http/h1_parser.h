@@ -37,10 +37,12 @@ struct h1_parser {
     struct h1_limits limits;
     struct slice name, value;   // the field being read
     size_t head_bytes, header_count;
-    size_t line_bytes;          // of the head's line that is being read, over all feeds (check_lines)
-    unsigned lines;
+    size_t line_bytes;          // of the line of a head or trailers that is being read, over all feeds (check_lines)
+    size_t idle_bytes;          // since a piece of the body or a chunk's header came
+    unsigned lines, empty_lines, spaces;
     char last;
     bool head_done, done, lines_done;
+    bool last_chunk;            // stopped behind its header
     bool no_body;               // response to HEAD
     const char *error_why;
     unsigned error_status;      // what to answer a client; for responses only that it is not 0 matters

@@ -296,7 +296,7 @@ int frontend_new(const struct frontend_options *options, struct frontend **ret_f
         return error_set(error, -ENOMEM, "memory is out");
     frontend->options = *options;
     frontend->site = (struct exchange_site){
-        .settings = &conf->settings, .hooks = options->hooks, .scripts = options->scripts, .route = route, .dial = site_dial,
+        .name = conf->name, .settings = &conf->settings, .hooks = options->hooks, .scripts = options->scripts, .route = route, .dial = site_dial,
         .dial_cancel = site_dial_cancel, .tunnel = tunnel, .log = write_log, .hold = hold, .drop = drop,
     };
     int rc = 0;

@@ -482,7 +482,7 @@ static void put_method(struct line *line) {
 }
 
 static void put_target(struct line *line) {
-    put_text(line, line->x->req.target);
+    put_text(line, line->x->wire_target);
 }
 
 static void put_path(struct line *line) {

@@ -59,11 +59,12 @@ static void make_exchange(struct exchange *x) {
         .reused = true,
         .upstream = &fake_upstream,
         .upstream_name = SLICE_LIT("10.0.0.1:9000"),
+        .wire_target = SLICE_LIT("/a%20b?q=1"),
         .id = "01abc",
         .req_bytes = 7,
         .res_bytes = 123456,
         .req = { .method = SLICE_LIT("GET"),
-                 .target = SLICE_LIT("/a%20b?q=1"),
+                 .target = SLICE_LIT("/rewritten"),
                  .path = SLICE_LIT("/a b"),
                  .query = SLICE_LIT("q=1"),
                  .scheme = SLICE_LIT("http"),
@@ -399,7 +400,7 @@ static void write_lines(struct access_log *log, unsigned from, unsigned count) {
     struct exchange x = { .id = "" };
     memset(filler, 'x', sizeof filler);
     filler[0] = '/';
-    x.req.target = slice_make(filler, 90);
+    x.wire_target = slice_make(filler, 90);
     for (unsigned i = from; i < from + count; i++) {
         x.res_bytes = i;
         access_log_write(log, &x);
@@ -637,9 +638,9 @@ Test(access_log, a_line_too_long_for_a_buffer_is_shortened) {
     struct access_log *log = open_log("a", dup(fd));
     static char target[100000];
     memset(target, 'a', sizeof target);
-    struct exchange x = { .res_bytes = 1, .req.target = { target, sizeof target } };
+    struct exchange x = { .res_bytes = 1, .wire_target = { target, sizeof target } };
     access_log_write(log, &x);
-    x.req.target.len = 50000;
+    x.wire_target.len = 50000;
     access_log_write(log, &x);
     finish();
     char *text;
