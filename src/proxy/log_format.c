@@ -34,7 +34,7 @@
     X(msec, "when the line was written, in seconds since 1970 with milliseconds") \
     X(request, "the request line: method, target and protocol") \
     X(method, "the request's method") \
-    X(target, "the request's target as it came, or as a script rewrote it") \
+    X(target, "the request's target as the client sent it") \
     X(path, "the normalised path without the query") \
     X(query, "the query without its question mark") \
     X(host, "the host that was asked for, with its port if one was given") \
@@ -471,7 +471,7 @@ static void put_request(struct line *line) {
     put_open(line);
     put_part(line, req->method);
     put_char(line, ' ');
-    put_part(line, req->target);
+    put_part(line, line->x->wire_target);
     put_char(line, ' ');
     put_version(line);
     put_close(line);
