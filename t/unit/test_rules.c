@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What happens to header fields between the two sides: hop-by-hop fields, X-Forwarded-*, Forwarded, trailers.
+#include "http/rules.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+
+static struct arena arena;
+static struct request request;
+static struct headers *const headers = &request.headers;
+
+static void set_up(void) {
+    arena_init(&arena);
+    request = (struct request){ .scheme = SLICE_LIT("http"), .authority = SLICE_LIT("h.example:8080") };
+}
+
+static void tear_down(void) {
+    arena_release(&arena);
+}
+
+TestSuite(rules, .init = set_up, .fini = tear_down);
+
+static void add(const char *name, const char *value) {
+    cr_assert_eq(headers_add(headers, &arena, slice_of(name), slice_of(value)), 0);
+}
+
+static const char *dump(void) {
+    static char text[4096];
+    size_t n = 0;
+    text[0] = 0;
+    for (uint32_t i = 0; i < headers->count; i++)
+        if (headers->at[i].name.len > 0)
+            n += (size_t)snprintf(text + n, sizeof text - n, "%.*s=%.*s;", SLICE_ARG(headers->at[i].name),
+                                  SLICE_ARG(headers->at[i].value));
+    return text;
+}
+
+Test(rules, hop_by_hop_fields_go) {
+    add("Host", "h");
+    add("Connection", "keep-alive");
+    add("Keep-Alive", "timeout=5");
+    add("Proxy-Connection", "keep-alive");
+    add("TE", "trailers");
+    add("Upgrade", "websocket");
+    add("Proxy-Authorization", "Basic x");
+    add("Proxy-Authenticate", "Basic");
+    add("Transfer-Encoding", "chunked");
+    add("Trailer", "X-Sum");
+    add("Accept", "*/*");
+    rules_strip_hop_by_hop(headers, false);
+    cr_assert_str_eq(dump(), "Host=h;Transfer-Encoding=chunked;Trailer=X-Sum;Accept=*/*;");
+}
+
+Test(rules, what_connection_names_goes_wherever_it_stands) {
+    add("X-Before", "1");
+    add("connection", "close, x-before ,X-AFTER");
+    add("X-After", "2");
+    add("x-after", "3");
+    add("Connection", "x-second");
+    add("X-Second", "4");
+    add("X-Kept", "5");
+    rules_strip_hop_by_hop(headers, false);
+    cr_assert_str_eq(dump(), "X-Kept=5;");
+}
+
+Test(rules, a_client_cannot_name_away_what_identifies_or_frames) {
+    add("Connection", "Host, Content-Length, Transfer-Encoding, X-Forwarded-For, X-Forwarded-Host, X-Forwarded-Proto, Forwarded, "
+                      "Authorization, Cookie");
+    add("Host", "h");
+    add("Content-Length", "3");
+    add("X-Forwarded-For", "1");
+    add("X-Forwarded-Host", "2");
+    add("X-Forwarded-Proto", "3");
+    add("Forwarded", "for=1");
+    add("Authorization", "a");
+    add("Cookie", "c");
+    rules_strip_hop_by_hop(headers, false);
+    cr_assert_str_eq(dump(), "Host=h;Content-Length=3;X-Forwarded-For=1;X-Forwarded-Host=2;X-Forwarded-Proto=3;Forwarded=for=1;"
+                             "Authorization=a;Cookie=c;");
+}
+
+Test(rules, upgrade_stays_when_it_is_wanted) {
+    add("Connection", "Upgrade, HTTP2-Settings");
+    add("Upgrade", "websocket");
+    add("HTTP2-Settings", "x");
+    rules_strip_hop_by_hop(headers, true);
+    cr_assert_str_eq(dump(), "Upgrade=websocket;");
+}
+
+Test(rules, trailers_that_frame_route_or_authenticate_are_dropped) {
+    const enum header_id never[] = { HEADER_host, HEADER_content_length, HEADER_transfer_encoding, HEADER_connection,
+                                     HEADER_trailer, HEADER_te, HEADER_authorization, HEADER_cookie, HEADER_set_cookie,
+                                     HEADER_content_type, HEADER_expect, HEADER_upgrade, HEADER_forwarded,
+                                     HEADER_x_forwarded_for, HEADER_keep_alive };
+    for (size_t i = 0; i < sizeof never / sizeof *never; i++)
+        cr_assert_not(rules_trailer_allowed(never[i]), "%.*s", SLICE_ARG(header_name_of(never[i])));
+    cr_assert(rules_trailer_allowed(HEADER_OTHER));
+}
+
+static struct addr of(const char *text) {
+    struct addr addr = { 0 };
+    struct error error;
+    cr_assert_eq(addr_parse(slice_of(text), &addr, &error), 0, "%s: %s", text, error.text);
+    return addr;
+}
+
+static void forward(enum conf_x_forwarded x_forwarded, bool forwarded, const char *client) {
+    struct conf_settings settings = { .x_forwarded = x_forwarded, .forwarded = forwarded };
+    struct addr from = of(client), to = of("127.0.0.1:80");
+    cr_assert_eq(rules_add_forwarded(&request, &arena, &settings, &from, &to), 0);
+}
+
+Test(rules, nothing_is_added_unasked) {
+    add("X-Forwarded-For", "6.6.6.6");
+    forward(X_FORWARDED_OFF, false, "10.0.0.1:1");
+    cr_assert_str_eq(dump(), "X-Forwarded-For=6.6.6.6;");
+}
+
+Test(rules, x_forwarded_replaces_what_a_client_claims) {
+    add("X-Forwarded-For", "6.6.6.6");
+    add("x-forwarded-for", "7.7.7.7");
+    add("X-Forwarded-Proto", "https");
+    add("X-Forwarded-Host", "evil");
+    forward(X_FORWARDED_REPLACE, false, "10.0.0.1:1");
+    cr_assert_str_eq(dump(), "X-Forwarded-For=10.0.0.1;X-Forwarded-Proto=http;X-Forwarded-Host=h.example:8080;");
+}
+
+Test(rules, x_forwarded_appends_as_the_last_element_of_one_field) {
+    add("X-Forwarded-For", "6.6.6.6");
+    add("Accept", "*/*");
+    add("x-forwarded-for", "7.7.7.7, 8.8.8.8");
+    add("X-Forwarded-Proto", "https");
+    forward(X_FORWARDED_APPEND, false, "[2001:db8::1]:1");
+    cr_assert_str_eq(dump(), "X-Forwarded-For=6.6.6.6, 7.7.7.7, 8.8.8.8, 2001:db8::1;Accept=*/*;X-Forwarded-Proto=https;"
+                             "x-forwarded-host=h.example:8080;");
+}
+
+Test(rules, forwarded_quotes_what_needs_it) {
+    forward(X_FORWARDED_OFF, true, "[2001:db8::1]:1");
+    struct slice value = { 0 };
+    cr_assert(headers_get(headers, HEADER_forwarded, &value));
+    cr_assert(slice_eq(value, SLICE_LIT("for=\"[2001:db8::1]\";by=127.0.0.1;host=\"h.example:8080\";proto=http")), "%.*s",
+              SLICE_ARG(value));
+    // A second proxy adds its element behind.
+    forward(X_FORWARDED_OFF, true, "10.0.0.1:1");
+    cr_assert(headers_get(headers, HEADER_forwarded, &value));
+    cr_assert(slice_eq(value, SLICE_LIT("for=\"[2001:db8::1]\";by=127.0.0.1;host=\"h.example:8080\";proto=http, "
+                                        "for=10.0.0.1;by=127.0.0.1;host=\"h.example:8080\";proto=http")),
+              "%.*s", SLICE_ARG(value));
+}
+
+Test(rules, a_unix_peer_is_unknown) {
+    forward(X_FORWARDED_OFF, true, "unix:/a");
+    struct slice value = { 0 };
+    cr_assert(headers_get(headers, HEADER_forwarded, &value));
+    cr_assert(slice_starts(value, SLICE_LIT("for=unknown;by=127.0.0.1;")), "%.*s", SLICE_ARG(value));
+}
