@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Reads and prints socket addresses for addr.h. Printing is on the path of every request (logs, headers), so it
-// is done by hand, without printf and without the C library's IPv4-compatible exception.
+// Reads and prints socket addresses for addr.h. Printing is on the path of every request (logs, headers), so
+// it is done by hand, without printf and without the C library's IPv4-compatible exception.
 #include "base/addr.h"
 
 #include <arpa/inet.h>
@@ -59,7 +59,8 @@ int addr_parse_ip(struct slice text, uint16_t port, struct addr *ret_addr) {
 static int parse_unix(struct slice text, struct slice path, struct addr *ret_addr, struct error *error) {
     struct addr addr = { .un.sun_family = AF_UNIX };
     if (path.len == 0 || (path.at[0] != '/' && path.at[0] != '@') || (path.len == 1))
-        return error_set(error, -EINVAL, "\"%.*s\" is not an address: expected unix:/PATH (absolute) or unix:@NAME",
+        return error_set(error, -EINVAL,
+                         "\"%.*s\" is not an address: expected unix:/PATH (absolute) or unix:@NAME",
                          SLICE_ARG(text));
     if (path.len >= sizeof addr.un.sun_path)
         return error_set(error, -EINVAL, "\"%.*s\" is too long for a unix socket: expected at most %zu bytes",
@@ -113,7 +114,8 @@ int addr_parse(struct slice text, struct addr *ret_addr, struct error *error) {
                          SLICE_ARG(text));
     uint64_t port;
     if (slice_to_u64(digits, &port) < 0 || port > 65535 || digits.len > 5)
-        return error_set(error, -EINVAL, "\"%.*s\" has a bad port \"%.*s\": expected a number from 0 to 65535",
+        return error_set(error, -EINVAL,
+                         "\"%.*s\" has a bad port \"%.*s\": expected a number from 0 to 65535",
                          SLICE_ARG(text), SLICE_ARG(digits));
 
     if (host.len == 1 && host.at[0] == '*')
@@ -126,7 +128,8 @@ int addr_parse(struct slice text, struct addr *ret_addr, struct error *error) {
     if (percent) {
         struct slice name = slice_make(percent + 1, host.len - (size_t)(percent + 1 - host.at));
         if (!parse_scope(name, &scope))
-            return error_set(error, -EINVAL, "\"%.*s\" names no network interface: expected one that exists after %%",
+            return error_set(error, -EINVAL,
+                             "\"%.*s\" names no network interface: expected one that exists after %%",
                              SLICE_ARG(text));
         host.len = (size_t)(percent - host.at);
     }
@@ -308,8 +311,8 @@ bool addr_eq(const struct addr *a, const struct addr *b) {
     case AF_INET:
         return a->in4.sin_addr.s_addr == b->in4.sin_addr.s_addr && a->in4.sin_port == b->in4.sin_port;
     case AF_INET6:
-        return memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, 16) == 0 && a->in6.sin6_port == b->in6.sin6_port &&
-               a->in6.sin6_scope_id == b->in6.sin6_scope_id;
+        return memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, 16) == 0 &&
+               a->in6.sin6_port == b->in6.sin6_port && a->in6.sin6_scope_id == b->in6.sin6_scope_id;
     case AF_UNIX: {
         // By its text: the kernel's length may or may not count a path's NUL.
         char x[ADDR_TEXT_MAX], y[ADDR_TEXT_MAX];

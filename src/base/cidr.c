@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// A trie per family with 64 children a node, which are found by counting the bits of a map: a node is 24 bytes
-// however many children it has, so the upper levels stay in the cache. Addresses are 128-bit numbers whose
-// first bit is the highest; IPv4 uses the upper 32.
+// A trie per family with 64 children a node, which are found by counting the bits of a map: a node is 24
+// bytes however many children it has, so the upper levels stay in the cache. Addresses are 128-bit numbers
+// whose first bit is the highest; IPv4 uses the upper 32.
 #include "base/cidr.h"
 
 #include "base/check.h"
@@ -25,8 +25,8 @@ struct entries {
     size_t count, room;
 };
 
-// For each of the 64 values of the next six bits there is a child node (bit in `children`) or a leaf. Leaves are
-// stored once a run: bit i of `runs` says that the leaf at i begins a new one.
+// For each of the 64 values of the next six bits there is a child node (bit in `children`) or a leaf. Leaves
+// are stored once a run: bit i of `runs` says that the leaf at i begins a new one.
 struct node {
     uint64_t children, runs;
     uint32_t first_child, first_leaf;
@@ -114,7 +114,8 @@ static u128 mask_of(unsigned len) {
 // The network that was meant when host bits are set.
 static void print_masked(const struct addr *given, unsigned bits, char text[ADDR_IP_MAX]) {
     struct addr addr = *given;
-    uint8_t *bytes = addr.sa.sa_family == AF_INET ? (uint8_t *)&addr.in4.sin_addr : addr.in6.sin6_addr.s6_addr;
+    uint8_t *bytes =
+        addr.sa.sa_family == AF_INET ? (uint8_t *)&addr.in4.sin_addr : addr.in6.sin6_addr.s6_addr;
     unsigned width = addr.sa.sa_family == AF_INET ? 32 : 128;
     for (unsigned bit = bits; bit < width; bit++)
         bytes[bit / 8] &= (uint8_t)~(0x80u >> bit % 8);
@@ -132,7 +133,8 @@ int cidr_add(struct cidr *cidr, struct slice network, uint32_t value, struct err
     }
     struct addr addr;
     if (addr_parse_ip(host, 0, &addr) < 0)
-        return error_set(error, -EINVAL, "\"%.*s\" is not a network: expected IPV4/0-32, IPV6/0-128 or an address",
+        return error_set(error, -EINVAL,
+                         "\"%.*s\" is not a network: expected IPV4/0-32, IPV6/0-128 or an address",
                          SLICE_ARG(network));
     unsigned width = addr.sa.sa_family == AF_INET ? 32 : 128;
     uint64_t bits = width;
@@ -162,7 +164,8 @@ int cidr_add(struct cidr *cidr, struct slice network, uint32_t value, struct err
 }
 
 // Takes one line without its end; an empty one is fine. *ret_column says where the error is.
-static int add_line(struct cidr *cidr, struct slice line, uint32_t value, size_t *ret_column, struct error *error) {
+static int add_line(struct cidr *cidr, struct slice line, uint32_t value, size_t *ret_column,
+                    struct error *error) {
     const char *hash = line.len ? memchr(line.at, '#', line.len) : NULL;
     struct slice text = hash ? slice_make(line.at, (size_t)(hash - line.at)) : line;
     if (text.len > 0 && text.at[text.len - 1] == '\r')
@@ -249,8 +252,8 @@ static unsigned chunk_of(u128 key, unsigned depth) {
     return (unsigned)((key << depth) >> (128 - STRIDE));
 }
 
-// Fills nodes[index], whose path has `depth` bits, from entries[from, to): all inside this node and longer than its
-// path. `inherited` is what holds where none of them does.
+// Fills nodes[index], whose path has `depth` bits, from entries[from, to): all inside this node and longer
+// than its path. `inherited` is what holds where none of them does.
 static int build_node(struct trie *trie, const struct entry *entries, size_t from, size_t to, unsigned depth,
                       uint32_t inherited, size_t index) {
     uint32_t leaf[FANOUT];
@@ -291,7 +294,8 @@ static int build_node(struct trie *trie, const struct entry *entries, size_t fro
     for (unsigned i = 0, child = 0; i < FANOUT; i++) {
         if (!(children >> i & 1))
             continue;
-        int rc = build_node(trie, entries, child_from[i], child_to[i], depth + STRIDE, leaf[i], first_child + child++);
+        int rc = build_node(trie, entries, child_from[i], child_to[i], depth + STRIDE, leaf[i],
+                            first_child + child++);
         if (rc < 0)
             return rc;
     }

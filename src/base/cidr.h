@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Sets of IPv4 and IPv6 networks, each with a number (which rule, which label); a look-up finds the number of the
-// longest network that holds an address. Filled, built once, then read only. Made while a configuration or a
-// script loads (the functions before cidr_build may block on a file and allocate); look-ups do neither.
+// Sets of IPv4 and IPv6 networks, each with a number (which rule, which label); a look-up finds the number of
+// the longest network that holds an address. Filled, built once, then read only. Made while a configuration
+// or a script loads (the functions before cidr_build may block on a file and allocate); look-ups do neither.
 #ifndef MOONGATE_BASE_CIDR_H
 #define MOONGATE_BASE_CIDR_H
 
@@ -13,9 +13,9 @@ struct cidr;
 struct cidr *cidr_new(uint32_t limit) __attribute__((warn_unused_result));
 void cidr_free(struct cidr *cidr);
 
-// "10.0.0.0/8", "2001:db8::/32" or a plain address. `value` is any number below UINT32_MAX; of the same network
-// twice, the later value counts. "::/0" holds no IPv4 address; networks inside ::ffff:0:0/96 are IPv4's.
-// -EINVAL (with the right network when host bits are set), -E2BIG at the limit, -ENOMEM.
+// "10.0.0.0/8", "2001:db8::/32" or a plain address. `value` is any number below UINT32_MAX; of the same
+// network twice, the later value counts. "::/0" holds no IPv4 address; networks inside ::ffff:0:0/96 are
+// IPv4's. -EINVAL (with the right network when host bits are set), -E2BIG at the limit, -ENOMEM.
 int cidr_add(struct cidr *cidr, struct slice network, uint32_t value, struct error *error)
     __attribute__((warn_unused_result));
 

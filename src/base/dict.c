@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The shared dictionary of dict.h. Every change is a row of steps of which one commits; the cells alone say what
-// holds, all else (hash chains, order of use, free list, counts) is made anew from them by shard_rebuild().
-// The rules that make this work:
+// The shared dictionary of dict.h. Every change is a row of steps of which one commits; the cells alone say
+// what holds, all else (hash chains, order of use, free list, counts) is made anew from them by
+// shard_rebuild(). The rules that make this work:
 //   - a cell that a valid head reaches through `next` is not written until the head is free
-//   - a head becomes valid with one store after all else of the entry is written, and free with one store before
+//   - a head becomes valid with one store after all else of the entry is written, and free with one before
 //   - of two valid heads with one key (a death between the two halves of a replacement) the later used counts
 //   - what changes in place (a number, a token bucket, the stamp of use) is one aligned word
 #include "base/dict.h"
@@ -26,8 +26,8 @@ void (*dict_fault)(void);
         __atomic_signal_fence(__ATOMIC_SEQ_CST); \
     } while (0)
 #else
-// A killed process has done every store before some instruction and none after it, so the compiler's order is all
-// that must be kept.
+// A killed process has done every store before some instruction and none after it, so the compiler's order is
+// all that must be kept.
 #define STEP() __atomic_signal_fence(__ATOMIC_SEQ_CST)
 #endif
 
@@ -191,7 +191,8 @@ static bool cursor_next(const struct dict *dict, struct shard *shard, struct cur
     uint32_t next = cell_at(dict, shard, cursor->cell)->tail.next;
     if (next == 0 || next > dict->cell_count)
         return false;
-    *cursor = (struct cursor){ .cell = next, .room = TAIL_BYTES, .bytes = cell_at(dict, shard, next)->tail.bytes };
+    *cursor =
+        (struct cursor){ .cell = next, .room = TAIL_BYTES, .bytes = cell_at(dict, shard, next)->tail.bytes };
     return true;
 }
 
@@ -214,7 +215,8 @@ static bool key_matches(const struct dict *dict, struct shard *shard, uint32_t c
 }
 
 // Copies key_len + value_len bytes from `skip` on; false when the entry is shorter than it says.
-static bool bytes_copy(const struct dict *dict, struct shard *shard, uint32_t cell, size_t skip, char *to, size_t len) {
+static bool bytes_copy(const struct dict *dict, struct shard *shard, uint32_t cell, size_t skip, char *to,
+                       size_t len) {
     struct cursor cursor = cursor_start(head_at(dict, shard, cell), cell);
     for (;;) {
         size_t passed = skip < cursor.room ? skip : cursor.room;
@@ -320,7 +322,8 @@ static void entry_drop(const struct dict *dict, struct shard *shard, uint32_t ce
 }
 
 // The entry's head, 0 when there is none; one that has expired is dropped.
-static uint32_t find(const struct dict *dict, struct shard *shard, uint32_t hash, struct slice key, uint64_t now_ms) {
+static uint32_t find(const struct dict *dict, struct shard *shard, uint32_t hash, struct slice key,
+                     uint64_t now_ms) {
     for (uint32_t cell = *bucket_at(dict, shard, hash); cell; cell = head_at(dict, shard, cell)->chain) {
         struct head *head = head_at(dict, shard, cell);
         if (head->hash != hash || !key_matches(dict, shard, cell, key))
@@ -388,7 +391,8 @@ struct content {
     uint64_t expires_ms;
 };
 
-static void bytes_put(const struct dict *dict, struct shard *shard, struct cursor *cursor, struct slice from) {
+static void bytes_put(const struct dict *dict, struct shard *shard, struct cursor *cursor,
+                      struct slice from) {
     while (from.len > 0) {
         if (cursor->at == cursor->room) {
             uint32_t cell = cell_take(dict, shard, STATE_TAIL);
@@ -447,7 +451,8 @@ static int entry_store(const struct dict *dict, struct shard *shard, uint32_t ha
 
 // ---- recovery ----
 
-static struct slice key_copy(const struct dict *dict, struct shard *shard, uint32_t cell, char buffer[DICT_KEY_MAX]) {
+static struct slice key_copy(const struct dict *dict, struct shard *shard, uint32_t cell,
+                             char buffer[DICT_KEY_MAX]) {
     struct head *head = head_at(dict, shard, cell);
     if (head->key_len == 0 || head->key_len > DICT_KEY_MAX ||
         !bytes_copy(dict, shard, cell, 0, buffer, head->key_len))
@@ -465,7 +470,8 @@ static bool claim_tails(const struct dict *dict, struct shard *shard, uint32_t c
     uint32_t tails = cells_of(head) - 1, at = head->next, claimed = 0;
     if (head->value_len > dict->value_max || head->kind > DICT_bucket)
         return false;
-    while (claimed < tails && at > 0 && at < shard->fresh && cell_at(dict, shard, at)->tail.state == STATE_FREE) {
+    while (claimed < tails && at > 0 && at < shard->fresh &&
+           cell_at(dict, shard, at)->tail.state == STATE_FREE) {
         cell_at(dict, shard, at)->tail.state = STATE_TAIL;
         at = cell_at(dict, shard, at)->tail.next;
         claimed++;
@@ -490,7 +496,8 @@ static void unclaim(const struct dict *dict, struct shard *shard, uint32_t cell)
     }
 }
 
-// Hangs a valid head into its bucket, or settles which of two with one key stays. Returns whether the head stays.
+// Hangs a valid head into its bucket, or settles which of two with one key stays. Returns whether the head
+// stays.
 static bool relink(const struct dict *dict, struct shard *shard, uint32_t cell) {
     char buffer[DICT_KEY_MAX];
     struct head *head = head_at(dict, shard, cell);
@@ -622,14 +629,16 @@ static void shard_unlock(struct shard *shard) {
 int dict_format(void *at, size_t size, struct error *error) {
     struct region made;
     if (geometry(size, &made) < 0)
-        return error_set(error, -EINVAL, "a dictionary of %zu bytes: expected at least %d", size, DICT_SIZE_MIN);
+        return error_set(error, -EINVAL, "a dictionary of %zu bytes: expected at least %d", size,
+                         DICT_SIZE_MIN);
     if ((uintptr_t)at % 8 != 0)
         return error_set(error, -EINVAL, "a dictionary's memory is not aligned to 8 bytes");
     if (getrandom(&made.seed, sizeof made.seed, GRND_NONBLOCK) != (ssize_t)sizeof made.seed) {
         // Early in the boot: guessable, but better than a constant.
         struct timespec now;
         clock_gettime(CLOCK_REALTIME, &now);
-        made.seed = ((uint64_t)now.tv_sec << 30 ^ (uint64_t)now.tv_nsec) * 0x9e3779b97f4a7c15u ^ (uintptr_t)&now;
+        made.seed =
+            ((uint64_t)now.tv_sec << 30 ^ (uint64_t)now.tv_nsec) * 0x9e3779b97f4a7c15u ^ (uintptr_t)&now;
     }
     memset(at, 0, REGION_HEAD);
     struct dict dict;
@@ -657,16 +666,17 @@ int dict_format(void *at, size_t size, struct error *error) {
 int dict_attach(struct dict *dict, void *at, size_t size, struct error *error) {
     struct region want, have;
     if (geometry(size, &want) < 0 || (uintptr_t)at % 8 != 0)
-        return error_set(error, -EINVAL, "%zu bytes cannot be a dictionary: expected at least %d, aligned", size,
-                         DICT_SIZE_MIN);
+        return error_set(error, -EINVAL, "%zu bytes cannot be a dictionary: expected at least %d, aligned",
+                         size, DICT_SIZE_MIN);
     memcpy(&have, at, sizeof have);
     if (memcmp(have.magic, magic, sizeof magic) != 0)
         return error_set(error, -EINVAL, "the memory holds no dictionary");
     if (have.version != want.version || have.lock_size != want.lock_size || have.cell_size != want.cell_size)
-        return error_set(error, -EINVAL, "the dictionary is of version %u: expected %u", have.version, want.version);
+        return error_set(error, -EINVAL, "the dictionary is of version %u: expected %u", have.version,
+                         want.version);
     if (have.size != size)
-        return error_set(error, -EINVAL, "the dictionary has %llu bytes: expected %zu", (unsigned long long)have.size,
-                         size);
+        return error_set(error, -EINVAL, "the dictionary has %llu bytes: expected %zu",
+                         (unsigned long long)have.size, size);
     want.seed = have.seed;
     if (memcmp(&have, &want, sizeof have) != 0)
         return error_set(error, -EINVAL, "the dictionary's header contradicts its size");
@@ -721,7 +731,8 @@ int dict_get(struct dict *dict, struct slice key, uint64_t now_ms, struct dict_v
         value.text = slice_make(buffer, head->value_len);
         if (head->value_len > room)
             rc = -ENOSPC;
-        else if (head->value_len > 0 && !bytes_copy(dict, shard, cell, head->key_len, buffer, head->value_len))
+        else if (head->value_len > 0 &&
+                 !bytes_copy(dict, shard, cell, head->key_len, buffer, head->value_len))
             rc = -EIO;
         break;
     case DICT_bucket:
@@ -775,16 +786,18 @@ static int store(struct dict *dict, struct slice key, const struct dict_value *v
     return rc;
 }
 
-int dict_set(struct dict *dict, struct slice key, const struct dict_value *value, uint64_t ttl_ms, uint64_t now_ms) {
+int dict_set(struct dict *dict, struct slice key, const struct dict_value *value, uint64_t ttl_ms,
+             uint64_t now_ms) {
     return store(dict, key, value, ttl_ms, now_ms, true);
 }
 
-int dict_add(struct dict *dict, struct slice key, const struct dict_value *value, uint64_t ttl_ms, uint64_t now_ms) {
+int dict_add(struct dict *dict, struct slice key, const struct dict_value *value, uint64_t ttl_ms,
+             uint64_t now_ms) {
     return store(dict, key, value, ttl_ms, now_ms, false);
 }
 
-int dict_incr(struct dict *dict, struct slice key, double delta, double initial, uint64_t ttl_ms, uint64_t now_ms,
-              double *ret_value) {
+int dict_incr(struct dict *dict, struct slice key, double delta, double initial, uint64_t ttl_ms,
+              uint64_t now_ms, double *ret_value) {
     struct shard *shard;
     uint32_t hash;
     int rc = open_key(dict, key, &shard, &hash);
@@ -819,8 +832,8 @@ int dict_incr(struct dict *dict, struct slice key, double delta, double initial,
     return rc;
 }
 
-// The bucket is kept as one time: when it would be full again. Taking moves that time into the future by what the
-// tokens cost; it may not lie further ahead than an empty bucket takes to fill.
+// The bucket is kept as one time: when it would be full again. Taking moves that time into the future by what
+// the tokens cost; it may not lie further ahead than an empty bucket takes to fill.
 int dict_take(struct dict *dict, struct slice key, double rate, double burst, double cost, uint64_t now_ms,
               bool *ret_allowed, double *ret_wait_s) {
     const double longest = 1e18;  // nanoseconds, 31 years
@@ -960,7 +973,8 @@ static int verify_entry(struct dict *dict, struct shard *shard, uint32_t cell, s
     REQUIRE((uint32_t)hash_of(dict, key) == head->hash);
     REQUIRE(shard_at(dict, (uint32_t)(hash_of(dict, key) >> 32) & (dict->shard_count - 1)) == shard);
     uint32_t found = 0;
-    for (uint32_t other = *bucket_at(dict, shard, head->hash); other; other = head_at(dict, shard, other)->chain)
+    for (uint32_t other = *bucket_at(dict, shard, head->hash); other;
+         other = head_at(dict, shard, other)->chain)
         found += key_matches(dict, shard, other, key);
     REQUIRE(found == 1);
     return 0;
@@ -1002,7 +1016,8 @@ static int verify_shard(struct dict *dict, struct shard *shard, struct error *er
     }
     REQUIRE(listed == valid && shard->oldest == newer);
     for (uint32_t bucket = 0; bucket < dict->bucket_count; bucket++)
-        for (uint32_t cell = *bucket_at(dict, shard, bucket); cell; cell = head_at(dict, shard, cell)->chain) {
+        for (uint32_t cell = *bucket_at(dict, shard, bucket); cell;
+             cell = head_at(dict, shard, cell)->chain) {
             REQUIRE(cell < shard->fresh && head_at(dict, shard, cell)->state == STATE_VALID);
             REQUIRE(++chained <= valid);
         }

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The dictionary behind gate.shared: bounded memory that all workers share and that survives the death of any of
-// them at any instruction. The master makes the region (dict_format), every process attaches it at an address of its
-// own; scripts use it through the script layer.
+// The dictionary behind gate.shared: bounded memory that all workers share and that survives the death of any
+// of them at any instruction. The master makes the region (dict_format), every process attaches it at an
+// address of its own; scripts use it through the script layer.
 //
 //   region  one shared mapping: a header and up to 16 shards; nothing in it is a pointer
 //   shard   a lock, a hash table, an order of use and cells; a key's hash says which shard
 //   cell    128 bytes; an entry is one head cell and as many more as its key and value need
 //
-// Whoever takes the lock of a shard whose last holder died rebuilds everything from the cells before going on: an
-// entry then has its old value or its new one, or (only when it was being made or removed) is absent.
-// No call of this file enters the kernel unless a lock is contended. Times are the caller's milliseconds of one
-// clock that all processes share; it may stand still or go back.
+// Whoever takes the lock of a shard whose last holder died rebuilds everything from the cells before going
+// on: an entry then has its old value or its new one, or (only when it was being made or removed) is absent.
+// No call of this file enters the kernel unless a lock is contended. Times are the caller's milliseconds of
+// one clock that all processes share; it may stand still or go back.
 #ifndef MOONGATE_BASE_DICT_H
 #define MOONGATE_BASE_DICT_H
 
@@ -73,30 +73,32 @@ struct dict_stats {
 // Makes an empty dictionary in `size` bytes (aligned to 8, at least DICT_SIZE_MIN); what was there is lost.
 // -EINVAL with the reason.
 int dict_format(void *region, size_t size, struct error *error) __attribute__((warn_unused_result));
-// Uses a dictionary that dict_format made. -EINVAL with the reason when this is none, or another version's or size's.
+// Uses a dictionary that dict_format made. -EINVAL with the reason when this is none, or another version's or
+// size's.
 int dict_attach(struct dict *dict, void *region, size_t size, struct error *error)
     __attribute__((warn_unused_result));
 
-// All return -EINVAL for an empty key, -ENAMETOOLONG for one above DICT_KEY_MAX, -EIO when a lock is beyond repair.
+// All return -EINVAL for an empty key, -ENAMETOOLONG for one above DICT_KEY_MAX, -EIO when a lock is beyond
+// repair.
 
-// Copies the value; text goes to `buffer` (-ENOSPC when it has less than the value's length: DICT_VALUE_MAX always
-// suffices). -ENOENT when there is none, -EINVAL for a token bucket.
+// Copies the value; text goes to `buffer` (-ENOSPC when it has less than the value's length: DICT_VALUE_MAX
+// always suffices). -ENOENT when there is none, -EINVAL for a token bucket.
 int dict_get(struct dict *dict, struct slice key, uint64_t now_ms, struct dict_value *ret_value, char *buffer,
              size_t room) __attribute__((warn_unused_result));
-// Replaces whatever the key had. ttl_ms 0: until evicted. -E2BIG for text above dict->value_max, -EINVAL for a
-// bucket as value.
-int dict_set(struct dict *dict, struct slice key, const struct dict_value *value, uint64_t ttl_ms, uint64_t now_ms)
-    __attribute__((warn_unused_result));
+// Replaces whatever the key had. ttl_ms 0: until evicted. -E2BIG for text above dict->value_max, -EINVAL for
+// a bucket as value.
+int dict_set(struct dict *dict, struct slice key, const struct dict_value *value, uint64_t ttl_ms,
+             uint64_t now_ms) __attribute__((warn_unused_result));
 // dict_set, but -EEXIST when the key has a value.
-int dict_add(struct dict *dict, struct slice key, const struct dict_value *value, uint64_t ttl_ms, uint64_t now_ms)
-    __attribute__((warn_unused_result));
+int dict_add(struct dict *dict, struct slice key, const struct dict_value *value, uint64_t ttl_ms,
+             uint64_t now_ms) __attribute__((warn_unused_result));
 // Adds to a number. An absent one is made as initial + delta with ttl_ms (an existing one keeps its time), or
 // is -ENOENT when `initial` is NAN. -EINVAL when the key has no number.
-int dict_incr(struct dict *dict, struct slice key, double delta, double initial, uint64_t ttl_ms, uint64_t now_ms,
-              double *ret_value) __attribute__((warn_unused_result));
-// A token bucket of `burst` tokens that fills with `rate` tokens a second: takes `cost` of them if they are there.
-// *ret_wait_s is 0 when allowed, else the seconds until it would be (infinite when cost is above burst).
-// -EINVAL for a rate, burst or cost that makes no sense or a key that has something else.
+int dict_incr(struct dict *dict, struct slice key, double delta, double initial, uint64_t ttl_ms,
+              uint64_t now_ms, double *ret_value) __attribute__((warn_unused_result));
+// A token bucket of `burst` tokens that fills with `rate` tokens a second: takes `cost` of them if they are
+// there. *ret_wait_s is 0 when allowed, else the seconds until it would be (infinite when cost is above
+// burst). -EINVAL for a rate, burst or cost that makes no sense or a key that has something else.
 int dict_take(struct dict *dict, struct slice key, double rate, double burst, double cost, uint64_t now_ms,
               bool *ret_allowed, double *ret_wait_s) __attribute__((warn_unused_result));
 // -ENOENT when there was nothing.
@@ -104,7 +106,8 @@ int dict_delete(struct dict *dict, struct slice key, uint64_t now_ms) __attribut
 int dict_flush(struct dict *dict) __attribute__((warn_unused_result));
 int dict_get_stats(struct dict *dict, struct dict_stats *ret_stats) __attribute__((warn_unused_result));
 
-// Walks everything and checks every rule of the structure; for tests and debugging. -EUCLEAN with what is wrong.
+// Walks everything and checks every rule of the structure; for tests and debugging. -EUCLEAN with what is
+// wrong.
 int dict_verify(struct dict *dict, struct error *error) __attribute__((warn_unused_result));
 
 #ifdef DICT_FAULT

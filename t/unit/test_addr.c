@@ -24,9 +24,10 @@ static void check_prints(const char *text, const char *expected) {
 }
 
 Test(addr, prints_what_it_reads) {
-    static const char *const same[] = { "127.0.0.1:80",  "0.0.0.0:0",         "255.255.255.255:65535", "[::1]:80",
-                                        "[::]:443",      "[2001:db8::1]:1",   "unix:/run/a.sock",      "unix:@moongate",
-                                        "[1:2:3:4:5:6:7:8]:9", "[fe80::1%1]:5" };
+    static const char *const same[] = { "127.0.0.1:80",     "0.0.0.0:0",      "255.255.255.255:65535",
+                                        "[::1]:80",         "[::]:443",       "[2001:db8::1]:1",
+                                        "unix:/run/a.sock", "unix:@moongate", "[1:2:3:4:5:6:7:8]:9",
+                                        "[fe80::1%1]:5" };
     for (size_t i = 0; i < sizeof same / sizeof *same; i++)
         check_prints(same[i], same[i]);
 }
@@ -133,14 +134,16 @@ Test(addr, plain_ips_are_read_without_port) {
     cr_assert_eq(addr_parse_ip(slice_of("10.1.2.3"), 7, &addr), 0);
     cr_assert_eq(addr_port(&addr), 7);
     cr_assert_eq(addr_parse_ip(slice_of("::1"), 0, &addr), 0);
-    static const char *const bad[] = { "", ":", "10.1.2", "10.1.2.3:7", "[::1]", "::1%1", ":::", "1::2::3", "::1 " };
+    static const char *const bad[] = { "",      ":",   "10.1.2",  "10.1.2.3:7", "[::1]",
+                                       "::1%1", ":::", "1::2::3", "::1 " };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         cr_assert_eq(addr_parse_ip(slice_of(bad[i]), 0, &addr), -EINVAL, "%s was read", bad[i]);
     cr_assert_eq(addr_parse_ip(slice_make("::1\0", 4), 0, &addr), -EINVAL);
 }
 
 Test(addr, equality_and_ports) {
-    struct addr a = parse("127.0.0.1:80"), b = parse("127.0.0.1:80"), c = parse("[::1]:80"), d = parse("unix:/a");
+    struct addr a = parse("127.0.0.1:80"), b = parse("127.0.0.1:80"), c = parse("[::1]:80"),
+                d = parse("unix:/a");
     cr_assert(addr_eq(&a, &b));
     cr_assert_not(addr_eq(&a, &c));
     addr_set_port(&b, 81);

@@ -23,7 +23,9 @@ static void release_scarce(struct block *block) {
 // Stands for a receive buffer of the ring.
 static struct block *scarce_new(uint32_t size) {
     struct block *block = calloc(1, sizeof *block);
-    *block = (struct block){ .base = malloc(size), .size = size, .refs = 1, .scarce = true, .release = release_scarce };
+    *block = (struct block){
+        .base = malloc(size), .size = size, .refs = 1, .scarce = true, .release = release_scarce
+    };
     scarce_alive++;
     return block;
 }
@@ -49,7 +51,9 @@ static void check_bytes(const struct queue *queue, const char *expected, size_t 
 }
 
 Test(block, sizes_are_at_least_what_was_asked) {
-    static const size_t sizes[] = { 0, 1, BLOCK_SMALL, BLOCK_SMALL + 1, BLOCK_LARGE, BLOCK_LARGE + 1, 1 << 20 };
+    static const size_t sizes[] = {
+        0, 1, BLOCK_SMALL, BLOCK_SMALL + 1, BLOCK_LARGE, BLOCK_LARGE + 1, 1 << 20
+    };
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         struct block *block = block_new(sizes[i]);
         cr_assert(block && block->size >= sizes[i] && block->refs == 1 && block->used == 0);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The timer wheel, with a clock set by hand: against a plain model, over long jumps, and with callbacks that stop,
-// start and free timers.
+// The timer wheel, with a clock set by hand: against a plain model, over long jumps, and with callbacks that
+// stop, start and free timers.
 #include "base/clock.h"
 #include "base/timer.h"
 
