@@ -339,7 +339,7 @@ static void measure(const char *name, bool v4) {
         name, cidr_count(cidr), (built - start) * 1e3, (double)cidr_bytes(cidr) / 1048576, each, few);
     cr_assert_lt(cidr_bytes(cidr), 20u << 20);
     if (!SLOW)
-        cr_assert_lt(few, 1000.0);  // with many addresses it is the cache that is measured, and who else uses it
+        cr_assert_lt(few, 1000.0);  // many addresses measure the cache, and who else uses it
     cidr_free(cidr);
 }
 
