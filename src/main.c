@@ -30,8 +30,8 @@ static const char usage[] =
     "usage: moongate [-D] [-p PIDFILE] [-c FILE]    serve (-D: as a daemon)\n"
     "       moongate -t [-c FILE]                   test the configuration and its scripts\n"
     "       moongate -T [-c FILE]                   print the effective configuration\n"
-    "       moongate --defaults                     print every directive with its default and its documentation\n"
-    "       moongate -V                             print the version, libraries, and the kernel's io_uring features\n"
+    "       moongate --defaults                     print every directive, its default and documentation\n"
+    "       moongate -V                             print version, libraries, io_uring's features\n"
     "       moongate -h                             print this\n"
     "FILE is " MOONGATE_SYSCONFDIR "/moongate.conf unless it is given. moongatectl(1) controls what runs.\n";
 
@@ -66,8 +66,8 @@ static int print_version(void) {
     printf("built with: %s\n", MOONGATE_BUILD_OPTIONS);
     printf("libraries: liburing %s, %s, llhttp %d.%d.%d\n", LIBURING_VERSION, LUAJIT_VERSION,
            LLHTTP_VERSION_MAJOR, LLHTTP_VERSION_MINOR, LLHTTP_VERSION_PATCH);
-    printf("paths: configuration %s/moongate.conf, control socket %s, scripts %s/lua\n", MOONGATE_SYSCONFDIR, MOONGATE_CONTROL,
-           MOONGATE_DATADIR);
+    printf("paths: configuration %s/moongate.conf, control socket %s, scripts %s/lua\n", MOONGATE_SYSCONFDIR,
+           MOONGATE_CONTROL, MOONGATE_DATADIR);
     if (ring_probe(&error) < 0) {
         printf("io_uring: no\n    %s\n", error.text);
         return 0;
@@ -164,7 +164,8 @@ int main(int argc, char **argv) {
         default: return fail("moongate: try moongate -h");
         }
     if (optind < argc) {
-        fprintf(stderr, "moongate: unexpected argument \"%s\"; the configuration is named with -c\n", argv[optind]);
+        fprintf(stderr, "moongate: unexpected argument \"%s\"; the configuration is named with -c\n",
+                argv[optind]);
         return 1;
     }
     char *path = absolute(file), *pid_path = pid_file ? absolute(pid_file) : NULL;

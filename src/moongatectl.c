@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// moongatectl(1): sends one command to the master's control socket and prints the reply. The protocol is in proc/control.h;
-// what commands there are and what they print, the master knows.
+// moongatectl(1): sends one command to the master's control socket and prints the reply. The protocol is in
+// proc/control.h; what commands there are and what they print, the master knows.
 #include "config.h"
 
 #include <errno.h>
@@ -29,7 +29,9 @@ static const char usage[] =
 static int complain(const char *what, const char *path) {
     fprintf(stderr, "moongatectl: %s \"%s\": %s\n", what, path, strerror(errno));
     if (errno == ENOENT || errno == ECONNREFUSED)
-        fprintf(stderr, "moongatectl: no moongate runs with this control socket (the directive `control` names it, -s chooses it)\n");
+        fprintf(stderr,
+                "moongatectl: no moongate runs with this control socket "
+                "(the directive `control` names it, -s chooses it)\n");
     else if (errno == EACCES)
         fprintf(stderr, "moongatectl: only the user who started moongate may control it\n");
     return 1;
@@ -89,11 +91,21 @@ int main(int argc, char **argv) {
     int option;
     while ((option = getopt_long(argc, argv, "s:jhV", options, NULL)) >= 0)
         switch (option) {
-        case 's': path = optarg; break;
-        case 'j': json = true; break;
-        case 'V': printf("moongatectl %s\n", PACKAGE_VERSION); return 0;
-        case 'h': fputs(usage, stdout); return 0;
-        default: fputs("moongatectl: try moongatectl -h\n", stderr); return 1;
+        case 's':
+            path = optarg;
+            break;
+        case 'j':
+            json = true;
+            break;
+        case 'V':
+            printf("moongatectl %s\n", PACKAGE_VERSION);
+            return 0;
+        case 'h':
+            fputs(usage, stdout);
+            return 0;
+        default:
+            fputs("moongatectl: try moongatectl -h\n", stderr);
+            return 1;
         }
     if (optind == argc) {
         fputs(usage, stderr);

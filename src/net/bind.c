@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Binds listening sockets for the master (net/listener.h). Accepting from them is listener.c's, in the workers.
+// Binds listening sockets for the master (net/listener.h). Accepting from them is listener.c's, in the
+// workers.
 #include "net/listener.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Packets with a descriptor between master and worker, as channel.h's table says. Who may send what when is decided by
-// the callers: reload.c and workers.c on one side, worker.c on the other.
+// Packets with a descriptor between master and worker, as channel.h's table says. Who may send what when is
+// decided by the callers: reload.c and workers.c on one side, worker.c on the other.
 #include "proc/channel.h"
 
 #include <errno.h>
@@ -21,10 +21,9 @@ struct parcel {
 };
 
 const char *message_name(enum message_type type) {
-    static const char *const names[] = {
-        "none",
+    static const char *const names[] = { "none",
 #define X(name) #name,
-        CHANNEL_MESSAGES(X)
+                                         CHANNEL_MESSAGES(X)
 #undef X
     };
     return type < MESSAGE_TYPE_COUNT ? names[type] : "?";
@@ -49,8 +48,7 @@ static void parcel_free(struct channel *channel, struct parcel *parcel) {
 }
 
 void channel_release(struct channel *channel) {
-    list_each(link, &channel->queue)
-        parcel_free(channel, container_of(link, struct parcel, link));
+    list_each(link, &channel->queue) parcel_free(channel, container_of(link, struct parcel, link));
     if (channel->fd >= 0)
         close(channel->fd);
     channel->fd = -1;
@@ -116,7 +114,8 @@ int channel_send(struct channel *channel, enum message_type type, uint64_t numbe
 int channel_flush(struct channel *channel) {
     while (!list_empty(&channel->queue)) {
         struct parcel *parcel = container_of(channel->queue.next, struct parcel, link);
-        int code = channel->fd < 0 ? -EPIPE : send_packet(channel->fd, parcel->bytes, parcel->size, parcel->fd);
+        int code =
+            channel->fd < 0 ? -EPIPE : send_packet(channel->fd, parcel->bytes, parcel->size, parcel->fd);
         if (code < 0)
             return code;
         parcel_free(channel, parcel);

@@ -1,25 +1,27 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The channel between the master and one worker: a pair of SOCK_SEQPACKET sockets. A message is a packet with a type, a
-// number, a text and at most one descriptor. Sending never blocks: what a busy worker does not take yet waits in a queue
-// of the sender's, in order. A closed channel means that the other side is dead.
+// The channel between the master and one worker: a pair of SOCK_SEQPACKET sockets. A message is a packet with
+// a type, a number, a text and at most one descriptor. Sending never blocks: what a busy worker does not take
+// yet waits in a queue of the sender's, in order. A closed channel means that the other side is dead.
 //
-//   type        from    number       text            descriptor         means
-//   LISTENER    master  -            canonical name  listening socket   of use to the next LOAD; replaces an earlier one of the name
-//   ACCESS_LOG  master  -            path            the open file      the file to write to from now on; also after reopening
-//   ERROR_LOG   master  level        -               the file, or none  the error log from now on (none: number's bit 8 set: syslog,
-//                                                                       else standard error)
-//   DICT        master  bytes        name            memory file        of use to the next LOAD; one that is known already is ignored
-//   LOAD        master  generation   main file       source (memfd)     load it beside the one in use, answer READY or REFUSED
-//   COMMIT      master  generation   -               -                  take the loaded one into use; listeners start and stop
-//   ABORT       master  generation   -               -                  forget it, and the listeners that came for it
-//   QUIT        master  -            -               -                  end gracefully: no more accepting, connections drain
-//   STOP        master  -            -               -                  end now
-//   READY       worker  generation   -               -                  loaded
-//   COMMITTED   worker  generation   -               -                  in use: whoever comes from now on gets it
-//   REFUSED     worker  generation   why             -                  could not be loaded; 0: this worker cannot run at all
+//   type        from    number      text       descriptor    means
+//   LISTENER    master  -           name       socket        for the next LOAD; replaces one of that name
+//   ACCESS_LOG  master  -           path       file          write there from now on; after reopening too
+//   ERROR_LOG   master  level       -          file or none  the error log from now on; without a file
+//                                                            syslog with MESSAGE_SYSLOG, else stderr
+//   DICT        master  bytes       name       memfd         for the next LOAD; a known one is ignored
+//   LOAD        master  generation  main file  memfd         a source: load it beside the one in use,
+//                                                            answer READY or REFUSED
+//   COMMIT      master  generation  -          -             take it into use; listeners start and stop
+//   ABORT       master  generation  -          -             forget it, and listeners that came for it
+//   QUIT        master  -           -          -             end gracefully: connections drain
+//   STOP        master  -           -          -             end now
+//   READY       worker  generation  -          -             loaded
+//   COMMITTED   worker  generation  -          -             in use; removed listeners are closed
+//   REFUSED     worker  generation  why        -             not loaded; 0: it cannot run at all
 //
-// The order for a worker that was just forked: LISTENER*, ACCESS_LOG*, DICT*, LOAD, (READY), COMMIT, (COMMITTED). A reload sends only those
-// LISTENER, ACCESS_LOG and DICT that the worker does not have yet. A second LOAD before COMMIT replaces the first.
+// The order for a worker that was just forked: LISTENER*, ACCESS_LOG*, DICT*, LOAD, (READY), COMMIT,
+// (COMMITTED). A reload sends only those LISTENER, ACCESS_LOG and DICT that the worker does not have yet. A
+// second LOAD before COMMIT replaces the first.
 // To add a message: a row here and in CHANNEL_MESSAGES, a case in worker.c (orders) or workers.c (answers).
 #ifndef MOONGATE_PROC_CHANNEL_H
 #define MOONGATE_PROC_CHANNEL_H
@@ -72,12 +74,14 @@ void channel_init(struct channel *channel, int fd);
 // Closes it; what was queued is dropped. May be called again.
 void channel_release(struct channel *channel);
 
-// fd: -1 for none; stays the caller's. A text that is too long is cut. 0 when sent or queued; -EPIPE when the other side is
-// gone, -ENOBUFS when it has not taken the last few thousand messages, -ENOMEM.
+// fd: -1 for none; stays the caller's. A text that is too long is cut. 0 when sent or queued; -EPIPE when the
+// other side is gone, -ENOBUFS when it has not taken the last few thousand messages, -ENOMEM.
 int channel_send(struct channel *channel, enum message_type type, uint64_t number, const char *text, int fd);
 // Sends on from the queue: 0 when nothing is left in it, -EAGAIN when something is, or -EPIPE.
 int channel_flush(struct channel *channel);
-// 0 and a message, with *ret_fd (the caller's to close) or -1; -EAGAIN when there is none; -EPIPE when the other side is gone.
-int channel_receive(struct channel *channel, struct message *ret_message, int *ret_fd) __attribute__((warn_unused_result));
+// 0 and a message, with *ret_fd (the caller's to close) or -1; -EAGAIN when there is none; -EPIPE when the
+// other side is gone.
+int channel_receive(struct channel *channel, struct message *ret_message, int *ret_fd)
+    __attribute__((warn_unused_result));
 
 #endif

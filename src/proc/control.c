@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Serves the control socket (control.h): reads a line, carries it out, writes the reply when there is one. Many clients at once;
-// each has little time and little memory.
+// Serves the control socket (control.h): reads a line, carries it out, writes the reply when there is one.
+// Many clients at once; each has little time and little memory.
 #include "proc/control.h"
 
 #include "base/log.h"
@@ -21,11 +21,11 @@
 enum { CLIENTS_MAX = 64, REQUEST_MAX = 200, CLIENT_TIMEOUT_MS = 10000, LAST_WORD_MS = 200 };
 
 enum client_state {
-    CLIENT_READING,      // the request is not complete; the timer runs
-    CLIENT_WAITS,        // for the reload under way
-    CLIENT_WAITS_NEXT,   // for the one after it
-    CLIENT_WAITS_END,    // of the master
-    CLIENT_WRITING,      // reply is set; the timer runs
+    CLIENT_READING,     // the request is not complete; the timer runs
+    CLIENT_WAITS,       // for the reload under way
+    CLIENT_WAITS_NEXT,  // for the one after it
+    CLIENT_WAITS_END,   // of the master
+    CLIENT_WRITING,     // reply is set; the timer runs
 };
 
 struct control_client {
@@ -69,7 +69,8 @@ static void client_timed_out(struct timer *timer) {
 
 static void client_write(struct control_client *client) {
     while (client->sent < client->reply_len) {
-        ssize_t n = send(client->watch.fd, client->reply + client->sent, client->reply_len - client->sent, MSG_NOSIGNAL);
+        ssize_t n = send(client->watch.fd, client->reply + client->sent, client->reply_len - client->sent,
+                         MSG_NOSIGNAL);
         if (n < 0 && errno == EAGAIN) {
             watch_change(&client->watch, EPOLLOUT);
             return;
@@ -127,7 +128,9 @@ static void do_reload(struct master *master, struct control_client *client) {
     if (master->phase == MASTER_RUNNING)
         reload_start(master);
     else
-        client_say(client, false, master->phase == MASTER_STARTING ? "moongate is being started" : "moongate is being stopped");
+        client_say(client, false,
+                   master->phase == MASTER_STARTING ? "moongate is being started"
+                                                    : "moongate is being stopped");
 }
 
 static void do_stop(struct master *master, struct control_client *client) {
@@ -224,7 +227,8 @@ static void client_ready(struct watch *watch, uint32_t events) {
             client_free(the_control, client);
         return;
     }
-    ssize_t n = recv(watch->fd, client->request + client->request_len, REQUEST_MAX - client->request_len, MSG_DONTWAIT);
+    ssize_t n = recv(watch->fd, client->request + client->request_len, REQUEST_MAX - client->request_len,
+                     MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0) {
@@ -283,7 +287,8 @@ static int clear_stale(const struct sockaddr_un *addr) {
 int control_open(struct control *control, const char *path, struct error *error) {
     struct sockaddr_un addr = { .sun_family = AF_UNIX };
     if (strlen(path) >= sizeof addr.sun_path)
-        return error_set(error, -ENAMETOOLONG, "the path of the control socket is longer than %zu bytes: \"%s\"",
+        return error_set(error, -ENAMETOOLONG,
+                         "the path of the control socket is longer than %zu bytes: \"%s\"",
                          sizeof addr.sun_path - 1, path);
     strcpy(addr.sun_path, path);
     int code = make_folder_of(path, error);
@@ -343,7 +348,8 @@ void control_release(struct control *control) {
         struct control_client *client = container_of(link, struct control_client, link);
         struct pollfd poller = { .fd = client->watch.fd, .events = POLLOUT };
         if (client->state == CLIENT_WRITING && poll(&poller, 1, LAST_WORD_MS) == 1)
-            (void)send(client->watch.fd, client->reply + client->sent, client->reply_len - client->sent, MSG_NOSIGNAL);
+            (void)send(client->watch.fd, client->reply + client->sent, client->reply_len - client->sent,
+                       MSG_NOSIGNAL);
         client_free(control, client);
     }
     free(control->path);

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The control socket, on which moongatectl (or anybody with netcat and the right) talks to the master. A connection carries one
-// request and its reply:
+// The control socket, on which moongatectl (or anybody with netcat and the right) talks to the master. A
+// connection carries one request and its reply:
 //
-//   request   one line of at most 200 bytes: a command, its argument, and "json" for a reply as JSON, separated by spaces
+//   request   one line of at most 200 bytes: a command, and " json" for a reply as JSON
 //   reply     a line "ok" or "error", then text (or JSON) to the end of the connection
 //
-//   reload             ok when all workers use the new configuration; error with the reason when the old one goes on
+//   reload             ok when all workers use the new configuration; error: the old one goes on
 //   stop | quit        ok when the last worker has ended
 //   reopen             opens the log files again
 //   show workers | stats | generations
@@ -32,11 +32,13 @@ struct control {
 
 void control_init(struct control *control);
 // Makes the socket, with mode 0600. A socket that nobody answers at is replaced.
-int control_open(struct control *control, const char *path, struct error *error) __attribute__((warn_unused_result));
+int control_open(struct control *control, const char *path, struct error *error)
+    __attribute__((warn_unused_result));
 // The end of the master: those who wait for it are answered; the socket is removed.
 void control_release(struct control *control);
 
-// The reload that was under way has ended: its result goes to those who asked for it. Those who asked later wait for the next.
+// The reload that was under way has ended: its result goes to those who asked for it. Those who asked later
+// wait for the next.
 void control_reloaded(struct control *control, bool ok, const char *text);
 
 #endif

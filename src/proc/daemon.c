@@ -50,7 +50,8 @@ int daemon_detach(struct error *error) {
     if (setsid() < 0 || (pid = fork()) != 0)
         _exit(pid < 0);
     report_fd = ends[1];
-    if (chdir("/") < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0 || dup2(null, STDERR_FILENO) < 0) {
+    if (chdir("/") < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0 ||
+        dup2(null, STDERR_FILENO) < 0) {
         daemon_started("moongate: cannot let go of the terminal");
         _exit(1);
     }

@@ -32,8 +32,7 @@ static void file_free(struct dict_file *file) {
 }
 
 void dicts_release(struct dicts *dicts) {
-    list_each(link, &dicts->list)
-        file_free(container_of(link, struct dict_file, link));
+    list_each(link, &dicts->list) file_free(container_of(link, struct dict_file, link));
 }
 
 static int make_file(struct dict_file *file, struct error *error) {
@@ -41,10 +40,12 @@ static int make_file(struct dict_file *file, struct error *error) {
     snprintf(label, sizeof label, "moongate:%s", file->name);
     file->fd = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (file->fd < 0 || ftruncate(file->fd, (off_t)file->size) < 0)
-        return error_set(error, -errno, "cannot get %llu bytes of memory: %s", (unsigned long long)file->size, strerror(errno));
+        return error_set(error, -errno, "cannot get %llu bytes of memory: %s", (unsigned long long)file->size,
+                         strerror(errno));
     void *memory = mmap(NULL, file->size, PROT_READ | PROT_WRITE, MAP_SHARED, file->fd, 0);
     if (memory == MAP_FAILED)
-        return error_set(error, -errno, "cannot map %llu bytes of memory: %s", (unsigned long long)file->size, strerror(errno));
+        return error_set(error, -errno, "cannot map %llu bytes of memory: %s", (unsigned long long)file->size,
+                         strerror(errno));
     int code = dict_format(memory, file->size, error);
     munmap(memory, file->size);
     return code;
@@ -57,8 +58,9 @@ static int prepare(struct dicts *dicts, const struct conf_shared *shared, struct
             continue;
         if (file->size == shared->size)
             return 0;
-        return error_set(error, -EINVAL, "the dictionary \"%s\" has %llu bytes; its size changes only with a restart", file->name,
-                         (unsigned long long)file->size);
+        return error_set(error, -EINVAL,
+                         "the dictionary \"%s\" has %llu bytes; its size changes only with a restart",
+                         file->name, (unsigned long long)file->size);
     }
     struct dict_file *file = calloc(1, sizeof *file + strlen(shared->name) + 1);
     if (!file)
@@ -83,8 +85,7 @@ int dicts_prepare(struct dicts *dicts, const struct conf *conf, struct error *er
 }
 
 void dicts_commit(struct dicts *dicts) {
-    list_each(link, &dicts->list)
-        container_of(link, struct dict_file, link)->fresh = false;
+    list_each(link, &dicts->list) container_of(link, struct dict_file, link)->fresh = false;
 }
 
 void dicts_abort(struct dicts *dicts) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Builds a generation from the master's source, and counts who holds it (generation.h). This is where scripts meet
-// frontends: proxy/ knows only callbacks. worker.c decides which generation is in use.
+// Builds a generation from the master's source, and counts who holds it (generation.h). This is where scripts
+// meet frontends: proxy/ knows only callbacks. worker.c decides which generation is in use.
 #include "proc/generation.h"
 
 #include "base/log.h"
@@ -13,7 +13,8 @@
 static struct list generations = { &generations, &generations };
 
 static enum step_result run_connect(void *scripts, struct conn *conn, bool *ret_reject,
-                                    void (*decided)(struct conn *conn, void *owner, bool reject), void *owner) {
+                                    void (*decided)(struct conn *conn, void *owner, bool reject),
+                                    void *owner) {
     return script_connect(scripts, conn, ret_reject, decided, owner);
 }
 
@@ -31,8 +32,7 @@ static void generation_free(struct generation *generation) {
     free(generation->sites);
     if (generation->scripts)
         script_host_free(generation->scripts);
-    list_each(link, &generation->upstreams)
-        upstream_free(container_of(link, struct upstream, link));
+    list_each(link, &generation->upstreams) upstream_free(container_of(link, struct upstream, link));
     if (generation->conf)
         conf_free(generation->conf);
     if (generation->source)
@@ -81,7 +81,8 @@ static int load_frontends(struct generation *generation, struct error *error) {
     return 0;
 }
 
-static int load(struct generation *generation, const struct generation_options *options, struct error *error) {
+static int load(struct generation *generation, const struct generation_options *options,
+                struct error *error) {
     int code = source_new_memory(options->source_fd, &generation->source, error);
     if (code == 0)
         code = conf_load(options->file, generation->source, &generation->conf, error);
@@ -104,7 +105,8 @@ static int load(struct generation *generation, const struct generation_options *
     return code;
 }
 
-int generation_load(const struct generation_options *options, struct generation **ret_generation, struct error *error) {
+int generation_load(const struct generation_options *options, struct generation **ret_generation,
+                    struct error *error) {
     struct generation *generation = calloc(1, sizeof *generation);
     if (!generation)
         return error_set(error, -ENOMEM, "memory is out");
@@ -144,7 +146,8 @@ void generation_reap(void) {
 
 struct frontend *generation_frontend(const struct generation *generation, const char *listener_name) {
     for (unsigned i = 0; i < generation->site_count; i++)
-        for (const struct conf_listen *listen = generation->sites[i].conf->listens; listen; listen = listen->next)
+        for (const struct conf_listen *listen = generation->sites[i].conf->listens; listen;
+             listen = listen->next)
             if (strcmp(listen->name, listener_name) == 0)
                 return generation->sites[i].frontend;
     return NULL;
@@ -160,7 +163,8 @@ void generation_publish(struct heritage_worker *shared) {
         const struct generation *generation = container_of(link, struct generation, link);
         if (at == HERITAGE_GENERATIONS)
             return;
-        atomic_store_explicit(&shared->generations[at].exchanges, generation->exchanges, memory_order_relaxed);
+        atomic_store_explicit(&shared->generations[at].exchanges, generation->exchanges,
+                              memory_order_relaxed);
         atomic_store_explicit(&shared->generations[at++].id, generation->id, memory_order_relaxed);
     }
     // The first that is unused ends the list.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// A generation: one loaded configuration with its Lua state, its frontends and its upstreams, in one worker. It is
-// immutable, and lives while it is in use or an exchange that began in it lives; then generation_reap() frees it.
+// A generation: one loaded configuration with its Lua state, its frontends and its upstreams, in one worker.
+// It is immutable, and lives while it is in use or an exchange that began in it lives; then generation_reap()
+// frees it.
 #ifndef MOONGATE_PROC_GENERATION_H
 #define MOONGATE_PROC_GENERATION_H
 
@@ -39,13 +40,15 @@ struct generation_options {
 };
 
 // Loads everything; nothing is in use yet. The worker wants it until generation_unwant().
-int generation_load(const struct generation_options *options, struct generation **ret_generation, struct error *error)
+int generation_load(const struct generation_options *options, struct generation **ret_generation,
+                    struct error *error)
     __attribute__((warn_unused_result));
 void generation_unwant(struct generation *generation);  // NULL is allowed
 // void *: they are callbacks of frontends.
 void generation_hold(void *generation);
 void generation_drop(void *generation);
-// Frees those that nobody wants or holds. Call between turns only: callbacks may be using one until they return.
+// Frees those that nobody wants or holds. Call between turns only: callbacks may be using one until they
+// return.
 void generation_reap(void);
 
 // NULL when none of its frontends listens there. The name is conf_listen.name.

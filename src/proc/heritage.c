@@ -5,7 +5,8 @@
 #include <sys/mman.h>
 
 struct heritage_worker *heritage_map(unsigned count) {
-    void *at = mmap(NULL, count * sizeof(struct heritage_worker), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void *at = mmap(NULL, count * sizeof(struct heritage_worker), PROT_READ | PROT_WRITE,
+                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     return at == MAP_FAILED ? NULL : at;
 }
 

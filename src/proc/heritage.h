@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// What a worker inherits from the master when it is forked: everything it knows before the first message arrives.
+// What a worker inherits from the master when it is forked: everything it knows before the first message
+// arrives.
 //
 // Glossary of src/proc/
-//   master      the process that reads configurations, binds, opens, forks and answers moongatectl; never on the data path
+//   master      reads configurations, binds, opens, forks, answers moongatectl; never on the data path
 //   worker      a process with a ring; knows only this struct and what comes through its channel (channel.h)
 //   generation  one loaded configuration (generation.h), numbered by the master
 //   committed   the generation that is in use everywhere; the one that a new worker loads
-//   slot        a worker's index: its core, its sockets of each listener and its shared memory outlive its process
+//   slot        a worker's index: its core, sockets and shared memory outlive its process
 //
-// To add something that workers share: a field in struct heritage_worker when one worker writes it, else a dictionary.
+// To add something that workers share: a field in struct heritage_worker when one worker writes it, else a
+// dictionary.
 #ifndef MOONGATE_PROC_HERITAGE_H
 #define MOONGATE_PROC_HERITAGE_H
 
@@ -22,7 +24,8 @@
 
 enum { HERITAGE_GENERATIONS = 8 };
 
-// One for each slot, in shared memory: written by the worker in that slot (the master writes between two of them).
+// One for each slot, in shared memory: written by the worker in that slot (the master writes between two of
+// them).
 struct heritage_worker {
     struct counters counters;
     struct script_probe probe;

@@ -14,7 +14,7 @@
 struct log_file {
     struct list link;
     int fd;
-    bool fresh;     // opened for a configuration that is not committed
+    bool fresh;  // opened for a configuration that is not committed
     bool wanted;
     char path[];
 };
@@ -26,8 +26,8 @@ void logs_init(struct logs *logs) {
 
 static int open_path(const char *path) {
     int fd = strcmp(path, "stderr") == 0
-                 ? fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)
-                 : open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
+        ? fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)
+        : open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
     return fd < 0 ? -errno : fd;
 }
 
@@ -60,8 +60,7 @@ static void file_free(struct log_file *file) {
 
 void logs_release(struct logs *logs) {
     log_open(STDERR_FILENO, log_threshold);
-    list_each(link, &logs->list)
-        file_free(container_of(link, struct log_file, link));
+    list_each(link, &logs->list) file_free(container_of(link, struct log_file, link));
     file_free(logs->error);
     file_free(logs->error_fresh);
     logs->error = logs->error_fresh = NULL;
@@ -76,7 +75,8 @@ static struct log_file *find(const struct logs *logs, const char *path) {
     return NULL;
 }
 
-static int want(struct logs *logs, const struct conf *conf, const struct conf_settings *settings, struct error *error) {
+static int want(struct logs *logs, const struct conf *conf, const struct conf_settings *settings,
+                struct error *error) {
     const struct conf_access_log *log = settings->access_log;
     if (!log)
         return 0;
@@ -94,10 +94,10 @@ static int want(struct logs *logs, const struct conf *conf, const struct conf_se
 }
 
 int logs_prepare(struct logs *logs, const struct conf *conf, struct error *error) {
-    list_each(link, &logs->list)
-        container_of(link, struct log_file, link)->wanted = false;
+    list_each(link, &logs->list) container_of(link, struct log_file, link)->wanted = false;
     int code = want(logs, conf, &conf->settings, error);
-    for (const struct conf_frontend *frontend = conf->frontends; code == 0 && frontend; frontend = frontend->next) {
+    for (const struct conf_frontend *frontend = conf->frontends; code == 0 && frontend;
+         frontend = frontend->next) {
         code = want(logs, conf, &frontend->settings, error);
         for (const struct conf_route *route = frontend->routes; code == 0 && route; route = route->next)
             code = want(logs, conf, &route->settings, error);
@@ -179,8 +179,7 @@ static int reopen(struct log_file *file, struct error *error, int code) {
 
 int logs_reopen(struct logs *logs, struct error *error) {
     int code = 0;
-    list_each(link, &logs->list)
-        code = reopen(container_of(link, struct log_file, link), error, code);
+    list_each(link, &logs->list) code = reopen(container_of(link, struct log_file, link), error, code);
     if (logs->error)
         code = reopen(logs->error, error, code);
     use_error_log(logs);

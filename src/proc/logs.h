@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The log files that the master opens, as the user who started it, and hands to the workers: access logs by path, and the error log.
-// prepare, offer, commit, abort: as in sockets.h.
+// The log files that the master opens, as the user who started it, and hands to the workers: access logs by
+// path, and the error log. prepare, offer, commit, abort: as in sockets.h.
 #ifndef MOONGATE_PROC_LOGS_H
 #define MOONGATE_PROC_LOGS_H
 
@@ -18,7 +18,8 @@ struct logs {
 
 void logs_init(struct logs *logs);
 void logs_release(struct logs *logs);
-int logs_prepare(struct logs *logs, const struct conf *conf, struct error *error) __attribute__((warn_unused_result));
+int logs_prepare(struct logs *logs, const struct conf *conf, struct error *error)
+    __attribute__((warn_unused_result));
 // This process logs to the new error log from now on; logs_offer_error() tells the workers.
 void logs_commit(struct logs *logs, const struct conf *conf);
 void logs_abort(struct logs *logs);

@@ -24,7 +24,8 @@ void loop_release(void) {
     poller = -1;
 }
 
-int watch_add(struct watch *watch, int fd, uint32_t events, void (*ready)(struct watch *watch, uint32_t events)) {
+int watch_add(struct watch *watch, int fd, uint32_t events,
+              void (*ready)(struct watch *watch, uint32_t events)) {
     struct epoll_event event = { .events = events, .data.ptr = watch };
     watch->fd = -1;
     watch->ready = ready;

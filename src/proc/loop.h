@@ -17,7 +17,8 @@ int loop_init(void) __attribute__((warn_unused_result));
 // In a forked child: closes what the parent's loop had, without touching its watches.
 void loop_release(void);
 
-int watch_add(struct watch *watch, int fd, uint32_t events, void (*ready)(struct watch *watch, uint32_t events))
+int watch_add(struct watch *watch, int fd, uint32_t events,
+              void (*ready)(struct watch *watch, uint32_t events))
     __attribute__((warn_unused_result));
 void watch_change(struct watch *watch, uint32_t events);
 // Harmless when it is not watched (fd -1).

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The master's life: takes everything that workers need, starts them, turns its loop, ends. Signals come in here; what they
-// ask for is done in reload.c, workers.c and below.
+// The master's life: takes everything that workers need, starts them, turns its loop, ends. Signals come in
+// here; what they ask for is done in reload.c, workers.c and below.
 #include "proc/master.h"
 
 #include "base/clock.h"
@@ -17,8 +17,8 @@
 #include <unistd.h>
 
 enum {
-    STOP_PATIENCE_MS = 5000,      // a worker that does not stop by then is killed
-    DESCRIPTOR_RESERVE = 256,     // beside connections: listeners, logs, channels
+    STOP_PATIENCE_MS = 5000,   // a worker that does not stop by then is killed
+    DESCRIPTOR_RESERVE = 256,  // beside connections: listeners, logs, channels
 };
 
 static void patience_over(struct timer *timer) {
@@ -73,8 +73,9 @@ void master_worker_serves(struct master *master) {
     if (master->phase != MASTER_STARTING || !workers_all(master, WORKER_IS_serving))
         return;
     master->phase = MASTER_RUNNING;
-    log_notice("moongate serves: process %d, %u worker%s, generation %llu of \"%s\"", (int)getpid(), master->worker_count,
-               master->worker_count == 1 ? "" : "s", (unsigned long long)master->generation, master->conf->file);
+    log_notice("moongate serves: process %d, %u worker%s, generation %llu of \"%s\"", (int)getpid(),
+               master->worker_count, master->worker_count == 1 ? "" : "s",
+               (unsigned long long)master->generation, master->conf->file);
     if (master->ready)
         master->ready(master->ready_to);
 }
@@ -165,13 +166,16 @@ static int read_configuration(struct master *master, const char *file, struct er
 static void provide_descriptors(const struct conf *conf) {
     uint64_t need = 2 * conf->connections + DESCRIPTOR_RESERVE, have = descriptors_raise(need);
     if (have < need)
-        log_warn("at most %llu descriptors are allowed, %llu connections need %llu: raise the limit (ulimit -n, LimitNOFILE) or "
-                 "lower `connections`", (unsigned long long)have, (unsigned long long)conf->connections, (unsigned long long)need);
+        log_warn("at most %llu descriptors are allowed, %llu connections need %llu: raise the limit "
+                 "(ulimit -n, LimitNOFILE) or lower `connections`",
+                 (unsigned long long)have, (unsigned long long)conf->connections, (unsigned long long)need);
 }
 
 static int take_resources(struct master *master, const struct master_options *options, struct error *error) {
     const struct conf *conf = master->conf;
-    const char *pid_file = options->pid_file ? options->pid_file : options->pid_file_from_conf ? conf->pid_file : NULL;
+    const char *pid_file = options->pid_file;
+    if (!pid_file && options->pid_file_from_conf)
+        pid_file = conf->pid_file;
     int code = pid_file ? pidfile_take(&master->pidfile, pid_file, error) : 0;
     if (code == 0)
         code = control_open(&master->control, conf->control, error);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The master process: owns what outlives a worker and a generation. master.c starts and ends it, workers.c keeps the workers
-// alive, reload.c changes the generation, control.c answers moongatectl, report.c says how things are.
+// The master process: owns what outlives a worker and a generation. master.c starts and ends it, workers.c
+// keeps the workers alive, reload.c changes the generation, control.c answers moongatectl, report.c says how
+// things are.
 #ifndef MOONGATE_PROC_MASTER_H
 #define MOONGATE_PROC_MASTER_H
 

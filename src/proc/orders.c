@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Carries out the master's orders in a worker: loads a generation beside the one in use, takes it into use or forgets it,
-// moves listeners from one to the next. Called from the worker's ring when the channel is readable.
+// Carries out the master's orders in a worker: loads a generation beside the one in use, takes it into use or
+// forgets it, moves listeners from one to the next. Called from the worker's ring when the channel is
+// readable.
 #include "proc/orders.h"
 
 #include "base/log.h"
@@ -48,8 +49,7 @@ static void offer_free(struct offer *offer) {
 }
 
 static void drop_offers(struct worker_self *self) {
-    list_each(link, &self->offers)
-        offer_free(container_of(link, struct offer, link));
+    list_each(link, &self->offers) offer_free(container_of(link, struct offer, link));
 }
 
 static void take_listener(struct worker_self *self, const char *name, int fd) {
@@ -131,7 +131,8 @@ void worker_take(struct worker_self *self, struct generation *generation) {
         listener_stop(listener, stopped);
     }
     for (unsigned i = 0; generation && i < generation->site_count; i++)
-        for (const struct conf_listen *listen = generation->sites[i].conf->listens; listen; listen = listen->next) {
+        for (const struct conf_listen *listen = generation->sites[i].conf->listens; listen;
+             listen = listen->next) {
             struct offer *offer = find_offer(self, listen->name);
             if (find_listener(self, listen->name) || !offer)
                 continue;
@@ -156,9 +157,11 @@ void worker_take(struct worker_self *self, struct generation *generation) {
 
 static int check_offers(struct worker_self *self, const struct generation *generation, struct error *error) {
     for (unsigned i = 0; i < generation->site_count; i++)
-        for (const struct conf_listen *listen = generation->sites[i].conf->listens; listen; listen = listen->next)
+        for (const struct conf_listen *listen = generation->sites[i].conf->listens; listen;
+             listen = listen->next)
             if (!find_listener(self, listen->name) && !find_offer(self, listen->name))
-                return error_set(error, -EMFILE, "the socket of \"%s\" did not arrive: too few descriptors (ulimit -n)?",
+                return error_set(error, -EMFILE,
+                                 "the socket of \"%s\" did not arrive: too few descriptors (ulimit -n)?",
                                  listen->name);
     return 0;
 }
@@ -177,8 +180,9 @@ static void load(struct worker_self *self, uint64_t id, const char *file, int fd
         .probe = &self->heritage->shared->probe,
         .worker = self->heritage->index,
     };
-    int code = fd < 0 ? error_set(&error, -EMFILE, "the configuration did not arrive: too few descriptors (ulimit -n)?")
-                      : generation_load(&options, &generation, &error);
+    int code = fd < 0
+        ? error_set(&error, -EMFILE, "the configuration did not arrive: too few descriptors (ulimit -n)?")
+        : generation_load(&options, &generation, &error);
     if (fd >= 0)
         close(fd);
     if (code == 0) {
@@ -205,9 +209,11 @@ static void take_error_log(uint64_t number, int fd) {
 }
 
 static void obey(struct worker_self *self, const struct message *message, int fd) {
-    if (fd < 0 && (message->type == MESSAGE_LISTENER || message->type == MESSAGE_ACCESS_LOG || message->type == MESSAGE_DICT)) {
-        log_error("no descriptor came with %s \"%s\": too few descriptors (ulimit -n)?", message_name(message->type),
-                  message->text);
+    if (fd < 0 &&
+        (message->type == MESSAGE_LISTENER || message->type == MESSAGE_ACCESS_LOG ||
+         message->type == MESSAGE_DICT)) {
+        log_error("no descriptor came with %s \"%s\": too few descriptors (ulimit -n)?",
+                  message_name(message->type), message->text);
         return;
     }
     switch (message->type) {
@@ -262,9 +268,7 @@ static void obey(struct worker_self *self, const struct message *message, int fd
 void orders_confirm(struct worker_self *self) {
     if (!self->confirm)
         return;
-    list_each(link, &self->listeners)
-        if (container_of(link, struct listener, link)->stopping)
-            return;
+    list_each(link, &self->listeners) if (container_of(link, struct listener, link)->stopping) return;
     if (self->confirm_turns++ == 0)
         return;
     (void)channel_send(&self->channel, MESSAGE_COMMITTED, self->confirm, NULL, -1);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// What the master orders a worker to do (channel.h's table), and the worker's own record, shared by worker.c and orders.c only.
+// What the master orders a worker to do (channel.h's table), and the worker's own record, shared by worker.c
+// and orders.c only.
 #ifndef MOONGATE_PROC_ORDERS_H
 #define MOONGATE_PROC_ORDERS_H
 
@@ -14,7 +15,7 @@ enum { WORKER_DICTS = 64 };
 
 enum worker_phase {
     WORKER_SERVING,   // from the start: accepts once a generation is in use
-    WORKER_DRAINING,  // told to quit: no listener accepts, connections end by themselves; the deadline timer runs
+    WORKER_DRAINING,  // told to quit: nothing is accepted, connections end; the deadline timer runs
     WORKER_CLOSING,   // everything was closed; last completions are awaited; the deadline timer runs
     WORKER_LOGGING,   // no connection is left; access logs are being written; the deadline timer runs
     WORKER_OVER,      // the loop ends
@@ -33,7 +34,7 @@ struct worker_self {
     struct script_dict dicts[WORKER_DICTS];
     struct dict attached[WORKER_DICTS];
     unsigned dict_count;
-    uint64_t confirm;              // COMMITTED is due for this generation once no listener is stopping; 0: none
+    uint64_t confirm;              // COMMITTED is due for it once no listener is stopping; 0: none
     unsigned confirm_turns;        // since then: the last closed socket has left with a turn's submissions
     bool full;                     // at the limit of connections: listeners pause
     uint64_t published_ms;
@@ -45,7 +46,8 @@ void orders_end(struct worker_self *self);
 // After each turn: answers COMMITTED when it is due.
 void orders_confirm(struct worker_self *self);
 
-// Takes a generation into use (NULL: none): listeners start and stop, connections of those that are gone drain.
+// Takes a generation into use (NULL: none): listeners start and stop, connections of those that are gone
+// drain.
 void worker_take(struct worker_self *self, struct generation *generation);
 void worker_admit(struct worker_self *self);
 void worker_quit(struct worker_self *self);

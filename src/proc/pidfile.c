@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Takes and gives up the pid file (pidfile.h). Called by master.c; control.c makes its folder with the same function.
+// Takes and gives up the pid file (pidfile.h). Called by master.c; control.c makes its folder with the same
+// function.
 #include "proc/pidfile.h"
 
 #include <errno.h>
@@ -29,7 +30,8 @@ int make_folder_of(const char *path, struct error *error) {
 // Another process may remove the file between open and lock: then the lock is on nothing.
 static bool still_there(int fd, const char *path) {
     struct stat ours, named;
-    return fstat(fd, &ours) == 0 && stat(path, &named) == 0 && ours.st_dev == named.st_dev && ours.st_ino == named.st_ino;
+    return fstat(fd, &ours) == 0 && stat(path, &named) == 0 && ours.st_dev == named.st_dev &&
+        ours.st_ino == named.st_ino;
 }
 
 int pidfile_take(struct pidfile *pidfile, const char *path, struct error *error) {
@@ -46,7 +48,8 @@ int pidfile_take(struct pidfile *pidfile, const char *path, struct error *error)
             text[n > 0 ? n : 0] = 0;
             text[strcspn(text, "\n")] = 0;
             close(fd);
-            return error_set(error, -EEXIST, "moongate runs already, as process %s (pid file \"%s\")", *text ? text : "?", path);
+            return error_set(error, -EEXIST, "moongate runs already, as process %s (pid file \"%s\")",
+                             *text ? text : "?", path);
         }
         if (!still_there(fd, path)) {
             close(fd);
@@ -55,7 +58,8 @@ int pidfile_take(struct pidfile *pidfile, const char *path, struct error *error)
         int len = snprintf(text, sizeof text, "%d\n", (int)getpid());
         pidfile->path = strdup(path);
         if (!pidfile->path || ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)len, 0) != len) {
-            code = error_set(error, errno ? -errno : -EIO, "cannot write the pid file \"%s\": %s", path, strerror(errno));
+            code = error_set(error, errno ? -errno : -EIO, "cannot write the pid file \"%s\": %s", path,
+                             strerror(errno));
             free(pidfile->path);
             close(fd);
             return code;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The pid file: written and locked for as long as the master lives, so that one left behind by a crash is told from one in use.
+// The pid file: written and locked for as long as the master lives, so that one left behind by a crash is
+// told from one in use.
 #ifndef MOONGATE_PROC_PIDFILE_H
 #define MOONGATE_PROC_PIDFILE_H
 
@@ -11,7 +12,8 @@ struct pidfile {
 };
 
 // Makes the file's folder when it is missing. -EEXIST when a living process holds it.
-int pidfile_take(struct pidfile *pidfile, const char *path, struct error *error) __attribute__((warn_unused_result));
+int pidfile_take(struct pidfile *pidfile, const char *path, struct error *error)
+    __attribute__((warn_unused_result));
 // Removes it.
 void pidfile_release(struct pidfile *pidfile);
 

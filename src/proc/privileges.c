@@ -22,7 +22,8 @@ int identity_find(const struct conf *conf, struct identity *ret_identity, struct
         const struct passwd *user = getpwnam(conf->user);
         if (!user)
             return error_set(error, -EINVAL,
-                             "%s: user \"%s\" does not exist; make it (adduser --system --group --no-create-home %s) or name "
+                             "%s: user \"%s\" does not exist; make it (adduser --system --group "
+                             "--no-create-home %s) or name "
                              "another one with the directive `user`",
                              conf->file, conf->user, conf->user);
         identity.uid = user->pw_uid;
@@ -30,8 +31,8 @@ int identity_find(const struct conf *conf, struct identity *ret_identity, struct
         if (conf->group) {
             const struct group *group = getgrnam(conf->group);
             if (!group)
-                return error_set(error, -EINVAL, "%s: group \"%s\" of the directive `user` does not exist", conf->file,
-                                 conf->group);
+                return error_set(error, -EINVAL, "%s: group \"%s\" of the directive `user` does not exist",
+                                 conf->file, conf->group);
             identity.gid = group->gr_gid;
         }
     }
@@ -45,7 +46,8 @@ int identity_assume(const struct identity *identity, pid_t parent, struct error 
         if (setgroups(1, &identity->gid) < 0 || setresgid(identity->gid, identity->gid, identity->gid) < 0 ||
             setresuid(identity->uid, identity->uid, identity->uid) < 0)
             return error_set(error, -errno, "cannot become user \"%s\": %s", identity->name, strerror(errno));
-        // Changing ids cleared it; without it a crash leaves no core file and no debugger of that user may attach.
+        // Changing ids cleared it; without it a crash leaves no core file and no debugger of that user may
+        // attach.
         (void)prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
     }
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)

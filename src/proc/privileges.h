@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Whom the workers become, on which core they run, and how many descriptors they may have. Asked by the master once, used
-// in each worker after fork.
+// Whom the workers become, on which core they run, and how many descriptors they may have. Asked by the
+// master once, used in each worker after fork.
 #ifndef MOONGATE_PROC_PRIVILEGES_H
 #define MOONGATE_PROC_PRIVILEGES_H
 
@@ -20,10 +20,12 @@ struct identity {
 int identity_find(const struct conf *conf, struct identity *ret_identity, struct error *error)
     __attribute__((warn_unused_result));
 // Becomes it for good: groups, ids, no_new_privs. Then dies with `parent` when that is not 0.
-int identity_assume(const struct identity *identity, pid_t parent, struct error *error) __attribute__((warn_unused_result));
+int identity_assume(const struct identity *identity, pid_t parent, struct error *error)
+    __attribute__((warn_unused_result));
 
 enum { CPU_MAX = 1024 };
-// The cores that this process may use, in order; at most CPU_MAX. Returns how many, at least 1 (then perhaps {-1}).
+// The cores that this process may use, in order; at most CPU_MAX. Returns how many, at least 1 (then perhaps
+// {-1}).
 unsigned cpus_allowed(int ret_cpus[CPU_MAX]);
 // -1: any core.
 void cpu_pin(int cpu);

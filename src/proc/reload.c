@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The two-phase reload (reload.h). Workers that are being started meanwhile are left alone: they load what is committed, and when
-// a new generation is committed before they serve, they are told to load that one instead.
+// The two-phase reload (reload.h). Workers that are being started meanwhile are left alone: they load what is
+// committed, and when a new generation is committed before they serve, they are told to load that one
+// instead.
 #include "proc/reload.h"
 
 #include "base/clock.h"
@@ -104,7 +105,8 @@ static void commit(struct master *master) {
 
 static void committed(struct master *master) {
     char text[128];
-    snprintf(text, sizeof text, "generation %llu is in use, after %llu ms", (unsigned long long)master->generation,
+    snprintf(text, sizeof text, "generation %llu is in use, after %llu ms",
+             (unsigned long long)master->generation,
              (unsigned long long)(clock_us_now() / 1000 - master->reload.began_ms));
     finish(master, true, text);
 }
@@ -178,14 +180,16 @@ static void timed_out(struct timer *timer) {
             snprintf(who + n, sizeof who - n, "%s%u", n ? ", " : "", i);
         }
     if (reload->state == RELOAD_COMMITTING) {
-        log_warn("worker %s has not taken generation %llu into use yet", who, (unsigned long long)master->generation);
+        log_warn("worker %s has not taken generation %llu into use yet", who,
+                 (unsigned long long)master->generation);
         for (unsigned i = 0; i < master->worker_count; i++)
             master->workers[i].asked = false;
         committed(master);
         return;
     }
     if (reload->state == RELOAD_TRYING)
-        snprintf(why, sizeof why, "%s: the scripts did not load within %.1f s: one of them does not end", reload->conf->file, seconds);
+        snprintf(why, sizeof why, "%s: the scripts did not load within %.1f s: one of them does not end",
+                 reload->conf->file, seconds);
     else
         snprintf(why, sizeof why, "no answer within %.1f s from worker %s", seconds, who);
     give_up(master, why);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Changes the generation in all workers, or in none: read and check, try the scripts in a child, bind and open what is new, let
-// every worker load it, and only when all are ready let all take it into use. It is over when all have.
+// Changes the generation in all workers, or in none: read and check, try the scripts in a child, bind and
+// open what is new, let every worker load it, and only when all are ready let all take it into use. It is
+// over when all have.
 #ifndef MOONGATE_PROC_RELOAD_H
 #define MOONGATE_PROC_RELOAD_H
 
@@ -33,7 +34,8 @@ struct reload {
 };
 
 void reload_init(struct reload *reload);
-// The result goes to the log and to those who wait for it in control.c. When one is under way, another follows.
+// The result goes to the log and to those who wait for it in control.c. When one is under way, another
+// follows.
 void reload_start(struct master *master);
 // A worker that was asked has done it, or not, and why (it refused, or it died).
 void reload_answered(struct worker *worker, bool ready, const char *why);

@@ -10,10 +10,10 @@
 #include <unistd.h>
 
 //  X(name, documentation): what the master itself counts
-#define MASTER_COUNTERS(X) \
-    X(reloads, "reloads that succeeded") \
+#define MASTER_COUNTERS(X)                                    \
+    X(reloads, "reloads that succeeded")                      \
     X(reload_failures, "reloads that were refused or failed") \
-    X(respawns, "workers started in place of dead ones") \
+    X(respawns, "workers started in place of dead ones")      \
     X(watchdog_kills, "workers killed because their loop did not turn")
 
 static const struct {
@@ -75,13 +75,14 @@ static void workers_as_json(const struct master *master, FILE *out) {
     for (unsigned i = 0; i < master->worker_count; i++) {
         const struct worker *worker = &master->workers[i];
         const struct heritage_worker *shared = &master->shared[i];
-        fprintf(out,
-                "%s\n{\"worker\":%u,\"pid\":%d,\"cpu\":%d,\"state\":\"%s\",\"age\":%.3f,\"generation\":%" PRIu64
-                ",\"connections\":%" PRIu64 ",\"requests\":%" PRIu64 ",\"restarts\":%" PRIu64 ",\"memory\":%" PRIu64
-                ",\"lua_memory\":%" PRIu64 "}",
-                i ? "," : "", i, (int)worker->pid, worker->cpu, worker_state_name(worker->state), age(worker),
-                generation_of(shared), (uint64_t)shared->connections, shared->counters.requests, worker->restarts,
-                resident(worker->pid), (uint64_t)shared->lua_bytes);
+        fprintf(
+            out,
+            "%s\n{\"worker\":%u,\"pid\":%d,\"cpu\":%d,\"state\":\"%s\",\"age\":%.3f,\"generation\":%" PRIu64
+            ",\"connections\":%" PRIu64 ",\"requests\":%" PRIu64 ",\"restarts\":%" PRIu64
+            ",\"memory\":%" PRIu64 ",\"lua_memory\":%" PRIu64 "}",
+            i ? "," : "", i, (int)worker->pid, worker->cpu, worker_state_name(worker->state), age(worker),
+            generation_of(shared), (uint64_t)shared->connections, shared->counters.requests, worker->restarts,
+            resident(worker->pid), (uint64_t)shared->lua_bytes);
     }
     fprintf(out, "],\n\"master\":{\"pid\":%d,\"generation\":%" PRIu64 ",\"uptime\":%.3f}}\n", (int)getpid(),
             master->generation, (double)(clock_ms() - master->started_ms) / 1000);
@@ -92,15 +93,17 @@ void report_workers(const struct master *master, FILE *out, bool json) {
         workers_as_json(master, out);
         return;
     }
-    fprintf(out, "%6s %8s %4s  %-9s %10s %10s %11s %12s %8s %10s %9s\n", "worker", "pid", "core", "state", "age s", "generation",
-            "connections", "requests", "restarts", "memory KiB", "Lua KiB");
+    fprintf(out, "%6s %8s %4s  %-9s %10s %10s %11s %12s %8s %10s %9s\n", "worker", "pid", "core", "state",
+            "age s", "generation", "connections", "requests", "restarts", "memory KiB", "Lua KiB");
     for (unsigned i = 0; i < master->worker_count; i++) {
         const struct worker *worker = &master->workers[i];
         const struct heritage_worker *shared = &master->shared[i];
-        fprintf(out, "%6u %8d %4d  %-9s %10.1f %10" PRIu64 " %11" PRIu64 " %12" PRIu64 " %8" PRIu64 " %10" PRIu64 " %9" PRIu64 "\n",
-                i, (int)worker->pid, worker->cpu, worker_state_name(worker->state), age(worker), generation_of(shared),
-                (uint64_t)shared->connections, shared->counters.requests, worker->restarts, resident(worker->pid) / 1024,
-                (uint64_t)shared->lua_bytes / 1024);
+        fprintf(out,
+                "%6u %8d %4d  %-9s %10.1f %10" PRIu64 " %11" PRIu64 " %12" PRIu64 " %8" PRIu64 " %10" PRIu64
+                " %9" PRIu64 "\n",
+                i, (int)worker->pid, worker->cpu, worker_state_name(worker->state), age(worker),
+                generation_of(shared), (uint64_t)shared->connections, shared->counters.requests,
+                worker->restarts, resident(worker->pid) / 1024, (uint64_t)shared->lua_bytes / 1024);
     }
 }
 
@@ -120,12 +123,13 @@ static void stats_as_json(const struct master *master, FILE *out) {
     for (unsigned i = 0; i < master->worker_count; i++) {
         fputs(i ? ",\n{" : "\n{", out);
         for (unsigned row = 0; row < count; row++)
-            fprintf(out, "%s\"%s\":%" PRIu64, row ? "," : "", rows[row].name, value_of(&master->shared[i].counters, row));
+            fprintf(out, "%s\"%s\":%" PRIu64, row ? "," : "", rows[row].name,
+                    value_of(&master->shared[i].counters, row));
         putc('}', out);
     }
     fputs("],\n\"master\":{", out);
     const char *comma = "";
-#define X(name, doc) \
+#define X(name, doc)                                               \
     fprintf(out, "%s\"%s\":%" PRIu64, comma, #name, master->name); \
     comma = ",";
     MASTER_COUNTERS(X)
@@ -165,10 +169,13 @@ void report_generations(const struct master *master, FILE *out, bool json) {
         for (unsigned g = 0; g < HERITAGE_GENERATIONS && shared->generations[g].id; g++) {
             uint64_t id = shared->generations[g].id, exchanges = shared->generations[g].exchanges;
             if (json)
-                fprintf(out, "%s{\"generation\":%" PRIu64 ",\"exchanges\":%" PRIu64 "}", g ? "," : "", id, exchanges);
+                fprintf(out, "%s{\"generation\":%" PRIu64 ",\"exchanges\":%" PRIu64 "}", g ? "," : "", id,
+                        exchanges);
             else
                 fprintf(out, "%6u %10" PRIu64 " %10" PRIu64 "  %s\n", i, id, exchanges,
-                        id == master->generation ? "in use" : id > master->generation ? "loaded" : "ends with its last exchange");
+                        id == master->generation      ? "in use"
+                            : id > master->generation ? "loaded"
+                                                      : "ends with its last exchange");
         }
         if (json)
             fputs("]}", out);

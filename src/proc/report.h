@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// What moongatectl show prints: text in columns, or JSON. Read from shared memory, so that a worker that hangs is shown too.
+// What moongatectl show prints: text in columns, or JSON. Read from shared memory, so that a worker that
+// hangs is shown too.
 #ifndef MOONGATE_PROC_REPORT_H
 #define MOONGATE_PROC_REPORT_H
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Keeps the listening sockets of all slots (sockets.h). How one is bound is net/bind.c's; when, is the reload's.
+// Keeps the listening sockets of all slots (sockets.h). How one is bound is net/bind.c's; when, is the
+// reload's.
 #include "proc/sockets.h"
 
 #include "base/log.h"
@@ -18,8 +19,8 @@ struct socket_group {
     struct list link;
     char name[ADDR_TEXT_MAX];
     struct addr addr;
-    bool fresh;      // bound for a configuration that is not committed
-    bool shared;     // fds[0] is everybody's
+    bool fresh;   // bound for a configuration that is not committed
+    bool shared;  // fds[0] is everybody's
     unsigned count;
     int fds[];
 };
@@ -39,8 +40,7 @@ static void group_free(struct socket_group *group) {
 }
 
 void sockets_release(struct sockets *sockets) {
-    list_each(link, &sockets->list)
-        group_free(container_of(link, struct socket_group, link));
+    list_each(link, &sockets->list) group_free(container_of(link, struct socket_group, link));
 }
 
 static struct socket_group *find(const struct sockets *sockets, const char *name) {
@@ -60,7 +60,8 @@ static const struct conf_listen *wanted(const struct conf *conf, const char *nam
     return NULL;
 }
 
-static int bind_group(struct sockets *sockets, const struct conf_listen *listen, bool patient, struct error *error) {
+static int bind_group(struct sockets *sockets, const struct conf_listen *listen, bool patient,
+                      struct error *error) {
     bool shared = addr_family(&listen->addr) == AF_UNIX;
     unsigned count = shared ? 1 : sockets->slots;
     struct socket_group *group = calloc(1, sizeof *group + count * sizeof *group->fds);
@@ -72,7 +73,8 @@ static int bind_group(struct sockets *sockets, const struct conf_listen *listen,
     group->shared = shared;
     list_push_back(&sockets->list, &group->link);
     int code = listener_check_free(&listen->addr, error);
-    // The kernel closes a ring's sockets a moment after its process died: a moongate that was killed may have left some.
+    // The kernel closes a ring's sockets a moment after its process died: a moongate that was killed may have
+    // left some.
     for (int tries = 0; code == -EADDRINUSE && patient && tries < BIND_TRIES; tries++) {
         usleep(BIND_RETRY_US);
         code = listener_check_free(&listen->addr, error);
@@ -131,6 +133,7 @@ void sockets_offer(const struct sockets *sockets, struct channel *channel, unsig
     list_each(link, &sockets->list) {
         const struct socket_group *group = container_of(link, struct socket_group, link);
         if (group->fresh || !fresh_only)
-            (void)channel_send(channel, MESSAGE_LISTENER, 0, group->name, group->fds[group->shared ? 0 : slot]);
+            (void)channel_send(channel, MESSAGE_LISTENER, 0, group->name,
+                               group->fds[group->shared ? 0 : slot]);
     }
 }

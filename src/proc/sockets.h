@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The master's listening sockets: one for each address and slot (SO_REUSEPORT), one for all slots for a unix address. They stay
-// open here, so that the accept queue of a dead worker waits for its successor.
+// The master's listening sockets: one for each address and slot (SO_REUSEPORT), one for all slots for a unix
+// address. They stay open here, so that the accept queue of a dead worker waits for its successor.
 //
-// Like logs.h and dicts.h: prepare() gets what a new configuration needs beyond what there is, offer() sends it to a worker, then
-// commit() makes it the new state and lets go of what is no longer needed, or abort() undoes prepare().
+// Like logs.h and dicts.h: prepare() gets what a new configuration needs beyond what there is, offer() sends
+// it to a worker, then commit() makes it the new state and lets go of what is no longer needed, or abort()
+// undoes prepare().
 #ifndef MOONGATE_PROC_SOCKETS_H
 #define MOONGATE_PROC_SOCKETS_H
 

@@ -23,7 +23,8 @@ static int try_scripts(const struct conf *conf, struct source *source, struct er
     static struct dict dicts[DICTS_MAX];
     static struct script_dict named[DICTS_MAX];
     unsigned count = 0;
-    for (const struct conf_shared *shared = conf->shared; shared && count < DICTS_MAX; shared = shared->next) {
+    for (const struct conf_shared *shared = conf->shared; shared && count < DICTS_MAX;
+         shared = shared->next) {
         size_t size = shared->size < DICT_BYTES_MAX ? shared->size : DICT_BYTES_MAX;
         void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (memory == MAP_FAILED)
@@ -36,13 +37,15 @@ static int try_scripts(const struct conf *conf, struct source *source, struct er
         named[count] = (struct script_dict){ .name = shared->name, .dict = &dicts[count] };
         count++;
     }
-    const struct script_options options = { .conf = conf, .source = source, .dicts = named, .dict_count = count };
+    const struct script_options options = {
+        .conf = conf, .source = source, .dicts = named, .dict_count = count
+    };
     struct script_host *host;
     return script_host_new(&options, &host, error);
 }
 
-_Noreturn static void child(const struct conf *conf, struct source *source, const struct identity *identity, pid_t parent,
-                            int fd) {
+_Noreturn static void child(const struct conf *conf, struct source *source, const struct identity *identity,
+                            pid_t parent, int fd) {
     struct error error;
     signal(SIGPIPE, SIG_IGN);
     log_identify("trial");
@@ -55,8 +58,8 @@ _Noreturn static void child(const struct conf *conf, struct source *source, cons
     _exit(code < 0);
 }
 
-int trial_start(struct trial *trial, const struct conf *conf, struct source *source, const struct identity *identity,
-                struct error *error) {
+int trial_start(struct trial *trial, const struct conf *conf, struct source *source,
+                const struct identity *identity, struct error *error) {
     int ends[2];
     pid_t parent = getpid();
     if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
@@ -77,19 +80,19 @@ int trial_start(struct trial *trial, const struct conf *conf, struct source *sou
 
 int trial_read(struct trial *trial, struct error *error) {
     ssize_t n;
-    while ((n = read(trial->fd, trial->error.text + trial->len, sizeof trial->error.text - 1 - trial->len)) > 0)
+    while ((n = read(trial->fd, trial->error.text + trial->len, sizeof trial->error.text - 1 - trial->len)) >
+           0)
         trial->len += (size_t)n;
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return -EAGAIN;
     trial->error.text[trial->len] = 0;
     int status = 0;
-    while (waitpid(trial->pid, &status, 0) < 0 && errno == EINTR) {
-    }
+    while (waitpid(trial->pid, &status, 0) < 0 && errno == EINTR) {}
     close(trial->fd);
     trial->pid = 0;
     if (WIFSIGNALED(status))
-        return error_set(error, -EINVAL, "a script crashed while it was loaded: signal %d (%s)", WTERMSIG(status),
-                         strsignal(WTERMSIG(status)));
+        return error_set(error, -EINVAL, "a script crashed while it was loaded: signal %d (%s)",
+                         WTERMSIG(status), strsignal(WTERMSIG(status)));
     if (WEXITSTATUS(status) == 0)
         return 0;
     return error_set(error, -EINVAL, "%s", trial->len ? trial->error.text : "the scripts could not be tried");
@@ -99,8 +102,7 @@ void trial_kill(struct trial *trial) {
     if (!trial->pid)
         return;
     kill(trial->pid, SIGKILL);
-    while (waitpid(trial->pid, NULL, 0) < 0 && errno == EINTR) {
-    }
+    while (waitpid(trial->pid, NULL, 0) < 0 && errno == EINTR) {}
     close(trial->fd);
     trial->pid = 0;
 }
@@ -110,7 +112,8 @@ uint64_t trial_patience(const struct conf *conf) {
     return conf->watchdog && conf->watchdog < conf->reload_timeout ? conf->watchdog : conf->reload_timeout;
 }
 
-int trial_run(const struct conf *conf, struct source *source, const struct identity *identity, struct error *error) {
+int trial_run(const struct conf *conf, struct source *source, const struct identity *identity,
+              struct error *error) {
     struct trial trial;
     int code = trial_start(&trial, conf, source, identity, error);
     if (code < 0)
@@ -120,8 +123,9 @@ int trial_run(const struct conf *conf, struct source *source, const struct ident
         struct pollfd poller = { .fd = trial.fd, .events = POLLIN };
         if (poll(&poller, 1, patience) == 0) {
             trial_kill(&trial);
-            return error_set(error, -ETIMEDOUT, "%s: the scripts did not load within %.1f s: one of them does not end", conf->file,
-                             patience / 1000.0);
+            return error_set(error, -ETIMEDOUT,
+                             "%s: the scripts did not load within %.1f s: one of them does not end",
+                             conf->file, patience / 1000.0);
         }
         code = trial_read(&trial, error);
     } while (code == -EAGAIN);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The worker's life: becomes unprivileged, makes its ring, turns it, ends. What the master orders is carried out in
-// orders.c; what a connection does is proxy's and http's.
+// The worker's life: becomes unprivileged, makes its ring, turns it, ends. What the master orders is carried
+// out in orders.c; what a connection does is proxy's and http's.
 #include "proc/worker.h"
 
 #include "base/clock.h"
@@ -20,14 +20,15 @@
 
 enum {
     RING_ENTRIES = 4096,
-    CLOSE_GRACE_MS = 1000,    // for last completions after everything was closed
-    LOG_GRACE_MS = 2000,      // for what the access logs still hold
+    CLOSE_GRACE_MS = 1000,  // for last completions after everything was closed
+    LOG_GRACE_MS = 2000,    // for what the access logs still hold
     PUBLISH_EVERY_MS = 250,
     IDLE_TURN_MS = 1000,
     ENDING_TURN_MS = 10,
 };
 
-// Signals are the master's. A terminal sends SIGINT to all, systemd SIGTERM: orders come through the channel all the same.
+// Signals are the master's. A terminal sends SIGINT to all, systemd SIGTERM: orders come through the channel
+// all the same.
 static void ignore_signals(void) {
     static const int ignored[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGPIPE };
     sigset_t none;
@@ -38,7 +39,8 @@ static void ignore_signals(void) {
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-// Whatever the master has open (other workers' sockets and channels, clients of the control socket) must not live on here.
+// Whatever the master has open (other workers' sockets and channels, clients of the control socket) must not
+// live on here.
 static void close_others(const struct heritage *heritage) {
     int low = heritage->channel, high = heritage->error_fd;
     if (high < 0)
@@ -143,8 +145,8 @@ static void publish(struct worker_self *self) {
 }
 
 static void turn(struct worker_self *self) {
-    // An idle worker turns often enough for the watchdog to see that it lives. Not everything that a worker awaits while it
-    // changes or ends comes as a completion of its own.
+    // An idle worker turns often enough for the watchdog to see that it lives. Not everything that a worker
+    // awaits while it changes or ends comes as a completion of its own.
     uint64_t limit = self->confirm ? 1 : self->phase == WORKER_SERVING ? IDLE_TURN_MS : ENDING_TURN_MS;
     uint64_t wait = self->heritage->watchdog_ms ? self->heritage->watchdog_ms / 4 : limit;
     int code = ring_turn(wait > limit ? limit : wait);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Keeps a process in every slot (workers.h). A worker that dies is replaced at once; one that dies again soon after, with a
-// growing delay. What a generation is and when it changes is reload.c's.
+// Keeps a process in every slot (workers.h). A worker that dies is replaced at once; one that dies again soon
+// after, with a growing delay. What a generation is and when it changes is reload.c's.
 #include "proc/workers.h"
 
 #include "base/clock.h"
@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 enum {
-    QUICK_DEATH_MS = 5000,    // one that lived for less died quickly
+    QUICK_DEATH_MS = 5000,  // one that lived for less died quickly
     BACKOFF_MIN_MS = 100,
     BACKOFF_MAX_MS = 5000,
 };
@@ -87,7 +87,8 @@ void worker_send(struct worker *worker, enum message_type type, uint64_t number)
     worker_watch_channel(worker);
 }
 
-void worker_load(struct worker *worker, uint64_t generation, const char *file, int source_fd, bool fresh_only) {
+void worker_load(struct worker *worker, uint64_t generation, const char *file, int source_fd,
+                 bool fresh_only) {
     struct master *master = worker->master;
     sockets_offer(&master->sockets, &worker->channel, worker->index, fresh_only);
     logs_offer(&master->logs, &worker->channel, fresh_only);
@@ -190,11 +191,12 @@ static void look_at(struct worker *worker, uint64_t now_ns) {
     unsigned script = shared->probe.script, hook = shared->probe.hook;
     double seconds = (double)(now_ns - beat) / 1e9;
     if (script)
-        log_error("worker %u (process %d) has not turned for %.1f s: it is in the script \"%s\", hook %s; killed", worker->index,
-                  (int)worker->pid, seconds, script_name(master->conf, script), hook_name(hook));
+        log_error(
+            "worker %u (process %d) has not turned for %.1f s: it is in the script \"%s\", hook %s; killed",
+            worker->index, (int)worker->pid, seconds, script_name(master->conf, script), hook_name(hook));
     else
-        log_error("worker %u (process %d) has not turned for %.1f s: not in a hook; killed", worker->index, (int)worker->pid,
-                  seconds);
+        log_error("worker %u (process %d) has not turned for %.1f s: not in a hook; killed", worker->index,
+                  (int)worker->pid, seconds);
     worker->hung = true;
     master->watchdog_kills++;
     kill(worker->pid, SIGKILL);
@@ -222,7 +224,8 @@ static void refused(struct worker *worker, const struct message *message) {
 // A worker that is being started loads what is committed; any other answers to a reload.
 static void answered(struct worker *worker, const struct message *message) {
     struct master *master = worker->master;
-    log_debug("worker %u answers %s %llu", worker->index, message_name(message->type), (unsigned long long)message->number);
+    log_debug("worker %u answers %s %llu", worker->index, message_name(message->type),
+              (unsigned long long)message->number);
     bool starting = worker->state == WORKER_IS_starting;
     if (message->type == MESSAGE_REFUSED && message->number == 0)
         refused(worker, message);
@@ -268,7 +271,8 @@ static void died(struct worker *worker, int status) {
     if (worker->watch.fd >= 0)
         readable(&worker->watch, EPOLLIN);
     if (WIFSIGNALED(status))
-        snprintf(how, sizeof how, "was ended by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+        snprintf(how, sizeof how, "was ended by signal %d (%s)", WTERMSIG(status),
+                 strsignal(WTERMSIG(status)));
     else
         snprintf(how, sizeof how, "ended with status %d", WEXITSTATUS(status));
     if (expected)

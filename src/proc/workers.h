@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The master's side of the workers: forks them, hands them what they need, replaces those that die, kills those that hang.
+// The master's side of the workers: forks them, hands them what they need, replaces those that die, kills
+// those that hang.
 #ifndef MOONGATE_PROC_WORKERS_H
 #define MOONGATE_PROC_WORKERS_H
 
@@ -53,7 +54,8 @@ bool workers_all(const struct master *master, enum worker_state state);
 const char *worker_state_name(enum worker_state state);
 
 // Sends a worker all that a generation needs (or only what is fresh), then LOAD.
-void worker_load(struct worker *worker, uint64_t generation, const char *file, int source_fd, bool fresh_only);
+void worker_load(struct worker *worker, uint64_t generation, const char *file, int source_fd,
+                 bool fresh_only);
 void worker_send(struct worker *worker, enum message_type type, uint64_t number);
 // Output may wait in its channel: call after sending through it directly.
 void worker_watch_channel(struct worker *worker);

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What every system test uses.
 
-    moongate   makes a Gate: a moongate of its own in a folder of its own, on free loopback ports, started and serving. At the
-               test's end it is stopped and must end well: status 0, no report of a sanitizer.
+    moongate   makes a Gate: a moongate of its own in a folder of its own, on free loopback ports, started and
+               serving. At the test's end it is stopped and must end well: status 0, no report of a sanitizer.
     origin     a small server that records what it is asked and answers what the test says, byte by byte
     nginx      nginx as an origin, serving the files of nginx.root
 
@@ -66,7 +66,7 @@ class Response:
 
 
 class Gate:
-    """A moongate with a folder of its own. Files that the test writes there are scripts and whatever else it names."""
+    """A moongate with a folder of its own. Files that a test writes there are found as scripts."""
 
     def __init__(self):
         # Not pytest's: workers that became somebody else must be able to pass through it.
@@ -101,10 +101,11 @@ class Gate:
         return path
 
     def configure(self, top="", frontend="", workers=1, level="debug", error_log="stderr", listen=None):
-        """Writes moongate.conf: `top` at the top, `frontend` inside the one frontend `web` that listens on gate.port."""
+        """Writes moongate.conf: `top` at the top, `frontend` inside the one frontend."""
         user = f"user {USER};\n" if os.getuid() == 0 else ""
         self.write("moongate.conf",
-                   f"{user}workers {workers};\ncontrol {self.socket};\npid_file {self.pidfile};\nscripts {self.folder};\n"
+                   f"{user}workers {workers};\ncontrol {self.socket};\npid_file {self.pidfile};\n"
+                   f"scripts {self.folder};\n"
                    f"connections 4096;\nerror_log {error_log} {level};\n{top}\n"
                    f"frontend web {{\n    listen {listen or self.address};\n{frontend}\n}}\n")
 
@@ -112,19 +113,20 @@ class Gate:
 
     def environment(self, **more):
         reports = f"log_path={self.reports}/report"
-        return dict(os.environ, ASAN_OPTIONS=f"{os.environ.get('ASAN_OPTIONS', '')}:{reports}".lstrip(":"),
-                    UBSAN_OPTIONS=f"print_stacktrace=1:{os.environ.get('UBSAN_OPTIONS', '')}:{reports}", **more)
+        asan, ubsan = os.environ.get("ASAN_OPTIONS", ""), os.environ.get("UBSAN_OPTIONS", "")
+        return dict(os.environ, ASAN_OPTIONS=f"{asan}:{reports}".lstrip(":"),
+                    UBSAN_OPTIONS=f"print_stacktrace=1:{ubsan}:{reports}", **more)
 
     def run(self, *arguments, timeout=30, **more):
         """Runs the program with -c to its end, for -t, -T and starts that fail."""
-        return subprocess.run([MOONGATE, "-c", self.config, *arguments], capture_output=True, text=True, timeout=timeout,
-                              env=self.environment(**more))
+        return subprocess.run([MOONGATE, "-c", self.config, *arguments], capture_output=True, text=True,
+                              timeout=timeout, env=self.environment(**more))
 
     def start(self, *arguments, **more):
         """In the foreground; returns when all workers serve."""
         with open(self.stderr, "a") as stderr:
-            self.process = subprocess.Popen([MOONGATE, "-c", self.config, *arguments], stdin=subprocess.DEVNULL,
-                                            stdout=stderr, stderr=stderr, env=self.environment(**more))
+            self.process = subprocess.Popen([MOONGATE, "-c", self.config, *arguments],
+                                            env=self.environment(**more), stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr)
         self.master = self.process.pid
         self.wait_serving()
         return self
@@ -132,8 +134,8 @@ class Gate:
     def daemon(self, *arguments):
         """As a daemon: returns when the command did, that is when all workers serve."""
         with open(self.stderr, "a") as stderr:
-            done = subprocess.run([MOONGATE, "-D", "-c", self.config, *arguments], stdin=subprocess.DEVNULL, stdout=stderr,
-                                  stderr=stderr, env=self.environment(), timeout=30)
+            done = subprocess.run([MOONGATE, "-D", "-c", self.config, *arguments], env=self.environment(),
+                                  timeout=30, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr)
         assert done.returncode == 0, self.log()
         self.master = int(self.pidfile.read_text())
         return self
@@ -142,7 +144,8 @@ class Gate:
         def serving():
             assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.log()}"
             done = self.ctl("-j", "show", "workers", check=False)
-            return done.returncode == 0 and all(w["state"] == "serving" for w in json.loads(done.stdout)["workers"])
+            return done.returncode == 0 and \
+                all(worker["state"] == "serving" for worker in json.loads(done.stdout)["workers"])
         eventually(serving, seconds, 0.02)
 
     def kill(self, number):
@@ -181,7 +184,8 @@ class Gate:
     # ---- moongatectl
 
     def ctl(self, *arguments, check=True, timeout=60):
-        done = subprocess.run([MOONGATECTL, "-s", self.socket, *arguments], capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run([MOONGATECTL, "-s", self.socket, *arguments], capture_output=True, text=True,
+                              timeout=timeout)
         assert not check or done.returncode == 0, done.stderr + self.log()
         return done
 
@@ -222,7 +226,7 @@ class Gate:
             return client.ask(path, headers, method, body)
 
     def client(self, timeout=10):
-        """A keep-alive connection: client.ask(path, headers, method, body) for each request, client.close()."""
+        """A keep-alive connection: client.ask(path, headers, method, body) each time, client.close()."""
         return Client(self.port, timeout)
 
     def connect(self, timeout=10):
@@ -286,7 +290,7 @@ def moongate():
 
 
 class Request:
-    """What an origin got. headers: a list of (name, value) as they came; connection: a number, the first is 1."""
+    """What an origin got. headers: a list of (name, value) in order; connection: its number from 1."""
 
     def __init__(self, connection, head):
         lines = head.decode("latin-1").split("\r\n")
@@ -294,7 +298,8 @@ class Request:
         self.head = head
         self.line = lines[0]
         self.method, self.target, self.version = (lines[0].split(" ", 2) + ["", ""])[:3]
-        self.headers = [tuple(part.strip() for part in line.partition(":")[::2]) for line in lines[1:] if line]
+        self.headers = [tuple(part.strip() for part in line.partition(":")[::2])
+                        for line in lines[1:] if line]
         self.body = b""
         self.trailers = b""
 
@@ -307,8 +312,9 @@ class Request:
 
 
 class Origin:
-    """Answers each request with origin.reply: bytes, or a function of the Request that returns bytes or yields pieces of them.
-    None closes the connection without an answer. It keeps connections open unless the reply says "Connection: close"."""
+    """Answers each request with origin.reply: bytes, or a function of the Request that returns bytes or yields
+    pieces of them. None closes the connection without an answer. It keeps connections open unless the reply
+    says "Connection: close"."""
 
     def __init__(self, path=None):
         self.reply = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -420,7 +426,8 @@ class Nginx:
             http {{
                 access_log off; keepalive_requests 100000; client_max_body_size 0;
                 client_body_temp_path {self.folder}/body; proxy_temp_path {self.folder}/proxy;
-                fastcgi_temp_path {self.folder}/f; uwsgi_temp_path {self.folder}/u; scgi_temp_path {self.folder}/s;
+                fastcgi_temp_path {self.folder}/f;
+                uwsgi_temp_path {self.folder}/u; scgi_temp_path {self.folder}/s;
                 server {{
                     listen {self.address} backlog=4096; root {self.root};
                     location = /discard {{ proxy_pass http://{self.address}/sink; }}
@@ -428,7 +435,8 @@ class Nginx:
                 }}
             }}""")
         self.process = subprocess.Popen([self.program(), "-p", self.folder, "-c", self.folder / "nginx.conf"],
-                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.DEVNULL)
         eventually(self.answers)
 
     @staticmethod
