@@ -4,7 +4,8 @@
 -- runs it once for each Lua state and src/script/sandbox.lua hands each script a copy of the module.
 --
 -- An object is a small table of a handle and what was asked of it before; everything else goes through its metatable, so
--- that a field costs one call of C, which a compiled trace makes directly. Blocks of --- are moongate-lua(7).
+-- that a field costs one call of C, which a compiled trace makes directly. No call of C is a tail call ("return ffi_string(...)"):
+-- LuaJIT cannot end a trace there, and after some tries would never compile what calls it. Blocks of --- are moongate-lua(7).
 local core = ...
 
 local ffi = require "ffi"
@@ -14,7 +15,7 @@ if C.abi ~= ffi.C.MG_ABI or C.size ~= ffi.sizeof("struct mg_api") then
   error("lua/moongate.lua and the program do not fit together: ABI " .. ffi.C.MG_ABI .. " and " .. C.abi, 0)
 end
 
-local OK, STALE, NONE = ffi.C.MG_OK, ffi.C.MG_STALE, ffi.C.MG_NONE
+local OK, STALE, NONE, AGAIN = ffi.C.MG_OK, ffi.C.MG_STALE, ffi.C.MG_NONE, ffi.C.MG_WAIT
 local DONE, WAIT, VERDICT = core.done, core.wait, core.verdict
 local ffi_string, getinfo, yield = ffi.string, debug.getinfo, coroutine.yield
 local error, type, tostring, setmetatable, pairs, ipairs, select = error, type, tostring, setmetatable, pairs, ipairs, select
@@ -25,10 +26,11 @@ local out, out_name, out_value = ffi.new("struct mg_text"), ffi.new("struct mg_t
 local out_number, out_position = ffi.new("double[1]"), ffi.new("uint32_t[1]")
 
 local c_request_text, c_request_number, c_request_set = C.request_text, C.request_number, C.request_set
-local c_request_arg, c_request_conn = C.request_arg, C.request_conn
+local c_request_arg, c_request_arg_next, c_request_conn = C.request_arg, C.request_arg_next, C.request_conn
 local c_reply_begin, c_reply_field, c_reply_end = C.reply_begin, C.reply_field, C.reply_end
 local c_response_status, c_response_set_status = C.response_status, C.response_set_status
 local c_response_reason, c_response_set_reason = C.response_reason, C.response_set_reason
+local c_body_read, c_body_write = C.body_read, C.body_write
 local c_header_id, c_headers_get, c_headers_set = C.header_id, C.headers_get, C.headers_set
 local c_headers_add, c_headers_remove, c_headers_next = C.headers_add, C.headers_remove, C.headers_next
 local c_conn_text, c_conn_number, c_conn_reject = C.conn_text, C.conn_number, C.conn_reject
@@ -101,7 +103,10 @@ local Headers = { __metatable = "headers" }
 local function headers_get(t, name)
   local id = header_ids[name] or learn_header(name)
   local result = c_headers_get(t[1], t[2], id, name, #name, out)
-  if result == OK then return ffi_string(out.at, out.len) end
+  if result == OK then
+    local text = ffi_string(out.at, out.len)
+    return text
+  end
   if result == NONE then return nil end
   fail(result, "exchange")
 end
@@ -185,7 +190,8 @@ function header_methods.each(t)
     local result = c_headers_next(t[1], t[2], "", 0, out_position, out_name, out)
     if result == OK then
       position = out_position[0]
-      return ffi_string(out_name.at, out_name.len), ffi_string(out.at, out.len)
+      local name, value = ffi_string(out_name.at, out_name.len), ffi_string(out.at, out.len)
+      return name, value
     end
     if result ~= NONE then fail(result, "exchange") end
   end
@@ -211,7 +217,8 @@ core.conns = conns
 local function conn_text(t, field)
   local result = c_conn_text(t[1], field, out)
   if result ~= OK then fail(result, "connection") end
-  return ffi_string(out.at, out.len)
+  local text = ffi_string(out.at, out.len)
+  return text
 end
 
 local function conn_number(t, field)
@@ -316,7 +323,10 @@ local REQ_HEADERS, REQ_RES, REQ_CONN, REQ_CTX, REQ_ARGS = 2, 3, 4, 5, 6
 
 local function request_text(t, field)
   local result = c_request_text(t[1], field, out)
-  if result == OK then return ffi_string(out.at, out.len) end
+  if result == OK then
+    local text = ffi_string(out.at, out.len)
+    return text
+  end
   if result == NONE then return nil end
   fail(result, "request")
 end
@@ -389,40 +399,57 @@ function request_get.headers(t)
 end
 
 --- req.args
---- The arguments of the query as a table, decoded; of a repeated name the first value, "" for a name without a value.
---- The table is a copy: to change what is sent, set req.query.
+--- The arguments of the query by name, decoded; of a repeated one the first value, "" for one without a value, nil for one that
+--- is not there. To change what is sent, set req.query.
 --- @example
 ---   local page = tonumber(req.args.page) or 1
+local Args = { __metatable = "arguments" }
+function Args.__index(t, name)
+  if type(name) ~= "string" then wrong("an argument's name", "a string", name) end
+  local result = c_request_arg(t[1], name, #name, out)
+  if result == OK then
+    local text = ffi_string(out.at, out.len)
+    return text
+  end
+  if result ~= NONE then fail(result, "request") end
+end
+function Args.__newindex() raise("the arguments cannot be set: set req.query") end
+
 function request_get.args(t)
   local args = t[REQ_ARGS]
-  if args then return args end
-  args = {}
-  out_position[0] = 0
-  while true do
-    local result = c_request_arg(t[1], out_position, out_name, out)
-    if result == NONE then break end
-    if result ~= OK then fail(result, "request") end
-    local name = ffi_string(out_name.at, out_name.len)
-    if not args[name] then args[name] = ffi_string(out.at, out.len) end
+  if not args then
+    args = setmetatable({ t[1] }, Args)
+    t[REQ_ARGS] = args
   end
-  t[REQ_ARGS] = args
   return args
+end
+
+--- req:args_each()
+--- Goes through all arguments in order; a repeated one comes each time.
+--- @example
+---   for name, value in req:args_each() do gate.log.info(name, value) end
+function request_methods.args_each(t)
+  local position = 0
+  return function()
+    out_position[0] = position
+    local result = c_request_arg_next(t[1], out_position, out_name, out)
+    if result == OK then
+      position = out_position[0]
+      local name, value = ffi_string(out_name.at, out_name.len), ffi_string(out.at, out.len)
+      return name, value
+    end
+    if result ~= NONE then fail(result, "request") end
+  end
 end
 
 --- req:args_all(name)
 --- @return a table with every value of an argument, in order
-function request_methods.args_all(t, name)
-  local values, n = {}, 0
-  out_position[0] = 0
-  while true do
-    local result = c_request_arg(t[1], out_position, out_name, out)
-    if result == NONE then return values end
-    if result ~= OK then fail(result, "request") end
-    if ffi_string(out_name.at, out_name.len) == name then
-      n = n + 1
-      values[n] = ffi_string(out.at, out.len)
-    end
+function request_methods.args_all(t, wanted)
+  local values = {}
+  for name, value in request_methods.args_each(t) do
+    if name == wanted then values[#values + 1] = value end
   end
+  return values
 end
 
 --- req.conn
@@ -454,7 +481,6 @@ local function request_setter(field)
     value = text_of(value, "req." .. name)
     local result = c_request_set(t[1], field, value, #value)
     if result ~= OK then fail(result, "request") end
-    t[REQ_ARGS] = false
   end
 end
 request_set.method = request_setter(ffi.C.MG_REQ_METHOD)
@@ -465,7 +491,6 @@ function request_set.query(t, value, name)
   if value ~= nil then return set_query(t, value, name) end
   local result = c_request_set(t[1], ffi.C.MG_REQ_QUERY, nil, 0)
   if result ~= OK then fail(result, "request") end
-  t[REQ_ARGS] = false
 end
 
 local function reply_field(handle, name, value)
@@ -517,6 +542,46 @@ function request_methods.redirect(t, location, status)
     location:sub(1, 1000) .. "\n")
 end
 
+local function next_chunk(t, whose)
+  while true do
+    local result = c_body_read(t[1], whose, out)
+    if result == OK then
+    local text = ffi_string(out.at, out.len)
+    return text
+  end
+    if result == NONE then return nil end
+    if result ~= AGAIN then fail(result, "exchange") end
+    yield(WAIT)
+  end
+end
+
+local function write_chunk(t, whose, text)
+  text = text_of(text, "write")
+  local result = c_body_write(t[1], whose, text, #text)
+  if result == OK then return end
+  if result ~= AGAIN then fail(result, "exchange") end
+  yield(WAIT)
+end
+
+--- req:body()
+--- Goes through the body as it arrives, in pieces of any size; a text that is looked for may be cut between two of them.
+--- The hook waits where the next piece has not come yet. What is not written is dropped, and so is what a hook has not
+--- read when it returns.
+--- @where request_body
+--- @yields
+--- @example
+---   function hooks.request_body(req)
+---     for chunk in req:body() do req:write(chunk:upper()) end
+---   end
+local function next_request_chunk(t) return next_chunk(t, REQUEST) end
+function request_methods.body(t) return next_request_chunk, t end
+
+--- req:write(text)
+--- Sends text on to the upstream server, or to the request_body hook of the next script. Waits while the receiver is slow.
+--- @where request_body
+--- @yields
+function request_methods.write(t, text) return write_chunk(t, REQUEST, text) end
+
 function Request.__index(t, name)
   local get = request_get[name]
   if get then return get(t) end
@@ -531,7 +596,7 @@ end
 
 -- ---- responses ----------------------------------------------------------------------------------------------------
 
-local response_get, response_set = {}, {}
+local response_get, response_set, response_methods = {}, {}, {}
 local Response = { __metatable = "response" }
 
 --- res.status
@@ -554,7 +619,8 @@ end
 function response_get.reason(t)
   local result = c_response_reason(t[1], out)
   if result ~= OK then fail(result, "response") end
-  return ffi_string(out.at, out.len)
+  local text = ffi_string(out.at, out.len)
+  return text
 end
 function response_set.reason(t, value)
   value = text_of(value, "res.reason")
@@ -579,10 +645,27 @@ end
 --- @where response
 function response_get.upstream(t) return request_text(t, ffi.C.MG_REQ_UPSTREAM) end
 
+--- res:body()
+--- As req:body(), for the body of the response. Where a response has none (HEAD, 204, 304) the hook is not called.
+--- @where response_body
+--- @yields
+--- @example
+---   function hooks.response_body(req, res)
+---     for chunk in res:body() do res:write((chunk:gsub("secret", "******"))) end
+---   end
+local function next_response_chunk(t) return next_chunk(t, RESPONSE) end
+function response_methods.body(t) return next_response_chunk, t end
+
+--- res:write(text)
+--- Sends text on to the client, or to the response_body hook of the next script. Waits while the receiver is slow.
+--- @where response_body
+--- @yields
+function response_methods.write(t, text) return write_chunk(t, RESPONSE, text) end
+
 function Response.__index(t, name)
   local get = response_get[name]
   if get then return get(t) end
-  no_field("response", name)
+  return response_methods[name] or no_field("response", name)
 end
 
 function Response.__newindex(t, name, value)
@@ -674,7 +757,8 @@ end
 --- set:count()
 --- @return how many networks the set has
 function set_methods.count(t)
-  return C.cidr_count(cidr_sets[t[1]])
+  local number = C.cidr_count(cidr_sets[t[1]])
+  return number
 end
 
 --- gate.network(ip, bits4, bits6)
@@ -688,14 +772,16 @@ function gate.network(ip, bits4, bits6)
   local result = C.ip_network(ip, #ip, bits4 or 32, bits6 or 128, out)
   if result == NONE then return nil end
   if result ~= OK then fail(result) end
-  return ffi_string(out.at, out.len)
+  local text = ffi_string(out.at, out.len)
+  return text
 end
 
 --- gate.hash(text)
 --- @return a number from 0 to 4294967295, the same for the same text in all workers and at all times: for stable choices
 function gate.hash(text)
   if type(text) ~= "string" then wrong("gate.hash", "a string", text) end
-  return C.hash(text, #text)
+  local number = C.hash(text, #text)
+  return number
 end
 
 -- ---- settings -----------------------------------------------------------------------------------------------------
@@ -783,7 +869,10 @@ function dict_methods.get(t, key)
   local result = c_dict_get(dict_pointers[t[1]], key, #key, out_value)
   if result == NONE then return nil end
   if result ~= OK then fail(result) end
-  if out_value.type == MG_STRING then return ffi_string(out_value.text.at, out_value.text.len) end
+  if out_value.type == MG_STRING then
+    local text = ffi_string(out_value.text.at, out_value.text.len)
+    return text
+  end
   if out_value.type == MG_NUMBER then return out_value.number end
   return out_value.number ~= 0
 end
@@ -894,7 +983,8 @@ end
 --- gate.now()
 --- @return the time in seconds since 1970, with fractions
 function gate.now()
-  return c_now()
+  local number = c_now()
+  return number
 end
 
 --- gate.worker

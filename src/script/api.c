@@ -103,7 +103,7 @@ static int mg_sleep(double seconds) {
         return mg_error("gate.sleep is for hooks: a script must not wait while it loads");
     if (!(seconds >= 0 && seconds <= 1e6))
         return mg_error("gate.sleep takes 0 to 1000000 seconds");
-    task_running->sleeps = true;
+    task_running->wait = WAIT_TIME;
     task_running->sleep_ms = (uint64_t)(seconds * 1000 + 0.999);
     return MG_OK;
 }
@@ -130,6 +130,7 @@ const struct mg_api mg_api = {
     .request_number = mg_request_number,
     .request_set = mg_request_set,
     .request_arg = mg_request_arg,
+    .request_arg_next = mg_request_arg_next,
     .request_conn = mg_request_conn,
     .reply_begin = mg_reply_begin,
     .reply_field = mg_reply_field,
@@ -138,6 +139,8 @@ const struct mg_api mg_api = {
     .response_set_status = mg_response_set_status,
     .response_reason = mg_response_reason,
     .response_set_reason = mg_response_set_reason,
+    .body_read = mg_body_read,
+    .body_write = mg_body_write,
     .header_id = mg_header_id,
     .headers_get = mg_headers_get,
     .headers_set = mg_headers_set,

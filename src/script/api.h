@@ -21,6 +21,7 @@ enum {
     MG_STALE = -1, /* the handle's connection or exchange is gone */
     MG_ERROR = -2, /* error_text() says what is wrong */
     MG_NONE = -3,  /* there is no such thing; the end of a list */
+    MG_WAIT = -4,  /* the caller yields; the call is made again (body_read) or was done (body_write) */
 
     /* Texts of a request. */
     MG_REQ_ID = 0,
@@ -80,7 +81,8 @@ struct mg_api {
     int (*request_text)(double x, int field, struct mg_text *ret_text);
     int (*request_number)(double x, int field, double *ret_number);
     int (*request_set)(double x, int field, const char *at, size_t len); /* at NULL: no query */
-    int (*request_arg)(double x, uint32_t *position, struct mg_text *ret_name, struct mg_text *ret_value);
+    int (*request_arg)(double x, const char *name, size_t len, struct mg_text *ret_value);
+    int (*request_arg_next)(double x, uint32_t *position, struct mg_text *ret_name, struct mg_text *ret_value);
     int (*request_conn)(double x, double *ret_conn);
 
     int (*reply_begin)(double x);
@@ -91,6 +93,10 @@ struct mg_api {
     int (*response_set_status)(double x, int status);
     int (*response_reason)(double x, struct mg_text *ret_text);
     int (*response_set_reason)(double x, const char *at, size_t len);
+
+    /* In the body hooks: the next piece of the body, MG_NONE at its end. */
+    int (*body_read)(double x, int whose, struct mg_text *ret_text);
+    int (*body_write)(double x, int whose, const char *at, size_t len);
 
     int (*header_id)(const char *name, size_t len);
     int (*headers_get)(double x, int whose, int id, const char *name, size_t len, struct mg_text *ret_value);

@@ -25,7 +25,8 @@ static inline uint64_t mg_handle(double handle) {
 int mg_request_text(double x, int field, struct mg_text *ret_text);
 int mg_request_number(double x, int field, double *ret_number);
 int mg_request_set(double x, int field, const char *at, size_t len);
-int mg_request_arg(double x, uint32_t *position, struct mg_text *ret_name, struct mg_text *ret_value);
+int mg_request_arg(double x, const char *name, size_t len, struct mg_text *ret_value);
+int mg_request_arg_next(double x, uint32_t *position, struct mg_text *ret_name, struct mg_text *ret_value);
 int mg_reply_begin(double x);
 int mg_reply_field(double x, const char *name, size_t name_len, const char *value, size_t value_len);
 int mg_reply_end(double x, int status, const char *body, size_t len);
@@ -33,6 +34,8 @@ int mg_response_status(double x);
 int mg_response_set_status(double x, int status);
 int mg_response_reason(double x, struct mg_text *ret_text);
 int mg_response_set_reason(double x, const char *at, size_t len);
+int mg_body_read(double x, int whose, struct mg_text *ret_text);
+int mg_body_write(double x, int whose, const char *at, size_t len);
 
 // api_headers.c
 int mg_header_id(const char *name, size_t len);

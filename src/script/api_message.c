@@ -254,26 +254,48 @@ static int decode(struct exchange *x, struct slice from, struct mg_text *ret_tex
     return MG_OK;
 }
 
-int mg_request_arg(double handle, uint32_t *position, struct mg_text *ret_name, struct mg_text *ret_value) {
-    struct exchange *x = exchange_of(handle);
-    if (!x)
-        return MG_STALE;
-    struct slice query = x->req.query;
-    while (query.at && *position < query.len) {
-        struct slice part = slice_from(query, *position);
-        const char *end = memchr(part.at, '&', part.len);
-        if (end)
-            part.len = (size_t)(end - part.at);
-        *position += (uint32_t)part.len + 1;
+// Takes the next argument off *rest, still encoded.
+static bool next_arg(struct slice *rest, struct slice *ret_name, struct slice *ret_value) {
+    while (rest->len > 0) {
+        const char *end = memchr(rest->at, '&', rest->len);
+        struct slice part = slice_make(rest->at, end ? (size_t)(end - rest->at) : rest->len);
+        *rest = slice_from(*rest, part.len + 1);
         if (part.len == 0)
             continue;
         const char *mark = memchr(part.at, '=', part.len);
-        struct slice name = mark ? slice_make(part.at, (size_t)(mark - part.at)) : part;
-        struct slice value = mark ? slice_from(part, name.len + 1) : slice_make(part.at + part.len, 0);
-        int rc = decode(x, name, ret_name);
-        return rc == MG_OK ? decode(x, value, ret_value) : rc;
+        *ret_name = mark ? slice_make(part.at, (size_t)(mark - part.at)) : part;
+        *ret_value = mark ? slice_from(part, ret_name->len + 1) : slice_make(part.at + part.len, 0);
+        return true;
+    }
+    return false;
+}
+
+int mg_request_arg(double handle, const char *name_at, size_t len, struct mg_text *ret_value) {
+    struct exchange *x = exchange_of(handle);
+    if (!x)
+        return MG_STALE;
+    struct slice rest = x->req.query, name, value;
+    while (next_arg(&rest, &name, &value)) {
+        struct mg_text decoded;
+        int rc = decode(x, name, &decoded);
+        if (rc != MG_OK)
+            return rc;
+        if ((size_t)decoded.len == len && memcmp(decoded.at, name_at, len) == 0)
+            return decode(x, value, ret_value);
     }
     return MG_NONE;
+}
+
+int mg_request_arg_next(double handle, uint32_t *position, struct mg_text *ret_name, struct mg_text *ret_value) {
+    struct exchange *x = exchange_of(handle);
+    if (!x)
+        return MG_STALE;
+    struct slice rest = slice_from(x->req.query, *position), name, value;
+    if (!next_arg(&rest, &name, &value))
+        return MG_NONE;
+    *position = (uint32_t)(x->req.query.len - rest.len);
+    int rc = decode(x, name, ret_name);
+    return rc == MG_OK ? decode(x, value, ret_value) : rc;
 }
 
 // ---- answers ----------------------------------------------------------------------------------------------------
@@ -282,8 +304,10 @@ int mg_reply_begin(double handle) {
     struct exchange *x = exchange_of(handle);
     if (!x)
         return MG_STALE;
-    if (x->step != EXCHANGE_request && x->step != EXCHANGE_route && x->step != EXCHANGE_response)
+    if (x->head_sent)
         return mg_error("it is too late to answer: the response is on its way");
+    if (!task_running || task_running->x != x)
+        return mg_error("a request is answered by a hook of its own");
     exchange_record_of(x)->reply = (struct headers){ 0 };
     return MG_OK;
 }
@@ -314,6 +338,43 @@ int mg_reply_end(double handle, int status, const char *body, size_t len) {
     if (exchange_respond(x, (unsigned)status, &exchange_record_of(x)->reply, slice_make(body, len)) < 0)
         return mg_error("the answer could not be made: too late, or memory is out");
     return MG_OK;
+}
+
+// ---- bodies -----------------------------------------------------------------------------------------------------
+
+int mg_body_read(double handle, int whose, struct mg_text *ret_text) {
+    struct exchange *x = exchange_of(handle);
+    if (!x)
+        return MG_STALE;
+    struct body_stage *stage = body_stage_running(x, whose);
+    if (!stage)
+        return mg_error("body() is for the %s hook", whose == MG_REQUEST ? "request_body" : "response_body");
+    if (stage->held.block)
+        block_unref(stage->held.block);
+    stage->held = (struct span){ 0 };
+    if (queue_take(stage->in, &stage->held)) {
+        mg_text_set(ret_text, slice_make(stage->held.at, stage->held.len));
+        return MG_OK;
+    }
+    if (body_stage_input_ended(stage))
+        return MG_NONE;
+    stage->task.wait = WAIT_INPUT;
+    return MG_WAIT;
+}
+
+int mg_body_write(double handle, int whose, const char *at, size_t len) {
+    struct exchange *x = exchange_of(handle);
+    if (!x)
+        return MG_STALE;
+    struct body_stage *stage = body_stage_running(x, whose);
+    if (!stage)
+        return mg_error("write() is for the %s hook", whose == MG_REQUEST ? "request_body" : "response_body");
+    if (queue_copy(stage->out, at, len) < 0)
+        return mg_error("memory is out");
+    if (body_stage_has_room(stage, x->settings->buffer_high))
+        return MG_OK;
+    stage->task.wait = WAIT_ROOM;
+    return MG_WAIT;
 }
 
 // ---- responses --------------------------------------------------------------------------------------------------

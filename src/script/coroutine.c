@@ -89,7 +89,7 @@ static enum outcome run(struct task *task, int arguments, const char **ret_text)
     struct script_host *host = task->chain->host;
     lua_State *co = task->co.lua;
     const struct script *script = &task->chain->scripts[task->at];
-    task->sleeps = false;
+    task->wait = WAIT_NONE;
     task_running = task;
     host_running = host;
     atomic_store_explicit(&host->probe->hook, task->hook, memory_order_relaxed);
@@ -102,11 +102,12 @@ static enum outcome run(struct task *task, int arguments, const char **ret_text)
         const void *token = lua_touserdata(co, 1);
         if (token == &token_done)
             return OUTCOME_ENDED;
-        if (token == &token_wait && task->sleeps) {
+        if (token == &token_wait && task->wait != WAIT_NONE) {
             lua_settop(co, 0);
             host->stats.yields++;
             counters->script_yields++;
-            timer_start(&task->timer, task->sleep_ms);
+            if (task->wait == WAIT_TIME)
+                timer_start(&task->timer, task->sleep_ms);
             return OUTCOME_WAITS;
         }
         *ret_text = failure_text(host, co, "coroutine.yield outside of a coroutine that the script made");

@@ -33,13 +33,14 @@ unsigned hook_failure_status(enum hook_id hook) {
 
 // ---- what both have in common -----------------------------------------------------------------------------------
 
-static const struct conf_settings *settings_of(const struct task *task) {
+bool task_passes_errors(const struct task *task) {
+    const struct conf_settings *settings = &task->chain->frontend->settings;
     if (task->x && task->x->settings)
-        return task->x->settings;
-    return &task->chain->frontend->settings;
+        settings = task->x->settings;
+    return settings->on_script_error == SCRIPT_ERROR_PASS;
 }
 
-static void report(struct task *task, const char *text) {
+void task_report(struct task *task, const char *text) {
     struct script_host *host = task->chain->host;
     host->stats.errors++;
     counters->script_errors++;
@@ -60,7 +61,7 @@ static void report(struct task *task, const char *text) {
 }
 
 // "firewall.lua:12: the request hook returned ...": a text on the main state's stack.
-static const char *bad_value(struct task *task, const char *expected) {
+const char *task_bad_value(struct task *task, const char *expected) {
     struct script_host *host = task->chain->host;
     lua_State *co = task->co.lua, *lua = host->lua;
     const char *kind = lua_typename(co, lua_type(co, 2));
@@ -90,21 +91,21 @@ static enum verdict verdict_of(struct task *task, const char **ret_text) {
         if (len > 0 && x->route_choice.at)
             return VERDICT_GIVEN;
         x->route_choice = slice_make(NULL, 0);
-        *ret_text = bad_value(task, "an upstream's name or an address, not an empty text");
+        *ret_text = task_bad_value(task, "an upstream's name or an address, not an empty text");
         return VERDICT_BAD;
     }
-    *ret_text = bad_value(task, task->hook == HOOK_connect ? "nothing or conn:reject()"
+    *ret_text = task_bad_value(task, task->hook == HOOK_connect ? "nothing or conn:reject()"
                                 : task->hook == HOOK_route ? "nothing, an upstream's name, an address or req:respond(...)"
                                                            : "nothing or req:respond(...)");
     return VERDICT_BAD;
 }
 
-static enum outcome start(struct task *task, const char **ret_text) {
+enum outcome task_start(struct task *task, const char **ret_text) {
     if (!task->x)
         return coroutine_start(task, 0, (double)task->conn->conn->handle, false, false, ret_text);
-    struct exchange_record *record = container_of(task, struct exchange_record, task);
+    struct exchange_record *record = task->x->script;
     enum outcome outcome = coroutine_start(task, record->slot, (double)task->x->handle, record->known,
-                                           task->hook == HOOK_response, ret_text);
+                                           task->hook >= HOOK_response, ret_text);
     record->known = true;
     return outcome;
 }
@@ -126,8 +127,8 @@ static enum step_result advance(struct task *task, enum outcome outcome, const c
                 outcome = OUTCOME_FAILED;
         }
         if (outcome == OUTCOME_FAILED) {
-            report(task, text);
-            if (settings_of(task)->on_script_error == SCRIPT_ERROR_FAIL) {
+            task_report(task, text);
+            if (!task_passes_errors(task)) {
                 *ret_failed = true;
                 return STEP_MORE;
             }
@@ -138,7 +139,7 @@ static enum step_result advance(struct task *task, enum outcome outcome, const c
             if (++task->at >= chain->count)
                 return STEP_MORE;
         } while (chain->scripts[task->at].hooks[task->hook] == LUA_NOREF);
-        outcome = start(task, &text);
+        outcome = task_start(task, &text);
     }
 }
 
@@ -151,7 +152,7 @@ static enum step_result begin(struct task *task, enum hook_id hook, bool *ret_fa
         if (chain->scripts[task->at].hooks[hook] == LUA_NOREF)
             continue;
         const char *text = NULL;
-        enum outcome outcome = start(task, &text);
+        enum outcome outcome = task_start(task, &text);
         return advance(task, outcome, text, ret_failed);
     }
     return STEP_MORE;
@@ -206,9 +207,13 @@ static struct exchange_record *exchange_record_make(struct script_chain *chain, 
     return record;
 }
 
+struct exchange_record *exchange_record_need(struct script_chain *chain, struct exchange *x) {
+    return x->script ? x->script : exchange_record_make(chain, x);
+}
+
 static enum step_result exchange_hook(void *scripts, struct exchange *x, enum hook_id hook) {
-    struct exchange_record *record = x->script;
-    if (!record && !(record = exchange_record_make(scripts, x))) {
+    struct exchange_record *record = exchange_record_need(scripts, x);
+    if (!record) {
         exchange_fail(x, 503, CLOSE_memory);
         return STEP_MORE;
     }
@@ -239,6 +244,7 @@ static void ended(void *scripts, struct exchange *x) {
         return;
     struct script_host *host = record->task.chain->host;
     coroutine_drop(&record->task);
+    body_drop(record);
     if (record->known) {
         lua_rawgeti(host->lua, LUA_REGISTRYINDEX, host->live);
         lua_pushnil(host->lua);
@@ -253,6 +259,7 @@ static void ended(void *scripts, struct exchange *x) {
 
 void chain_bind(struct script_chain *chain) {
     chain->hooks = (struct exchange_hooks){ .request = run_request, .route = run_route, .response = run_response,
+                                            .request_body = body_request, .response_body = body_response,
                                             .ended = ended };
     for (unsigned i = 0; i < chain->count; i++) {
         const int *hooks = chain->scripts[i].hooks;
@@ -260,6 +267,8 @@ void chain_bind(struct script_chain *chain) {
         chain->hooks.has_request |= hooks[HOOK_request] != LUA_NOREF;
         chain->hooks.has_route |= hooks[HOOK_route] != LUA_NOREF;
         chain->hooks.has_response |= hooks[HOOK_response] != LUA_NOREF;
+        chain->hooks.has_request_body |= hooks[HOOK_request_body] != LUA_NOREF;
+        chain->hooks.has_response_body |= hooks[HOOK_response_body] != LUA_NOREF;
     }
 }
 

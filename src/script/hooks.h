@@ -11,7 +11,9 @@
     X(connect, 0, "a client has connected, no byte is read: hooks.connect(conn)") \
     X(request, 500, "the head of a request is there, nothing is forwarded yet: hooks.request(req)") \
     X(route, 500, "where to, asked again for each retry: hooks.route(req)") \
-    X(response, 502, "the head of the response is there, nothing is sent yet: hooks.response(req, res)")
+    X(request_body, 500, "the body of a request on its way to the upstream: hooks.request_body(req)") \
+    X(response, 502, "the head of the response is there, nothing is sent yet: hooks.response(req, res)") \
+    X(response_body, 502, "the body of a response on its way to the client: hooks.response_body(req, res)")
 
 enum hook_id {
 #define X(name, status, doc) HOOK_##name,

@@ -65,6 +65,14 @@ struct script_host {
 // What a task's hook did.
 enum outcome { OUTCOME_ENDED, OUTCOME_WAITS, OUTCOME_FAILED };
 
+// What a hook that yielded waits for.
+enum wait {
+    WAIT_NONE,
+    WAIT_TIME,   // the timer
+    WAIT_INPUT,  // body hooks: something to read, or its end
+    WAIT_ROOM,   // body hooks: that what was written leaves
+};
+
 struct exchange_record;
 struct conn_record;
 
@@ -75,9 +83,33 @@ struct task {
     unsigned at;                 // which script of the chain
     enum hook_id hook;
     struct coroutine co;         // lua is set while a hook waits
-    struct timer timer;          // ends the wait
+    enum wait wait;
+    struct timer timer;          // with WAIT_TIME
     uint64_t sleep_ms;           // what the hook asked for
-    bool sleeps;
+};
+
+// One script's body hook of an exchange: reads what the one before it wrote (the first: what the codec brought) and writes
+// for the next one (the last: for the codec). Lies in the exchange's arena.
+struct body_stage {
+    struct task task;
+    struct body_filter *filter;
+    struct queue *in, *out;
+    struct queue own;            // what `in` points at, but for the first
+    struct span held;            // was read last: Lua copies it after the call
+    enum {
+        STAGE_NEW,               // not called yet
+        STAGE_WAITS,             // task.wait says for what
+        STAGE_AWAKE,             // its time is over
+        STAGE_PASSES,            // failed, on_script_error pass: everything goes on as it is
+        STAGE_ENDED,
+    } state;
+};
+
+struct body_filter {
+    int whose;                   // MG_REQUEST, MG_RESPONSE
+    struct exchange *x;
+    unsigned count;
+    struct body_stage stages[];
 };
 
 struct exchange_record {
@@ -85,6 +117,7 @@ struct exchange_record {
     uint32_t slot;
     bool known;                  // the Lua object was made
     struct headers reply;        // of a response that a script is putting together
+    struct body_filter *bodies[2];  // by whose; NULL before the body hooks are called
 };
 
 struct conn_record {
@@ -125,9 +158,24 @@ void coroutine_release_all(struct script_host *host);
 
 // hook.c
 struct exchange_record *exchange_record_of(struct exchange *x);
+struct exchange_record *exchange_record_need(struct script_chain *chain, struct exchange *x);  // NULL: memory is out
+enum outcome task_start(struct task *task, const char **ret_text);
+void task_report(struct task *task, const char *text);
+bool task_passes_errors(const struct task *task);
+// "file:line: the request hook returned a number: expected ...", for the value of a hook that has ended.
+const char *task_bad_value(struct task *task, const char *expected);
 // Finds or makes; NULL when memory is out. The handle of the conn is set then.
 struct conn_record *conn_record_of(struct script_host *host, struct conn *conn);
 void conn_records_detach(struct script_host *host);
 void chain_bind(struct script_chain *chain);
+
+// body.c
+enum step_result body_request(void *scripts, struct exchange *x);
+enum step_result body_response(void *scripts, struct exchange *x);
+void body_drop(struct exchange_record *record);
+// The body hook that runs at this moment and is about that body of x; NULL when there is none.
+struct body_stage *body_stage_running(const struct exchange *x, int whose);
+bool body_stage_input_ended(const struct body_stage *stage);
+bool body_stage_has_room(const struct body_stage *stage, uint64_t most);
 
 #endif

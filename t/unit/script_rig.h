@@ -44,7 +44,7 @@ struct rig {
     struct addr remote, local;
     struct error error;
     // What was noted.
-    int runs, fails, responds;
+    int runs, pumps, fails, responds;
     unsigned status;
     struct slice body;
     struct headers reply;
@@ -56,6 +56,10 @@ static struct rig *rig_now;
 const char *exchange_id(struct exchange *x) {
     snprintf(x->id, sizeof x->id, "test-id");
     return x->id;
+}
+void exchange_run(struct exchange *x) {
+    (void)x;
+    rig_now->pumps++;
 }
 void exchange_hook_done(struct exchange *x) {
     (void)x;
@@ -97,7 +101,12 @@ static struct conn *rig_down_conn(struct exchange *x) {
     (void)x;
     return &rig_now->conn;
 }
-static const struct downstream_ops rig_down = { .conn = rig_down_conn };
+static size_t rig_backlog;
+static size_t rig_down_backlog(struct exchange *x) {
+    (void)x;
+    return rig_backlog;
+}
+static const struct downstream_ops rig_down = { .conn = rig_down_conn, .backlog = rig_down_backlog };
 
 // ---- the rig ----------------------------------------------------------------------------------------------------
 
@@ -111,6 +120,8 @@ static inline void rig_init(struct rig *rig) {
     rig->conf.scripts = &rig->folder;
     rig->conf.frontends = &rig->frontend;
     rig->frontend.name = "test";
+    rig->frontend.settings.buffer_high = 1000;
+    rig->frontend.settings.buffer_low = 100;
     cr_assert_eq(addr_parse(slice_of("192.0.2.7:40000"), &rig->remote, &rig->error), 0);
     cr_assert_eq(addr_parse(slice_of("127.0.0.1:8080"), &rig->local, &rig->error), 0);
     rig->conn.id = 42;
@@ -193,6 +204,10 @@ static inline struct exchange *rig_exchange(struct rig *rig, const char *method,
 
 static inline void rig_end(struct rig *rig, struct exchange *x) {
     rig->hooks->ended(rig->chain, x);
+    queue_release(&x->req_in);
+    queue_release(&x->res_in);
+    queue_release(&x->req_body);
+    queue_release(&x->res_body);
     arena_release(&x->arena);
     free(x);
 }

@@ -51,7 +51,7 @@ Test(script, a_script_that_is_wrong_is_refused_with_its_line) {
     check_refused("return 5", "test.lua: the script returned a number, expected a table of hooks");
     check_refused("local x", "test.lua: the script returned nothing");
     check_refused("return { reqest = function() end }", "unknown hook \"reqest\", did you mean \"request\"?");
-    check_refused("return { zzzzzzzzz = function() end }", "expected one of connect, request, route, response");
+    check_refused("return { zzzzzzzzz = function() end }", "expected one of connect, request, route, request_body, response, response_body");
     check_refused("return { request = 5 }", "the hook \"request\" is a number, expected a function");
     check_refused("\x1bLJ", "test.lua:1: this is bytecode");
     check_refused("require 'moongate'.sleep(1)", "test.lua:1: gate.sleep is for hooks");
@@ -118,6 +118,7 @@ Test(script, a_request_is_read) {
     check_body("assert(req.method == 'GET' and req.path == '/b c' and req.raw_path == '/a/../b%20c', req.path)\n"
                "assert(req.query == 'x=1&y=%41+b&x=2' and req.target == '/a/../b%20c?x=1&y=%41+b&x=2')\n"
                "assert(req.args.x == '1' and req.args.y == 'A b' and req.args.z == nil)\n"
+               "local n = '' for k, v in req:args_each() do n = n .. k .. v .. ';' end assert(n == 'x1;yA b;x2;', n)\n"
                "assert(#req:args_all('x') == 2 and req:args_all('x')[2] == '2')\n"
                "assert(req.host == 'example.org' and req.port == 8080 and req.scheme == 'http' and req.version == '1.1')\n"
                "assert(req.id == 'test-id' and req.attempt == 1 and type(req.ctx) == 'table' and req.ctx == req.ctx)\n"
@@ -341,6 +342,114 @@ Test(script, connect_rejects_at_once_or_later_or_never) {
     script_connect_cancel(rig.chain, &rig.conn);
     rig_pass(8);
     cr_assert_eq(decisions, 10);
+    rig_release(&rig);
+}
+
+// ---- bodies -----------------------------------------------------------------------------------------------------
+
+static void feed(struct queue *queue, const char *text) {
+    // A block each, so that pieces stay apart.
+    struct block *block = block_new(strlen(text));
+    cr_assert(block);
+    memcpy(block->base, text, strlen(text));
+    cr_assert_eq(queue_put_whole(queue, (struct span){ block, block->base, (uint32_t)strlen(text) }), 0);
+}
+
+static const char *drain(struct queue *queue) {
+    static char text[8192];
+    size_t n = 0;
+    struct slice view;
+    while (queue_peek(queue, &view)) {
+        memcpy(text + n, view.at, view.len);
+        n += view.len;
+        queue_drop(queue, view.len);
+    }
+    text[n] = 0;
+    return text;
+}
+
+Test(script, a_body_goes_through_the_hook_of_the_manual) {
+    rig_load(&rig, "local hooks = {} function hooks.response_body(req, res)\n"
+                   "  for chunk in res:body() do res:write((chunk:gsub(\"secret\", \"******\"))) end\nend return hooks");
+    cr_assert(rig.hooks->has_response_body && !rig.hooks->has_request_body);
+    struct exchange *x = rig_exchange(&rig, "GET", "/", fields);
+    x->step = EXCHANGE_relay;
+    cr_assert_eq(rig.hooks->response_body(rig.chain, x), STEP_WAIT);
+    feed(&x->res_in, "a secret, ");
+    feed(&x->res_in, "b");
+    cr_assert_eq(rig.hooks->response_body(rig.chain, x), STEP_WAIT);
+    cr_assert_str_eq(drain(&x->res_body), "a ******, b");
+    feed(&x->res_in, "c");
+    x->res_in_ended = true;
+    cr_assert_eq(rig.hooks->response_body(rig.chain, x), STEP_MORE);
+    cr_assert_str_eq(drain(&x->res_body), "c");
+    cr_assert_eq(rig.fails, 0);
+    rig_end(&rig, x);
+    rig_release(&rig);
+}
+
+Test(script, bodies_go_from_script_to_script_and_wait_for_slow_receivers) {
+    rig_init(&rig);
+    rig_script(&rig, "a.lua", "return { request_body = function(req) local n = 0 for c in req:body() do n = n + 1"
+                              " req:write(c:upper()) end req:write(' ' .. n) end }");
+    rig_script(&rig, "b.lua", "return { request = function() end }");
+    rig_script(&rig, "c.lua", "local g = require 'moongate' return { request_body = function(req) local all = {}"
+                              " for c in req:body() do all[#all + 1] = c end g.sleep(0.002)"
+                              " for i = 1, 3 do req:write(('x'):rep(600)) end req:write(table.concat(all, '|')) end }");
+    cr_assert_eq(rig_try(&rig), 0, "%s", rig.error.text);
+    struct exchange *x = rig_exchange(&rig, "POST", "/", fields);
+    x->step = EXCHANGE_forward;
+    feed(&x->req_in, "ab");
+    cr_assert_eq(rig.hooks->request_body(rig.chain, x), STEP_WAIT);
+    feed(&x->req_in, "cd");
+    x->req_in_ended = true;
+    cr_assert_eq(rig.hooks->request_body(rig.chain, x), STEP_WAIT);
+    cr_assert_eq(x->req_body.bytes, 0);
+    rig_pass(6);
+    cr_assert_eq(rig.pumps, 1);
+    cr_assert_eq(rig.hooks->request_body(rig.chain, x), STEP_WAIT);
+    cr_assert_eq(x->req_body.bytes, 1200);  // above buffer_high: it waits
+    cr_assert_eq(rig.hooks->request_body(rig.chain, x), STEP_WAIT);
+    cr_assert_eq(x->req_body.bytes, 1200);
+    drain(&x->req_body);
+    cr_assert_eq(rig.hooks->request_body(rig.chain, x), STEP_MORE);
+    const char *text = drain(&x->req_body);
+    cr_assert(strncmp(text, "xxx", 3) == 0 && strstr(text, "AB|CD"), "%s", text);
+    cr_assert_eq(rig.fails, 0);
+    rig_end(&rig, x);
+    rig_release(&rig);
+}
+
+Test(script, a_failing_body_hook_ends_the_response_or_passes_the_rest) {
+    rig_load(&rig, "return { response_body = function(req, res) for c in res:body() do error('x') end end }");
+    struct exchange *x = rig_exchange(&rig, "GET", "/", fields);
+    feed(&x->res_in, "a");
+    cr_assert_eq(rig.hooks->response_body(rig.chain, x), STEP_WAIT);
+    cr_assert_eq(rig.fails, 1);
+    cr_assert_eq(rig.status, 502);
+    rig_end(&rig, x);
+    rig.frontend.settings.on_script_error = SCRIPT_ERROR_PASS;
+    x = rig_exchange(&rig, "GET", "/", fields);
+    feed(&x->res_in, "a");
+    cr_assert_eq(rig.hooks->response_body(rig.chain, x), STEP_WAIT);
+    feed(&x->res_in, "b");
+    x->res_in_ended = true;
+    cr_assert_eq(rig.hooks->response_body(rig.chain, x), STEP_MORE);
+    cr_assert_str_eq(drain(&x->res_body), "b");
+    cr_assert_eq(rig.fails, 1);
+    rig_end(&rig, x);
+    rig_release(&rig);
+    check_raises("for c in req:body() do end");
+    check_raises("req:write('x')");
+}
+
+Test(script, a_body_hook_that_returns_early_drops_the_rest) {
+    rig_load(&rig, "return { response_body = function(req, res) res:write('instead') end }");
+    struct exchange *x = rig_exchange(&rig, "GET", "/", fields);
+    feed(&x->res_in, "a");
+    cr_assert_eq(rig.hooks->response_body(rig.chain, x), STEP_MORE);
+    cr_assert_str_eq(drain(&x->res_body), "instead");
+    rig_end(&rig, x);
     rig_release(&rig);
 }
 

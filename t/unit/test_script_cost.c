@@ -3,7 +3,16 @@
 // test_script_cost --verbose shows the numbers.
 #include "script_rig.h"
 
+#include <time.h>
+
 static struct rig rig;
+
+// Of this thread alone: other load on the machine does not count.
+static uint64_t cpu_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
 
 static double hook_ns(const char *text, unsigned count) {
     static const char *const fields[] = { "Host: example.org", "User-Agent: curl/8", "Accept: */*", "Accept-Encoding: gzip",
@@ -16,12 +25,12 @@ static double hook_ns(const char *text, unsigned count) {
             struct exchange *batch[64];
             for (int i = 0; i < 64; i++)
                 batch[i] = rig_exchange(&rig, "GET", "/path?a=1", fields);
-            uint64_t from = clock_us_now();
+            uint64_t from = cpu_ns();
             for (int i = 0; i < 64; i++) {
                 rig.hooks->request(rig.chain, batch[i]);
                 rig.hooks->ended(rig.chain, batch[i]);
             }
-            spent += clock_us_now() - from;
+            spent += cpu_ns() - from;
             for (int i = 0; i < 64; i++) {
                 arena_release(&batch[i]->arena);
                 free(batch[i]);
@@ -32,7 +41,7 @@ static double hook_ns(const char *text, unsigned count) {
     }
     cr_assert_eq(rig.fails, 0);
     rig_release(&rig);
-    return (double)best * 1000 / count;
+    return (double)best / count;
 }
 
 Test(script_cost, hooks_are_cheap) {
