@@ -199,13 +199,12 @@ static void load(struct worker_self *self, uint64_t id, const char *file, int fd
 }
 
 // The descriptor stays open: everything that is logged later goes there.
-static void take_error_log(uint64_t number, int fd) {
-    static int mine = -1;
+static void take_error_log(struct worker_self *self, uint64_t number, int fd) {
     bool syslog = number & MESSAGE_SYSLOG;
     log_open(fd >= 0 ? fd : syslog ? -1 : STDERR_FILENO, (enum log_level)(number & (MESSAGE_SYSLOG - 1)));
-    if (mine >= 0)
-        close(mine);
-    mine = fd;
+    if (self->error_fd >= 0)
+        close(self->error_fd);
+    self->error_fd = fd;
 }
 
 static void obey(struct worker_self *self, const struct message *message, int fd) {
@@ -225,7 +224,7 @@ static void obey(struct worker_self *self, const struct message *message, int fd
             log_error("cannot write to \"%s\": memory is out", message->text);
         return;
     case MESSAGE_ERROR_LOG:
-        take_error_log(message->number, fd);
+        take_error_log(self, message->number, fd);
         return;
     case MESSAGE_DICT:
         take_dict(self, message->text, message->number, fd);
@@ -298,6 +297,7 @@ static void listen_to_master(struct worker_self *self) {
 
 void orders_start(struct worker_self *self) {
     only = self;
+    self->error_fd = self->heritage->error_fd;
     frontend_current = current_frontend;
     op_init(&self->channel_poll, channel_readable);
     listen_to_master(self);

@@ -38,6 +38,7 @@ struct worker_self {
     unsigned confirm_turns;        // since then: the last closed socket has left with a turn's submissions
     bool full;                     // at the limit of connections: listeners pause
     uint64_t published_ms;
+    int error_fd;                  // the error log's file, -1: none
 };
 
 // Listens to the channel.

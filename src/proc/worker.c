@@ -148,7 +148,8 @@ static void turn(struct worker_self *self) {
     // An idle worker turns often enough for the watchdog to see that it lives. Not everything that a worker
     // awaits while it changes or ends comes as a completion of its own.
     uint64_t limit = self->confirm ? 1 : self->phase == WORKER_SERVING ? IDLE_TURN_MS : ENDING_TURN_MS;
-    uint64_t wait = self->heritage->watchdog_ms ? self->heritage->watchdog_ms / 4 : limit;
+    uint64_t watchdog = self->current ? self->current->conf->watchdog : self->heritage->watchdog_ms;
+    uint64_t wait = watchdog ? watchdog / 4 : limit;
     int code = ring_turn(wait > limit ? limit : wait);
     if (code < 0) {
         log_crit("the ring broke: %s", strerror(-code));

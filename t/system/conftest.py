@@ -100,13 +100,14 @@ class Gate:
         path.chmod(0o644)
         return path
 
-    def configure(self, top="", frontend="", workers=1, level="debug", error_log="stderr", listen=None):
+    def configure(self, top="", frontend="", workers=1, level="debug", error_log="stderr", listen=None,
+                  connections=4096):
         """Writes moongate.conf: `top` at the top, `frontend` inside the one frontend."""
         user = f"user {USER};\n" if os.getuid() == 0 else ""
         self.write("moongate.conf",
                    f"{user}workers {workers};\ncontrol {self.socket};\npid_file {self.pidfile};\n"
                    f"scripts {self.folder};\n"
-                   f"connections 4096;\nerror_log {error_log} {level};\n{top}\n"
+                   f"connections {connections};\nerror_log {error_log} {level};\n{top}\n"
                    f"frontend web {{\n    listen {listen or self.address};\n{frontend}\n}}\n")
 
     # ---- the process
@@ -126,7 +127,8 @@ class Gate:
         """In the foreground; returns when all workers serve."""
         with open(self.stderr, "a") as stderr:
             self.process = subprocess.Popen([MOONGATE, "-c", self.config, *arguments],
-                                            env=self.environment(**more), stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr)
+                                            env=self.environment(**more), stdin=subprocess.DEVNULL,
+                                            stdout=stderr, stderr=stderr)
         self.master = self.process.pid
         self.wait_serving()
         return self
@@ -422,7 +424,7 @@ class Nginx:
         user = f"user {USER} nogroup;" if os.getuid() == 0 else ""
         (self.folder / "nginx.conf").write_text(f"""
             {user} worker_processes 1; daemon off; pid {self.folder}/pid; error_log {self.folder}/error.log;
-            events {{ worker_connections 4096; }}
+            events {{ worker_connections {connections}; }}
             http {{
                 access_log off; keepalive_requests 100000; client_max_body_size 0;
                 client_body_temp_path {self.folder}/body; proxy_temp_path {self.folder}/proxy;

@@ -382,10 +382,30 @@ def test_the_watchdog_replaces_a_worker_in_an_endless_script(moongate):
 
 
 def test_an_idle_worker_is_left_alone_by_the_watchdog(moongate):
-    gate = moongate("watchdog 200ms;", "script a.lua;", {"a.lua": answer("one")}, workers=1)
+    gate = moongate("", "script a.lua;", {"a.lua": answer("one")})
     workers = gate.workers()
-    time.sleep(1)
+    gate.configure("watchdog 200ms;", "script a.lua;")
+    gate.reload()
+    time.sleep(1.5)
     assert gate.workers() == workers
+
+
+# ---- limits
+
+
+def test_at_the_limit_of_connections_clients_wait_in_the_queue(moongate):
+    gate = moongate("", "script a.lua;", {"a.lua": answer("one")}, connections=2)
+    first, second = gate.client(), gate.client()
+    assert first.ask().text == second.ask().text == "one"
+    with gate.connect() as third:
+        third.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        third.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            third.recv(1)
+        assert gate.stats()["connections_limited"] >= 1
+        first.close()
+        third.settimeout(5)
+        assert read_all(third).endswith(b"one")
 
 
 # ---- draining
