@@ -126,7 +126,7 @@ static int run(const char *file, const char *pid_file, bool as_daemon) {
     const struct master_options options = {
         .file = file,
         .pid_file = pid_file,
-        .pid_file_from_conf = as_daemon,
+        .as_daemon = as_daemon,
         .ready = ready,
     };
     if (master_run(&options, &error) == 0)

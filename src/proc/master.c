@@ -174,7 +174,7 @@ static void provide_descriptors(const struct conf *conf) {
 static int take_resources(struct master *master, const struct master_options *options, struct error *error) {
     const struct conf *conf = master->conf;
     const char *pid_file = options->pid_file;
-    if (!pid_file && options->pid_file_from_conf)
+    if (!pid_file && options->as_daemon)
         pid_file = conf->pid_file;
     int code = pid_file ? pidfile_take(&master->pidfile, pid_file, error) : 0;
     if (code == 0)
@@ -183,6 +183,8 @@ static int take_resources(struct master *master, const struct master_options *op
         code = logs_prepare(&master->logs, conf, error);
     if (code < 0)
         return code;
+    if (options->as_daemon && conf->error_log == LOG_TARGET_STDERR)
+        log_warn("error_log is stderr, which a daemon does not have: name a file or syslog");
     logs_commit(&master->logs, conf);
     if (!master->identity.change && geteuid() != 0)
         log_info("not started by root: the workers keep the user, `user` is not looked at");

@@ -54,7 +54,7 @@ struct master {
 struct master_options {
     const char *file;             // absolute path of the configuration
     const char *pid_file;         // NULL: none
-    bool pid_file_from_conf;      // when pid_file is NULL: the directive's
+    bool as_daemon;               // without a pid_file here, the directive's is written
     void (*ready)(void *to);      // called once when all workers serve
     void *ready_to;
 };

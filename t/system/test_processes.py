@@ -132,6 +132,7 @@ def test_the_daemon_serves_when_its_command_returns(moongate):
     assert gate.get().text == "one"
     assert gate.pidfile.read_text() == f"{gate.master}\n"
     assert os.getsid(gate.master) != os.getsid(0)
+    assert "error_log is stderr, which a daemon does not have" in gate.log()
     gate.stop()
     assert not gate.pidfile.exists()
 
