@@ -233,10 +233,8 @@ static void drop_upstream(struct exchange *x, bool reusable) {
 }
 
 static enum step_result step_reply(struct exchange *x) {
-    if (x->responded) {
-        drop_upstream(x, false);
+    if (x->responded)
         queue_release(&x->req_body);
-    }
     x->at.first_byte = clock_us_now();
     x->head_sent = true;
     if (x->down->head(x) < 0) {
@@ -463,6 +461,8 @@ void exchange_upstream_failed(struct exchange *x, unsigned status, enum close_re
 int exchange_respond(struct exchange *x, unsigned status, const struct headers *headers, struct slice body) {
     if (x->head_sent)
         return -EALREADY;
+    // At once: a server that goes on sending would add to this answer, should a hook wait behind it.
+    drop_upstream(x, false);
     x->res = (struct response){ .status = (uint16_t)status, .major = 1, .minor = 1, .framing = BODY_LENGTH, .length = body.len };
     queue_release(&x->res_body);
     if (headers)
