@@ -7,6 +7,7 @@
 #include "conf/source.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,6 +40,8 @@ static void generation_free(struct generation *generation) {
         source_free(generation->source);
     list_remove(&generation->link);
     free(generation);
+    // A generation is many small pieces among longer-lived ones: what they leave behind would stay resident.
+    malloc_trim(0);
 }
 
 static int load_upstreams(struct generation *generation, struct error *error) {

@@ -116,6 +116,11 @@ static void stopped(struct listener *listener) {
     free(listener);
 }
 
+static void removed_too_long(struct timer *timer) {
+    (void)timer;
+    frontend_close_removed();
+}
+
 void worker_take(struct worker_self *self, struct generation *generation) {
     struct generation *old = self->current;
     self->current = generation;
@@ -151,8 +156,10 @@ void worker_take(struct worker_self *self, struct generation *generation) {
         generation_unwant(self->loaded);
     self->loaded = NULL;
     generation_unwant(old);
-    if (old && generation)
+    if (old && generation) {
         frontend_drain(false);
+        timer_start(&self->removed, generation->conf->drain_timeout);
+    }
 }
 
 static int check_offers(struct worker_self *self, const struct generation *generation, struct error *error) {
@@ -296,6 +303,7 @@ static void listen_to_master(struct worker_self *self) {
 }
 
 void orders_start(struct worker_self *self) {
+    timer_init(&self->removed, removed_too_long);
     only = self;
     self->error_fd = self->heritage->error_fd;
     frontend_current = current_frontend;

@@ -27,6 +27,7 @@ struct worker_self {
     struct op channel_poll;
     enum worker_phase phase;
     struct timer deadline;         // of the phase
+    struct timer removed;          // connections of removed listeners have until then (drain_timeout)
     struct generation *current;    // in use; NULL before the first COMMIT and once draining
     struct generation *loaded;     // answered READY, waits for COMMIT or ABORT
     struct list listeners;         // struct listener, those that are stopping included

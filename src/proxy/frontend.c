@@ -282,6 +282,10 @@ void frontend_drain(bool everything) {
     end_clients(everything ? any : without_listener, false);
 }
 
+void frontend_close_removed(void) {
+    end_clients(without_listener, true);
+}
+
 void frontend_close_all(void) {
     end_clients(any, true);
     relay_close_all(CLOSE_drain);

@@ -43,6 +43,8 @@ extern struct frontend *(*frontend_current)(const char *listener_name);
 // All client connections of the worker: those idle, or whose listener is gone (or all: everything = true), are told to end:
 // idle ones at once, others with `Connection: close` after their exchange.
 void frontend_drain(bool everything);
+// Closes what is left of connections whose listener is gone, at once.
+void frontend_close_removed(void);
 // Closes all that is left, at once.
 void frontend_close_all(void);
 unsigned frontend_client_count(void);
