@@ -2,11 +2,13 @@
 // moongate(8): reads the options, then tests, prints or runs. All that runs is in proc/.
 #include "config.h"
 
+#include "base/counters.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "conf/conf.h"
 #include "conf/print.h"
 #include "conf/source.h"
+#include "net/conn.h"
 #include "proc/daemon.h"
 #include "proc/master.h"
 #include "proc/trial.h"
@@ -24,7 +26,7 @@
 #include <llhttp.h>
 #include <luajit.h>
 
-enum action { RUN, TEST, PRINT, DEFAULTS, MAN_DIRECTIVES, PRINT_VERSION, HELP };
+enum action { RUN, TEST, PRINT, DEFAULTS, MAN_LISTS, PRINT_VERSION, HELP };
 
 static const char usage[] =
     "usage: moongate [-D] [-p PIDFILE] [-c FILE]    serve (-D: as a daemon)\n"
@@ -54,6 +56,35 @@ static char *absolute(const char *path) {
         exit(1);
     }
     return result;
+}
+
+static void print_item(void *to, const char *name, const char *doc) {
+    fprintf(to, ".It Va %s\n%s.\n", name, doc);
+}
+
+// The lists of moongate.conf(5), from the tables that the program itself works by.
+static void print_manual_lists(void) {
+    static const struct {
+        const char *name, *doc;
+    } reasons[] = {
+#define X(name, doc) { #name, doc },
+        CLOSE_REASONS(X)
+    }, counts[] = {
+        COUNTERS(X)
+#undef X
+    };
+    conf_print_man(stdout);
+    puts(".Sh LOG VARIABLES\n"
+         "A format of\n.Ic log_format\nmay use these, as\n.Va $name\nor\n.Va ${name}\n(the latter in single quotes only: elsewhere it names a "
+         "variable\nof the environment).\nWhat is absent is written as a hyphen.\n.Bl -tag -width indent");
+    access_log_print_variables(print_item, stdout);
+    puts(".El\n.Sh TERMINATION REASONS\nWhat\n.Va $termination\nsays:\n.Bl -tag -width indent");
+    for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
+        print_item(stdout, reasons[i].name, reasons[i].doc);
+    puts(".El\n.Sh COUNTERS\nWhat\n.Ic moongatectl show stats\nprints for the workers together:\n.Bl -tag -width indent");
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        print_item(stdout, counts[i].name, counts[i].doc);
+    puts(".El");
 }
 
 static void print_feature(void *to, const char *line) {
@@ -141,7 +172,7 @@ static int run(const char *file, const char *pid_file, bool as_daemon) {
 int main(int argc, char **argv) {
     static const struct option options[] = {
         { "defaults", no_argument, NULL, 'd' },
-        { "man-directives", no_argument, NULL, 'm' },
+        { "man-lists", no_argument, NULL, 'm' },
         { "version", no_argument, NULL, 'V' },
         { "help", no_argument, NULL, 'h' },
         { 0 },
@@ -158,7 +189,7 @@ int main(int argc, char **argv) {
         case 'T': action = PRINT; break;
         case 'D': as_daemon = true; break;
         case 'd': action = DEFAULTS; break;
-        case 'm': action = MAN_DIRECTIVES; break;
+        case 'm': action = MAN_LISTS; break;
         case 'V': action = PRINT_VERSION; break;
         case 'h': action = HELP; break;
         default: return fail("moongate: try moongate -h");
@@ -175,7 +206,7 @@ int main(int argc, char **argv) {
     case TEST:
     case PRINT: status = test_or_print(path, action); break;
     case DEFAULTS: conf_print_defaults(stdout); break;
-    case MAN_DIRECTIVES: conf_print_man(stdout); break;
+    case MAN_LISTS: print_manual_lists(); break;
     case PRINT_VERSION: status = print_version(); break;
     case HELP: fputs(usage, stdout); break;
     }
