@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: BSD-2-Clause
--- The origin of the demo (conf/demo.conf): a server made of one request hook. It shows what a script can answer by itself.
+-- The origin of the demo (conf/demo.conf): a server made of one request hook. It shows what a script can
+-- answer by itself.
 --
 --   /                 a page
 --   /headers          the fields of the request, as text, or as JSON with Accept: application/json
@@ -18,8 +19,8 @@ local page = [[
 <title>moongate</title>
 <style>body { font: 16px/1.5 sans-serif; max-width: 42em; margin: 3em auto; padding: 0 1em }</style>
 <h1>Through the gate</h1>
-<p>This page came through moongate %s: a frontend with a firewall and a router, both Lua scripts, in front of this one,
-which answers from Lua as well.
+<p>This page came through moongate %s: a frontend with a firewall and a router, both Lua scripts, in front of
+this one, which answers from Lua as well.
 <ul>
 <li><a href="/headers">/headers</a>: what the origin gets
 <li><a href="/slow?seconds=1">/slow?seconds=1</a>: a hook that waits
@@ -37,12 +38,14 @@ end
 local function headers(req)
   local lines, as_json = {}, (req.headers.accept or ""):find("application/json", 1, true)
   for field, value in req.headers:each() do
-    lines[#lines + 1] = as_json and "  [" .. json(field) .. ", " .. json(value) .. "]" or field .. ": " .. value
+    lines[#lines + 1] = as_json and "  [" .. json(field) .. ", " .. json(value) .. "]"
+      or field .. ": " .. value
   end
   if as_json then
     return "application/json", "[\n" .. table.concat(lines, ",\n") .. "\n]\n"
   end
-  return "text/plain; charset=utf-8", req.method .. " " .. req.target .. "\n" .. table.concat(lines, "\n") .. "\n"
+  table.insert(lines, 1, req.method .. " " .. req.target)
+  return "text/plain; charset=utf-8", table.concat(lines, "\n") .. "\n"
 end
 
 local hooks = {}
@@ -63,7 +66,8 @@ function hooks.request(req)
   end
   local status = tonumber(path:match("^/status/(%d%d%d)$"))
   if status and status >= 200 and status <= 599 then
-    return answer(status, "text/plain", (status == 204 or status == 205 or status == 304) and "" or "status " .. status .. "\n")
+    local bodiless = status == 204 or status == 205 or status == 304
+    return answer(status, "text/plain", bodiless and "" or "status " .. status .. "\n")
   end
   return answer(404, "text/plain", "there is no " .. path:sub(1, 200) .. "\n")
 end
@@ -72,11 +76,11 @@ end
 if gate.worker == 0 and gate.generation == 1 and not settings.name then
   for _, line in ipairs {
     "moongate listens on http://127.0.0.1:8080/ now. Try:",
-    "  curl http://127.0.0.1:8080/                          a page, through a firewall and a router to a second frontend",
-    "  curl http://127.0.0.1:8080/headers                   what the origin gets",
-    "  curl -i http://127.0.0.1:8080/admin/                 403 from lua/firewall.lua",
-    "  curl -i -H 'x-route: canary' http://127.0.0.1:8080/headers   x-origin says which upstream",
-    "  edit lua/demo.lua or conf/demo.conf, then: build/moongatectl -s SOCKET reload    (SOCKET: see conf/demo.conf)",
+    "  curl http://127.0.0.1:8080/              a page, through a firewall and a router to a second frontend",
+    "  curl http://127.0.0.1:8080/headers       what the origin gets",
+    "  curl -i http://127.0.0.1:8080/admin/     403 from lua/firewall.lua",
+    "  curl -i -H 'x-route: canary' http://127.0.0.1:8080/   x-origin says which upstream answered",
+    "  edit lua/demo.lua or conf/demo.conf, then: build/moongatectl -s SOCKET reload   (see conf/demo.conf)",
   } do
     gate.log.notice(line)
   end

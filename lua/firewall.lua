@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: BSD-2-Clause
--- A firewall: lets connections and requests in or not, by the client's network, the method, the path and header fields.
+-- A firewall: lets connections and requests in or not, by the client's network, the method, the path and
+-- header fields.
 --
 --   script firewall.lua denied=/etc/moongate/denied.txt methods="GET HEAD POST" deny_paths="/admin/ %.git/";
 --
@@ -8,17 +9,20 @@
 --   allowed=FILE         networks whose clients are let in, and nobody else
 --   deny="NET ..."       the same as denied, here: addresses and networks, parted by spaces or commas
 --   allow="NET ..."      the same as allowed
---   drop=on|off          on (the default): a client that is not let in is closed at once, before a byte is read; off: its
---                        requests are answered 403
+--   drop=on|off          on (the default): a client that is not let in is closed at once, before a byte is
+--                        read; off: its requests are answered 403
 --   methods="M ..."      the only methods that are allowed; others are answered 405
---   deny_paths="P ..."   paths that are answered 403. One that begins with / is a prefix, everything else a Lua pattern that
---                        is looked for anywhere in the path (%.php$, ^/wp-)
+--   deny_paths="P ..."   paths that are answered 403. One that begins with / is a prefix, everything else a
+--                        Lua pattern that is looked for anywhere in the path (%.php$, ^/wp-)
 --   allow_paths="P ..."  exceptions from deny_paths
 --   deny_headers="NAME: PATTERN; ..."
---                        header fields that are answered 403: a Lua pattern looked for in the field's value, in lower case
---   log=on|off           write a line to the error log (level info) for each request that is refused; off by default
+--                        header fields that are answered 403: a Lua pattern looked for in the field's value,
+--                        in lower case
+--   log=on|off           write a line to the error log (level info) for each request that is refused; off by
+--                        default
 --
--- The path that is looked at is decoded and free of "." and ".." already: "/%61dmin/" and "/x/../admin/" are "/admin/".
+-- The path that is looked at is decoded and free of "." and ".." already: "/%61dmin/" and "/x/../admin/" are
+-- "/admin/".
 local gate = require "moongate"
 local settings = gate.settings(..., {
   denied = "string", allowed = "string", deny = "list", allow = "list", drop = "boolean", methods = "list",
@@ -50,7 +54,8 @@ if settings.methods then
   methods.names = table.concat(settings.methods, ", "):upper()
 end
 
--- A path rule is a prefix (plain text) or a pattern; a pattern is tried here so that a bad one is found at load.
+-- A path rule is a prefix (plain text) or a pattern; a pattern is tried here so that a bad one is found at
+-- load.
 local function path_rules(list)
   local rules = {}
   for i, text in ipairs(list or {}) do
@@ -106,7 +111,8 @@ if by_network or methods or #deny_paths > 0 or #deny_headers > 0 then
   function hooks.request(req)
     if by_network and refused(req.conn.remote_ip) then return forbid(req, "network") end
     if methods and not methods[req.method] then
-      return req:respond(405, { allow = methods.names, ["content-type"] = "text/plain" }, "method not allowed\n")
+      return req:respond(405, { allow = methods.names, ["content-type"] = "text/plain" },
+        "method not allowed\n")
     end
     if #deny_paths > 0 then
       local path = req.path

@@ -1,11 +1,13 @@
 -- SPDX-License-Identifier: BSD-2-Clause
--- The module that scripts get from require "moongate": objects for connections, requests and responses over the C API
--- (src/script/api.h, called through LuaJIT's FFI), and the loop that runs hooks. Embedded in the program; src/script/state.c
--- runs it once for each Lua state and src/script/sandbox.lua hands each script a copy of the module.
+-- The module that scripts get from require "moongate": objects for connections, requests and responses over
+-- the C API (src/script/api.h, called through LuaJIT's FFI), and the loop that runs hooks. Embedded in the
+-- program; src/script/state.c runs it once for each Lua state and src/script/sandbox.lua hands each script a
+-- copy of the module.
 --
--- An object is a small table of a handle and what was asked of it before; everything else goes through its metatable, so
--- that a field costs one call of C, which a compiled trace makes directly. No call of C is a tail call ("return ffi_string(...)"):
--- LuaJIT cannot end a trace there, and after some tries would never compile what calls it. Blocks of --- are moongate-lua(7).
+-- An object is a small table of a handle and what was asked of it before; everything else goes through its
+-- metatable, so that a field costs one call of C, which a compiled trace makes directly. No call of C is a
+-- tail call ("return ffi_string(...)"): LuaJIT cannot end a trace there, and after some tries would never
+-- compile what calls it. Blocks of --- are moongate-lua(7).
 local core = ...
 
 local ffi = require "ffi"
@@ -18,11 +20,12 @@ end
 local OK, STALE, NONE, AGAIN = ffi.C.MG_OK, ffi.C.MG_STALE, ffi.C.MG_NONE, ffi.C.MG_WAIT
 local DONE, WAIT, VERDICT = core.done, core.wait, core.verdict
 local ffi_string, getinfo, yield = ffi.string, debug.getinfo, coroutine.yield
-local error, type, tostring, setmetatable, pairs, ipairs, select = error, type, tostring, setmetatable, pairs, ipairs, select
-local concat, format, floor = table.concat, string.format, math.floor
+local error, type, tostring, setmetatable, pairs, ipairs = error, type, tostring, setmetatable, pairs, ipairs
+local select, tonumber, concat, floor = select, tonumber, table.concat, math.floor
 
 -- Where C writes its results.
-local out, out_name, out_value = ffi.new("struct mg_text"), ffi.new("struct mg_text"), ffi.new("struct mg_value")
+local out, out_name = ffi.new("struct mg_text"), ffi.new("struct mg_text")
+local out_value = ffi.new("struct mg_value")
 local out_number, out_position = ffi.new("double[1]"), ffi.new("uint32_t[1]")
 
 local c_request_text, c_request_number, c_request_set = C.request_text, C.request_number, C.request_set
@@ -75,7 +78,7 @@ local function no_field(what, name)
   raise("a " .. what .. ' has no field "' .. tostring(name) .. '": keep your own values in .ctx')
 end
 
--- ---- header fields ------------------------------------------------------------------------------------------------
+-- ---- header fields ----------------------------------------------------------------------------------------
 
 local REQUEST, RESPONSE = ffi.C.MG_REQUEST, ffi.C.MG_RESPONSE
 
@@ -95,8 +98,8 @@ local header_methods = {}
 local Headers = { __metatable = "headers" }
 
 --- headers[name]
---- The value of a header field, or nil. The case of the name does not matter. A field that is repeated gives one
---- value, joined by ", " (cookies by "; "); of Set-Cookie it is the first.
+--- The value of a header field, or nil. The case of the name does not matter. A field that is repeated gives
+--- one value, joined by ", " (cookies by "; "); of Set-Cookie it is the first.
 --- A field named like one of the methods below is got with headers:get(name).
 --- @example
 ---   local agent = req.headers["user-agent"]
@@ -127,12 +130,12 @@ local function headers_add(t, name, value)
 end
 
 --- headers[name] = value
---- Sets a field: the first of that name gets the value, others of that name go; nil removes all of them; a table of
---- strings makes a field of each. Numbers are printed. In req.headers this changes what the upstream server gets, in
---- res.headers what the client gets.
+--- Sets a field: the first of that name gets the value, others of that name go; nil removes all of them; a
+--- table of strings makes a field of each. Numbers are printed. In req.headers this changes what the upstream
+--- server gets, in res.headers what the client gets.
 --- @error for a name or value that HTTP does not allow (CR, LF, NUL), and for fields that frame a message or
---- belong to one connection: Content-Length, Transfer-Encoding, Connection, Keep-Alive, TE, Trailer, Upgrade, and
---- Expect of a request. Host can be set, not removed.
+--- belong to one connection: Content-Length, Transfer-Encoding, Connection, Keep-Alive, TE, Trailer, Upgrade,
+--- and Expect of a request. Host can be set, not removed.
 --- @where request, route (req.headers); response (res.headers)
 --- @example
 ---   req.headers["x-real-ip"] = req.conn.remote_ip
@@ -179,8 +182,8 @@ function header_methods.all(t, name)
 end
 
 --- headers:each()
---- Goes through all fields in order; a repeated one comes each time. Names are as the peer wrote them. Fields may
---- be set and removed meanwhile.
+--- Goes through all fields in order; a repeated one comes each time. Names are as the peer wrote them. Fields
+--- may be set and removed meanwhile.
 --- @example
 ---   for name, value in req.headers:each() do gate.log.info(name, value) end
 function header_methods.each(t)
@@ -207,7 +210,7 @@ function Headers.__index(t, name)
 end
 Headers.__newindex = headers_set
 
--- ---- connections --------------------------------------------------------------------------------------------------
+-- ---- connections ------------------------------------------------------------------------------------------
 
 -- Slots of a connection's table: its handle, then what does not change.
 local CONN_CTX = 4
@@ -274,8 +277,8 @@ function conn_get.bytes_in(t) return conn_number(t, ffi.C.MG_CONN_BYTES_IN) end
 function conn_get.bytes_out(t) return conn_number(t, ffi.C.MG_CONN_BYTES_OUT) end
 
 --- conn.ctx
---- A table for the scripts' own values; it lives as long as the connection, and all scripts of the frontend see the same
---- one. After a reload it begins empty again.
+--- A table for the scripts' own values; it lives as long as the connection, and all scripts of the frontend
+--- see the same one. After a reload it begins empty again.
 --- @example
 ---   conn.ctx.office = networks:contains(conn.remote_ip)
 function conn_get.ctx(t)
@@ -304,7 +307,9 @@ function Conn.__index(t, name)
   return conn_methods[name] or no_field("connection", name)
 end
 
-function Conn.__newindex(_, name) raise('"' .. tostring(name) .. '" of a connection cannot be set: keep your own values in conn.ctx') end
+function Conn.__newindex(_, name)
+  raise('"' .. tostring(name) .. '" of a connection cannot be set: keep your own values in conn.ctx')
+end
 
 -- Objects stay in `conns` until C takes them out when the connection goes.
 local function conn_object(handle)
@@ -316,7 +321,7 @@ local function conn_object(handle)
   return conn
 end
 
--- ---- requests -----------------------------------------------------------------------------------------------------
+-- ---- requests ---------------------------------------------------------------------------------------------
 
 -- Slots of a request's table.
 local REQ_HEADERS, REQ_RES, REQ_CONN, REQ_CTX, REQ_ARGS = 2, 3, 4, 5, 6
@@ -349,8 +354,9 @@ function request_get.id(t) return request_text(t, ffi.C.MG_REQ_ID) end
 function request_get.method(t) return request_text(t, ffi.C.MG_REQ_METHOD) end
 
 --- req.path
---- The path without the query, percent-decoded once, dot segments and repeated slashes removed: what rules look at.
---- Settable: the path that goes to the upstream server is encoded from it; raw_path and target follow.
+--- The path without the query, percent-decoded once, dot segments and repeated slashes removed: what rules
+--- look at. Settable: the path that goes to the upstream server is encoded from it; raw_path and target
+--- follow.
 --- @example
 ---   req.path = req.path:gsub("^/api/", "/")
 function request_get.path(t) return request_text(t, ffi.C.MG_REQ_PATH) end
@@ -364,7 +370,8 @@ function request_get.raw_path(t) return request_text(t, ffi.C.MG_REQ_RAW_PATH) e
 function request_get.query(t) return request_text(t, ffi.C.MG_REQ_QUERY) end
 
 --- req.target
---- The request target as it came: path and query, or more of a URL. Settable: "/path?query", percent-encoded already.
+--- The request target as it came: path and query, or more of a URL. Settable: "/path?query", percent-encoded
+--- already.
 function request_get.target(t) return request_text(t, ffi.C.MG_REQ_TARGET) end
 
 --- req.host
@@ -384,7 +391,8 @@ function request_get.scheme(t) return request_text(t, ffi.C.MG_REQ_SCHEME) end
 function request_get.version(t) return request_text(t, ffi.C.MG_REQ_VERSION) end
 
 --- req.attempt
---- 1 the first time that an upstream server is asked, then one more each time: the route hook is called again for each.
+--- 1 the first time that an upstream server is asked, then one more each time: the route hook is called again
+--- for each.
 function request_get.attempt(t) return request_number(t, ffi.C.MG_REQ_ATTEMPT) end
 
 --- req.headers
@@ -399,8 +407,8 @@ function request_get.headers(t)
 end
 
 --- req.args
---- The arguments of the query by name, decoded; of a repeated one the first value, "" for one without a value, nil for one that
---- is not there. To change what is sent, set req.query.
+--- The arguments of the query by name, decoded; of a repeated one the first value, "" for one without a
+--- value, nil for one that is not there. To change what is sent, set req.query.
 --- @example
 ---   local page = tonumber(req.args.page) or 1
 local Args = { __metatable = "arguments" }
@@ -466,7 +474,8 @@ function request_get.conn(t)
 end
 
 --- req.ctx
---- A table for the scripts' own values; it lives as long as the request, and all scripts of the frontend see the same one.
+--- A table for the scripts' own values; it lives as long as the request, and all scripts of the frontend see
+--- the same one.
 function request_get.ctx(t)
   local ctx = t[REQ_CTX]
   if not ctx then
@@ -505,16 +514,18 @@ local function reply_field(handle, name, value)
 end
 
 --- req:respond(status, headers, body)
---- Answers the request here. headers is a table of names and values (strings, numbers, or tables of them for a field that
---- is repeated), or nil; body is a string or nil; Content-Length is written for it. A verdict: return what it returns. In
---- the response hook it takes the place of the upstream's response.
+--- Answers the request here. headers is a table of names and values (strings, numbers, or tables of them for
+--- a field that is repeated), or nil; body is a string or nil; Content-Length is written for it. A verdict:
+--- return what it returns. In the response hook it takes the place of the upstream's response.
 --- @where request, route, response
 --- @error for a status that is not 200 to 599, and for fields as with headers[name] = value
 --- @example
 ---   return req:respond(403, { ["content-type"] = "text/plain" }, "not for you\n")
 function request_methods.respond(t, status, headers, body)
   local handle = t[1]
-  if type(status) ~= "number" or status ~= floor(status) then wrong("respond", "a status (200 to 599)", status) end
+  if type(status) ~= "number" or status ~= floor(status) then
+    wrong("respond", "a status (200 to 599)", status)
+  end
   local result = c_reply_begin(handle)
   if result ~= OK then fail(result, "request") end
   if headers ~= nil then
@@ -536,7 +547,9 @@ local redirects = { [301] = true, [302] = true, [303] = true, [307] = true, [308
 ---   return req:redirect("https://" .. req.host .. req.target, 308)
 function request_methods.redirect(t, location, status)
   status = status or 302
-  if not redirects[status] then raise("redirect: expected status 301, 302, 303, 307 or 308, got " .. tostring(status)) end
+  if not redirects[status] then
+    raise("redirect: expected status 301, 302, 303, 307 or 308, got " .. tostring(status))
+  end
   location = text_of(location, "redirect's location")
   return request_methods.respond(t, status, { location = location, ["content-type"] = "text/plain" },
     location:sub(1, 1000) .. "\n")
@@ -564,9 +577,9 @@ local function write_chunk(t, whose, text)
 end
 
 --- req:body()
---- Goes through the body as it arrives, in pieces of any size; a text that is looked for may be cut between two of them.
---- The hook waits where the next piece has not come yet. What is not written is dropped, and so is what a hook has not
---- read when it returns.
+--- Goes through the body as it arrives, in pieces of any size; a text that is looked for may be cut between
+--- two of them. The hook waits where the next piece has not come yet. What is not written is dropped, and so
+--- is what a hook has not read when it returns.
 --- @where request_body
 --- @yields
 --- @example
@@ -577,7 +590,8 @@ local function next_request_chunk(t) return next_chunk(t, REQUEST) end
 function request_methods.body(t) return next_request_chunk, t end
 
 --- req:write(text)
---- Sends text on to the upstream server, or to the request_body hook of the next script. Waits while the receiver is slow.
+--- Sends text on to the upstream server, or to the request_body hook of the next script. Waits while the
+--- receiver is slow.
 --- @where request_body
 --- @yields
 function request_methods.write(t, text) return write_chunk(t, REQUEST, text) end
@@ -594,13 +608,14 @@ function Request.__newindex(t, name, value)
   raise('"' .. tostring(name) .. '" of a request cannot be set: keep your own values in req.ctx')
 end
 
--- ---- responses ----------------------------------------------------------------------------------------------------
+-- ---- responses --------------------------------------------------------------------------------------------
 
 local response_get, response_set, response_methods = {}, {}, {}
 local Response = { __metatable = "response" }
 
 --- res.status
---- The status. Settable (200 to 599), but one that has no body (204, 304) can not become one that has, nor the other way.
+--- The status. Settable (200 to 599), but one that has no body (204, 304) can not become one that has, nor
+--- the other way.
 --- @where response
 function response_get.status(t)
   local status = c_response_status(t[1])
@@ -608,7 +623,9 @@ function response_get.status(t)
   return status
 end
 function response_set.status(t, value)
-  if type(value) ~= "number" or value ~= floor(value) then wrong("res.status", "a status (200 to 599)", value) end
+  if type(value) ~= "number" or value ~= floor(value) then
+    wrong("res.status", "a status (200 to 599)", value)
+  end
   local result = c_response_set_status(t[1], value)
   if result ~= OK then fail(result, "response") end
 end
@@ -646,7 +663,8 @@ end
 function response_get.upstream(t) return request_text(t, ffi.C.MG_REQ_UPSTREAM) end
 
 --- res:body()
---- As req:body(), for the body of the response. Where a response has none (HEAD, 204, 304) the hook is not called.
+--- As req:body(), for the body of the response. Where a response has none (HEAD, 204, 304) the hook is not
+--- called.
 --- @where response_body
 --- @yields
 --- @example
@@ -657,7 +675,8 @@ local function next_response_chunk(t) return next_chunk(t, RESPONSE) end
 function response_methods.body(t) return next_response_chunk, t end
 
 --- res:write(text)
---- Sends text on to the client, or to the response_body hook of the next script. Waits while the receiver is slow.
+--- Sends text on to the client, or to the response_body hook of the next script. Waits while the receiver is
+--- slow.
 --- @where response_body
 --- @yields
 function response_methods.write(t, text) return write_chunk(t, RESPONSE, text) end
@@ -674,7 +693,7 @@ function Response.__newindex(t, name, value)
   raise('"' .. tostring(name) .. '" of a response cannot be set')
 end
 
--- ---- sets of networks ---------------------------------------------------------------------------------------------
+-- ---- sets of networks -------------------------------------------------------------------------------------
 
 -- Scripts hold a number that stands for the set; the pointers stay here.
 local cidr_sets = {}
@@ -697,8 +716,8 @@ end
 local gate = {}
 
 --- gate.cidr(networks)
---- A set of IPv4 and IPv6 networks from a table: addresses and networks as a list, or as names with a label each, or both.
---- Only while the script loads.
+--- A set of IPv4 and IPv6 networks from a table: addresses and networks as a list, or as names with a label
+--- each, or both. Only while the script loads.
 --- @error for text that is no network, at the script's line
 --- @example
 ---   local office = gate.cidr { "10.0.0.0/8", "2001:db8::/32", ["192.0.2.0/24"] = "guests" }
@@ -722,8 +741,8 @@ function gate.cidr(networks)
 end
 
 --- gate.cidr_file(path)
---- A set from a file: one network a line, # begins a comment. A relative path begins at the configuration's folder.
---- Only while the script loads; a reload reads the file again.
+--- A set from a file: one network a line, # begins a comment. A relative path begins at the configuration's
+--- folder. Only while the script loads; a reload reads the file again.
 --- @error when the file cannot be read or a line is no network, with file:line:column
 --- @example
 ---   local denied = gate.cidr_file(settings.denied)
@@ -736,8 +755,8 @@ function gate.cidr_file(path)
 end
 
 --- set:find(ip)
---- @return the label of the longest network that holds the address (true for one without a label), or nil; nil too for
---- a text that is no address
+--- @return the label of the longest network that holds the address (true for one without a label), or nil;
+--- nil too for a text that is no address
 function set_methods.find(t, ip)
   if type(ip) ~= "string" then wrong("find", "an IP address", ip) end
   local value = c_cidr_find(cidr_sets[t[1]], ip, #ip)
@@ -762,8 +781,8 @@ function set_methods.count(t)
 end
 
 --- gate.network(ip, bits4, bits6)
---- The network of so many bits (of IPv4, of IPv6; all if left out) that an address is in: a key for what clients of one
---- network share.
+--- The network of so many bits (of IPv4, of IPv6; all if left out) that an address is in: a key for what
+--- clients of one network share.
 --- @return the network as text, or nil if `ip` is no address
 --- @example
 ---   local key = gate.network(conn.remote_ip, 24, 48)        -- "192.0.2.0/24"
@@ -777,14 +796,15 @@ function gate.network(ip, bits4, bits6)
 end
 
 --- gate.hash(text)
---- @return a number from 0 to 4294967295, the same for the same text in all workers and at all times: for stable choices
+--- @return a number from 0 to 4294967295, the same for the same text in all workers and at all times: for
+--- stable choices
 function gate.hash(text)
   if type(text) ~= "string" then wrong("gate.hash", "a string", text) end
   local number = C.hash(text, #text)
   return number
 end
 
--- ---- settings -----------------------------------------------------------------------------------------------------
+-- ---- settings ---------------------------------------------------------------------------------------------
 
 local converters = {
   string = function(text) return text end,
@@ -802,8 +822,8 @@ local converters = {
 }
 
 --- gate.settings(settings, types)
---- Checks what the configuration hands to a script and converts it. types names each setting and says what it is: "string",
---- "number", "boolean" (on or off) or "list" (parted by commas or spaces).
+--- Checks what the configuration hands to a script and converts it. types names each setting and says what it
+--- is: "string", "number", "boolean" (on or off) or "list" (parted by commas or spaces).
 --- @return a table with the settings that are given
 --- @error for a setting that is not named, or has a value of another type
 --- @example
@@ -825,7 +845,7 @@ function gate.settings(settings, types)
   return values
 end
 
--- ---- shared dictionaries ------------------------------------------------------------------------------------------
+-- ---- shared dictionaries ----------------------------------------------------------------------------------
 
 local MG_STRING, MG_NUMBER, MG_BOOLEAN = ffi.C.MG_STRING, ffi.C.MG_NUMBER, ffi.C.MG_BOOLEAN
 local dict_pointers, dict_objects = {}, {}
@@ -833,8 +853,9 @@ local dict_methods = {}
 local Dict = { __index = dict_methods, __metatable = "dictionary" }
 
 --- gate.shared(name)
---- The dictionary that the configuration defines with `shared NAME SIZE;`. All workers see the same; it survives reloads and
---- the loss of a worker. When it is full, what was not used for longest goes. Keys are strings of up to 250 bytes.
+--- The dictionary that the configuration defines with `shared NAME SIZE;`. All workers see the same; it
+--- survives reloads and the loss of a worker. When it is full, what was not used for longest goes. Keys are
+--- strings of up to 250 bytes.
 --- @error when there is none of that name
 --- @example
 ---   local limits = gate.shared "limits"
@@ -843,7 +864,9 @@ function gate.shared(name)
   local dict = dict_objects[name]
   if not dict then
     local pointer = C.dict_find(name)
-    if pointer == nil then raise('no dictionary "' .. name .. '": expected "shared ' .. name .. ' SIZE;" in the configuration') end
+    if pointer == nil then
+      raise('no dictionary "' .. name .. '": expected "shared ' .. name .. ' SIZE;" in the configuration')
+    end
     dict_pointers[#dict_pointers + 1] = pointer
     dict = setmetatable({ #dict_pointers }, Dict)
     dict_objects[name] = dict
@@ -914,7 +937,8 @@ function dict_methods.add(t, key, value, ttl)
 end
 
 --- dict:incr(key, by, initial, ttl)
---- Adds to a number, 1 if `by` is left out. An absent one counts as `initial` (0 if left out) and goes after ttl seconds.
+--- Adds to a number, 1 if `by` is left out. An absent one counts as `initial` (0 if left out) and goes after
+--- ttl seconds.
 --- @return the new number
 --- @error when the key has another value
 function dict_methods.incr(t, key, by, initial, ttl)
@@ -928,7 +952,8 @@ function dict_methods.incr(t, key, by, initial, ttl)
 end
 
 --- dict:take(key, rate, burst, cost)
---- A token bucket: it holds at most `burst` tokens (as many as `rate` if left out, at least 1), gets `rate` a second, and gives
+--- A token bucket: it holds at most `burst` tokens (as many as `rate` if left out, at least 1), gets `rate` a
+--- second, and gives
 --- `cost` of them (1 if left out) if it has them.
 --- @return true, or false and the seconds after which there will be enough
 --- @example
@@ -956,16 +981,18 @@ function dict_methods.delete(t, key)
 end
 
 --- dict:stats()
---- @return a table of numbers: entries, bytes and capacity now; hits, misses, expired, evictions and recoveries since it was made
+--- @return a table of numbers: entries, bytes and capacity now; hits, misses, expired, evictions and
+--- recoveries since it was made
 function dict_methods.stats(t)
   local stats = ffi.new("struct mg_dict_stats")
   local result = C.dict_stats(dict_pointers[t[1]], stats)
   if result ~= OK then fail(result) end
-  return { entries = stats.entries, bytes = stats.bytes, capacity = stats.capacity, hits = stats.hits, misses = stats.misses,
-    expired = stats.expired, evictions = stats.evictions, recoveries = stats.recoveries }
+  return { entries = stats.entries, bytes = stats.bytes, capacity = stats.capacity, hits = stats.hits,
+    misses = stats.misses, expired = stats.expired, evictions = stats.evictions,
+    recoveries = stats.recoveries }
 end
 
--- ---- waiting, time, logs ------------------------------------------------------------------------------------------
+-- ---- waiting, time, logs ----------------------------------------------------------------------------------
 
 --- gate.sleep(seconds)
 --- Waits, while the worker goes on with others. Fractions are allowed, to the millisecond.
@@ -1000,8 +1027,8 @@ gate.generation = core.generation
 gate.version = core.version
 
 --- gate.log.info(...)
---- Writes its arguments, parted by spaces, to the error log, with the script's name and the request's id. The levels are
---- debug, info, notice, warn and error; the configuration's error_log says from which one on.
+--- Writes its arguments, parted by spaces, to the error log, with the script's name and the request's id. The
+--- levels are debug, info, notice, warn and error; the configuration's error_log says from which one on.
 --- @example
 ---   gate.log.warn("no canary for", req.host)
 local log_levels = { error = 1, warn = 2, notice = 3, info = 4, debug = 5 }
@@ -1017,7 +1044,7 @@ local function log_at(level, script)
   end
 end
 
--- ---- for the C side and the sandbox -------------------------------------------------------------------------------
+-- ---- for the C side and the sandbox -----------------------------------------------------------------------
 
 -- Each script has a module of its own: what one changes in it, no other sees.
 function core.make_gate(script)
@@ -1028,9 +1055,9 @@ function core.make_gate(script)
   return copy
 end
 
--- What a pooled coroutine runs (src/script/coroutine.c): resumed with a hook's function, the request's slot and handle (false
--- if its object is in the slot already) and whether there is a response. Slot 0: a connection. It is never compiled, so that
--- each hook is compiled as a trace of its own.
+-- What a pooled coroutine runs (src/script/coroutine.c): resumed with a hook's function, the request's slot
+-- and handle (false if its object is in the slot already) and whether there is a response. Slot 0: a
+-- connection. It is never compiled, so that each hook is compiled as a trace of its own.
 local live = {}
 core.live = live
 function core.runner(hook, slot, handle, with_response)

@@ -1,26 +1,29 @@
 -- SPDX-License-Identifier: BSD-2-Clause
--- Limits how many requests a client may make in a second, with a token bucket each; what is too much is answered 429 and
--- told when to come again (Retry-After).
+-- Limits how many requests a client may make in a second, with a token bucket each; what is too much is
+-- answered 429 and told when to come again (Retry-After).
 --
 --   shared limits 16m;                                 # at the top of the configuration
 --   script ratelimit.lua rate=10 burst=50;             # in a frontend
 --
 -- Settings:
---   rate=NUMBER          requests a second, in the long run; fractions are allowed (0.1: one in ten seconds). Required
+--   rate=NUMBER          requests a second, in the long run; fractions are allowed (0.1: one in ten seconds).
+--                        Required
 --   burst=NUMBER         requests that may come at once; as many as rate by default, at least 1
 --   by=address           whose requests are counted together: those of one address (the default),
---   by=header:NAME       or of one value of a header field, such as an API key; without the field, of the address
+--   by=header:NAME       or of one value of a header field, such as an API key; without the field, of the
+--                        address
 --   prefix4=BITS         addresses of one network count as one: 32 by default
 --   prefix6=BITS         64 by default, for that is what one customer usually has
 --   dict=NAME            the shared dictionary, "limits" by default
---   zone=NAME            what keys begin with: scripts with the same zone share their buckets. "rate" by default
+--   zone=NAME            what keys begin with: scripts with the same zone share their buckets. "rate" by
+--                        default
 --   paths="PREFIX ..."   only these paths are limited
 --   except="NET ..."     clients of these networks are not limited
 --   status=NUMBER        of the answer, 429 by default
 local gate = require "moongate"
 local settings = gate.settings(..., {
-  rate = "number", burst = "number", by = "string", prefix4 = "number", prefix6 = "number", dict = "string", zone = "string",
-  paths = "list", except = "list", status = "number",
+  rate = "number", burst = "number", by = "string", prefix4 = "number", prefix6 = "number", dict = "string",
+  zone = "string", paths = "list", except = "list", status = "number",
 })
 
 local rate = settings.rate or error("the setting rate=NUMBER (requests a second) is required")
@@ -38,7 +41,8 @@ gate.network("192.0.2.1", bits4, bits6)  -- raises here, not at the first reques
 
 local header
 if settings.by and settings.by ~= "address" then
-  header = settings.by:match("^header:(.+)$") or error('by="' .. settings.by .. '": expected address or header:NAME')
+  header = settings.by:match("^header:(.+)$")
+    or error('by="' .. settings.by .. '": expected address or header:NAME')
 end
 
 local function limited(path)
@@ -74,7 +78,8 @@ function hooks.request(req)
   end
   local ok, wait = limits:take(key, rate, burst)
   if not ok then
-    return req:respond(status, { ["retry-after"] = math.ceil(wait), ["content-type"] = "text/plain" }, "too many requests\n")
+    return req:respond(status, { ["retry-after"] = math.ceil(wait), ["content-type"] = "text/plain" },
+      "too many requests\n")
   end
 end
 

@@ -1,20 +1,20 @@
 -- SPDX-License-Identifier: BSD-2-Clause
--- Chooses the upstream by host, path and header field, and gives a share of the clients to a canary. What no rule fits goes
--- where the frontend's routes say.
+-- Chooses the upstream by host, path and header field, and gives a share of the clients to a canary. What no
+-- rule fits goes where the frontend's routes say.
 --
 --   script router.lua rules="host=api.example.org -> api; path=/static/ -> files; header=x-beta:1 -> beta"
 --                     canary=next weight=5;
 --
 -- Settings, all of them optional:
---   rules="RULE; ..."    in order, the first that fits decides. A rule is conditions, "->" and the name of an upstream (or
---                        an address, 127.0.0.1:9000). All of its conditions must hold:
+--   rules="RULE; ..."    in order, the first that fits decides. A rule is conditions, "->" and the name of an
+--                        upstream (or an address, 127.0.0.1:9000). All of its conditions must hold:
 --                          host=NAME            the host asked for; *.example.org fits every name below it
 --                          path=PREFIX          what the path begins with
 --                          method=NAME          the method
 --                          header=NAME          the field is there
 --                          header=NAME:VALUE    it has this value
---   table=MODULE         the same from a Lua module in a folder of scripts, for more of them. It returns a list of
---                          { host = "...", path = "...", method = "...", header = "...", value = "...", upstream = "..." }
+--   table=MODULE         the same from a Lua module in a folder of scripts, for more of them. It returns a
+--                        list of tables with the fields host, path, method, header, value and upstream
 --   canary=UPSTREAM      where a share of the clients goes, after the rules have been asked
 --   weight=PERCENT       how large that share is, 0 to 100; fractions are allowed
 --   by=address           the choice is the same each time for one client address (the default),
@@ -35,7 +35,8 @@ local function parse_rule(text)
   for condition in left:gmatch("%S+") do
     local name, value = condition:match("^(%a+)=(.+)$")
     if not conditions[name] then
-      error('bad condition "' .. condition .. '" in rule "' .. text .. '": expected host=, path=, method= or header=')
+      error('bad condition "' .. condition .. '" in rule "' .. text ..
+        '": expected host=, path=, method= or header=')
     end
     if name == "header" then
       rule.header, rule.value = value:match("^([^:]+):?(.*)$")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The table of the C API (api.h), and its small parts: connections, waiting, time, logs. Messages, headers and what is shared
-// stand in the api_*.c beside it.
+// The table of the C API (api.h), and its small parts: connections, waiting, time, logs. Messages, headers
+// and what is shared stand in the api_*.c beside it.
 #include "script/api.h"
 
 #include "base/addr.h"
@@ -28,7 +28,7 @@ static const char *mg_error_text(void) {
     return error_buffer;
 }
 
-// ---- connections ------------------------------------------------------------------------------------------------
+// ---- connections ------------------------------------------------------------------------------------------
 
 static int mg_request_conn(double handle, double *ret_conn) {
     struct exchange *x = handle_get(HANDLE_EXCHANGE, mg_handle(handle));
@@ -96,7 +96,7 @@ static int mg_conn_reject(double handle) {
     return MG_OK;
 }
 
-// ---- waiting, time, logs ----------------------------------------------------------------------------------------
+// ---- waiting, time, logs ----------------------------------------------------------------------------------
 
 static int mg_sleep(double seconds) {
     if (!task_running)
@@ -117,7 +117,8 @@ static void mg_log(int level, const char *script, const char *at, size_t len) {
         return;
     int shown = len > 3000 ? 3000 : (int)len;
     if (task_running && task_running->x)
-        log_write((enum log_level)level, "%s: %.*s, request %s", script, shown, at, exchange_id(task_running->x));
+        log_write((enum log_level)level, "%s: %.*s, request %s", script, shown, at,
+                  exchange_id(task_running->x));
     else
         log_write((enum log_level)level, "%s: %.*s", script, shown, at);
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The whole C API that scripts reach. lua/moongate.lua calls it through LuaJIT's FFI: the text between the two cdef
-// marks is compiled into the program and handed to ffi.cdef, so declaration and caller cannot drift apart. The functions
-// are reached through one struct of pointers (no symbol is exported): a compiled trace calls each of them directly.
+// The whole C API that scripts reach. lua/moongate.lua calls it through LuaJIT's FFI: the text between the
+// two cdef marks is compiled into the program and handed to ffi.cdef, so declaration and caller cannot drift
+// apart. The functions are reached through one struct of pointers (no symbol is exported): a compiled trace
+// calls each of them directly.
 //
-// Rules: handles are numbers (base/handle.h) and one that is stale answers MG_STALE. No function calls back into Lua,
-// blocks (but for those marked "while loading") or keeps a pointer that Lua gave it. Texts that come back through
-// struct mg_text are valid until the next call. A change of anything below raises MG_ABI.
+// Rules: handles are numbers (base/handle.h) and one that is stale answers MG_STALE. No function calls back
+// into Lua, blocks (but for those marked "while loading") or keeps a pointer that Lua gave it. Texts that
+// come back through struct mg_text are valid until the next call. A change of anything below raises MG_ABI.
 #ifndef MOONGATE_SCRIPT_API_H
 #define MOONGATE_SCRIPT_API_H
 
@@ -82,7 +83,8 @@ struct mg_api {
     int (*request_number)(double x, int field, double *ret_number);
     int (*request_set)(double x, int field, const char *at, size_t len); /* at NULL: no query */
     int (*request_arg)(double x, const char *name, size_t len, struct mg_text *ret_value);
-    int (*request_arg_next)(double x, uint32_t *position, struct mg_text *ret_name, struct mg_text *ret_value);
+    int (*request_arg_next)(double x, uint32_t *position, struct mg_text *ret_name,
+                            struct mg_text *ret_value);
     int (*request_conn)(double x, double *ret_conn);
 
     int (*reply_begin)(double x);
@@ -100,8 +102,10 @@ struct mg_api {
 
     int (*header_id)(const char *name, size_t len);
     int (*headers_get)(double x, int whose, int id, const char *name, size_t len, struct mg_text *ret_value);
-    int (*headers_set)(double x, int whose, const char *name, size_t len, const char *value, size_t value_len);
-    int (*headers_add)(double x, int whose, const char *name, size_t len, const char *value, size_t value_len);
+    int (*headers_set)(double x, int whose, const char *name, size_t len, const char *value,
+                       size_t value_len);
+    int (*headers_add)(double x, int whose, const char *name, size_t len, const char *value,
+                       size_t value_len);
     int (*headers_remove)(double x, int whose, const char *name, size_t len);
     /* Every field from *position on, or those of a name (len > 0). */
     int (*headers_next)(double x, int whose, const char *name, size_t len, uint32_t *position,

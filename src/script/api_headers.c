@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Header fields for scripts: look-up, change, and which fields a script must leave alone because the codecs frame messages
-// by them. All text that comes from a script is copied to the exchange's arena.
+// Header fields for scripts: look-up, change, and which fields a script must leave alone because the codecs
+// frame messages by them. All text that comes from a script is copied to the exchange's arena.
 #include "script/api_impl.h"
 
 #include "base/handle.h"
@@ -39,10 +39,12 @@ static bool protected_field(int whose, enum header_id id) {
 
 static int check_name(int whose, struct slice name) {
     if (!header_name_valid(name))
-        return mg_error("\"%.*s\" is no name of a header field", name.len > 100 ? 100 : (int)name.len, name.at);
+        return mg_error("\"%.*s\" is no name of a header field", name.len > 100 ? 100 : (int)name.len,
+                        name.at);
     if (protected_field(whose, header_id_of(name)))
-        return mg_error("the field \"%.*s\" frames the message or belongs to one connection: moongate writes it itself",
-                        SLICE_ARG(name));
+        return mg_error(
+            "the field \"%.*s\" frames the message or belongs to one connection: moongate writes it itself",
+            SLICE_ARG(name));
     return MG_OK;
 }
 
@@ -51,7 +53,8 @@ int mg_header_check(int whose, struct slice name, struct slice value) {
     if (rc != MG_OK)
         return rc;
     if (!header_value_valid(value))
-        return mg_error("the value of the field \"%.*s\" has a control character (CR, LF, NUL ...)", SLICE_ARG(name));
+        return mg_error("the value of the field \"%.*s\" has a control character (CR, LF, NUL ...)",
+                        SLICE_ARG(name));
     if (whose == MG_REQUEST && header_id_of(name) == HEADER_host && !authority_valid(value))
         return mg_error("the field \"host\" must be host[:port]");
     return MG_OK;
@@ -59,7 +62,8 @@ int mg_header_check(int whose, struct slice name, struct slice value) {
 
 static int changeable(const struct exchange *x, int whose) {
     if (whose == MG_REQUEST && x->step != EXCHANGE_request && x->step != EXCHANGE_route)
-        return mg_error("the request has been sent: its fields can be changed in the request and route hooks");
+        return mg_error(
+            "the request has been sent: its fields can be changed in the request and route hooks");
     if (whose == MG_RESPONSE && x->step != EXCHANGE_response)
         return mg_error("the fields of a response can be changed in the response hook alone");
     return MG_OK;
@@ -73,10 +77,10 @@ static bool same(const struct header *header, struct slice name, int id) {
     return header->id == HEADER_OTHER && header->name.len == name.len && slice_ieq(header->name, name);
 }
 
-// Repeated fields are one list (RFC 9110, 5.3); cookies have a separator of their own (RFC 6265, 5.4); Set-Cookie cannot
-// be joined.
-static int joined(struct exchange *x, const struct headers *headers, uint32_t first, struct slice name, int id,
-                  struct mg_text *ret_value) {
+// Repeated fields are one list (RFC 9110, 5.3); cookies have a separator of their own (RFC 6265, 5.4);
+// Set-Cookie cannot be joined.
+static int joined(struct exchange *x, const struct headers *headers, uint32_t first, struct slice name,
+                  int id, struct mg_text *ret_value) {
     struct slice value = { NULL, 0 };
     const char *separator = id == HEADER_cookie ? "; " : ", ";
     for (uint32_t i = first; i < headers->count; i++) {
@@ -91,7 +95,8 @@ static int joined(struct exchange *x, const struct headers *headers, uint32_t fi
     return MG_OK;
 }
 
-int mg_headers_get(double handle, int whose, int id, const char *name, size_t len, struct mg_text *ret_value) {
+int mg_headers_get(double handle, int whose, int id, const char *name, size_t len,
+                   struct mg_text *ret_value) {
     struct exchange *x;
     struct headers *headers = headers_of(handle, whose, &x);
     if (!headers)
@@ -134,15 +139,18 @@ static int put(double handle, int whose, struct slice name, struct slice value, 
     memcpy(at + name.len, value.at, value.len);
     name.at = at;
     value.at = at + name.len;
-    int err = add ? headers_add(headers, &x->arena, name, value) : headers_set(headers, &x->arena, name, value);
+    int err =
+        add ? headers_add(headers, &x->arena, name, value) : headers_set(headers, &x->arena, name, value);
     return err < 0 ? mg_error("memory is out") : MG_OK;
 }
 
-int mg_headers_set(double handle, int whose, const char *name, size_t len, const char *value, size_t value_len) {
+int mg_headers_set(double handle, int whose, const char *name, size_t len, const char *value,
+                   size_t value_len) {
     return put(handle, whose, slice_make(name, len), slice_make(value, value_len), false);
 }
 
-int mg_headers_add(double handle, int whose, const char *name, size_t len, const char *value, size_t value_len) {
+int mg_headers_add(double handle, int whose, const char *name, size_t len, const char *value,
+                   size_t value_len) {
     return put(handle, whose, slice_make(name, len), slice_make(value, value_len), true);
 }
 
@@ -163,8 +171,8 @@ int mg_headers_remove(double handle, int whose, const char *name, size_t len) {
     return MG_OK;
 }
 
-int mg_headers_next(double handle, int whose, const char *name, size_t len, uint32_t *position, struct mg_text *ret_name,
-                    struct mg_text *ret_value) {
+int mg_headers_next(double handle, int whose, const char *name, size_t len, uint32_t *position,
+                    struct mg_text *ret_name, struct mg_text *ret_value) {
     struct exchange *x;
     struct headers *headers = headers_of(handle, whose, &x);
     if (!headers)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The functions behind the table in api.c, by the file that holds them. Their contract stands in api.h, their scripts'
-// side in lua/moongate.lua.
+// The functions behind the table in api.c, by the file that holds them. Their contract stands in api.h, their
+// scripts' side in lua/moongate.lua.
 #ifndef MOONGATE_SCRIPT_API_IMPL_H
 #define MOONGATE_SCRIPT_API_IMPL_H
 
@@ -43,8 +43,8 @@ int mg_headers_get(double x, int whose, int id, const char *name, size_t len, st
 int mg_headers_set(double x, int whose, const char *name, size_t len, const char *value, size_t value_len);
 int mg_headers_add(double x, int whose, const char *name, size_t len, const char *value, size_t value_len);
 int mg_headers_remove(double x, int whose, const char *name, size_t len);
-int mg_headers_next(double x, int whose, const char *name, size_t len, uint32_t *position, struct mg_text *ret_name,
-                    struct mg_text *ret_value);
+int mg_headers_next(double x, int whose, const char *name, size_t len, uint32_t *position,
+                    struct mg_text *ret_name, struct mg_text *ret_value);
 // Whether a script may set the field in a message of that side; mg_error() if not.
 int mg_header_check(int whose, struct slice name, struct slice value);
 
@@ -60,10 +60,12 @@ int mg_ip_network(const char *ip, size_t len, int bits4, int bits6, struct mg_te
 double mg_hash(const char *at, size_t len);
 void *mg_dict_find(const char *name);
 int mg_dict_get(void *dict, const char *key, size_t len, struct mg_value *ret_value);
-int mg_dict_set(void *dict, const char *key, size_t len, int type, double number, const char *text, size_t text_len,
-                double ttl, int only_new);
-int mg_dict_incr(void *dict, const char *key, size_t len, double by, double initial, double ttl, double *ret_number);
-int mg_dict_take(void *dict, const char *key, size_t len, double rate, double burst, double cost, double *ret_wait);
+int mg_dict_set(void *dict, const char *key, size_t len, int type, double number, const char *text,
+                size_t text_len, double ttl, int only_new);
+int mg_dict_incr(void *dict, const char *key, size_t len, double by, double initial, double ttl,
+                 double *ret_number);
+int mg_dict_take(void *dict, const char *key, size_t len, double rate, double burst, double cost,
+                 double *ret_wait);
 int mg_dict_delete(void *dict, const char *key, size_t len);
 int mg_dict_stats(void *dict, struct mg_dict_stats *ret_stats);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Requests and responses for scripts: what is read, what may be changed and how the change stays consistent (path, raw
-// path, query and target say the same), and answers that a script gives itself.
+// Requests and responses for scripts: what is read, what may be changed and how the change stays consistent
+// (path, raw path, query and target say the same), and answers that a script gives itself.
 #include "script/api_impl.h"
 
 #include "base/handle.h"
@@ -71,7 +71,8 @@ int mg_request_text(double handle, int field, struct mg_text *ret_text) {
         mg_text_set(ret_text, req->scheme.len > 0 ? req->scheme : SLICE_LIT("http"));
         return MG_OK;
     case MG_REQ_VERSION:
-        mg_text_set(ret_text, slice_make(text, (size_t)snprintf(text, sizeof text, "%u.%u", req->major, req->minor)));
+        mg_text_set(ret_text,
+                    slice_make(text, (size_t)snprintf(text, sizeof text, "%u.%u", req->major, req->minor)));
         return MG_OK;
     case MG_REQ_UPSTREAM:
         mg_text_set(ret_text, x->upstream_name);
@@ -96,7 +97,7 @@ int mg_request_number(double handle, int field, double *ret_number) {
     return MG_OK;
 }
 
-// ---- changes of a request ---------------------------------------------------------------------------------------
+// ---- changes of a request ---------------------------------------------------------------------------------
 
 // Encodes what may not stand in a target. keep: characters that stay besides the unreserved ones (RFC 3986).
 static struct slice encode(struct arena *arena, struct slice from, const char *keep) {
@@ -124,8 +125,9 @@ static int rebuild_target(struct exchange *x) {
     struct request *req = &x->req;
     struct slice target = { NULL, 0 };
     if (arena_append(&x->arena, &target, req->raw_path.at, req->raw_path.len) < 0 ||
-        (req->query.at && (arena_append(&x->arena, &target, "?", 1) < 0 ||
-                           arena_append(&x->arena, &target, req->query.at, req->query.len) < 0)))
+        (req->query.at &&
+         (arena_append(&x->arena, &target, "?", 1) < 0 ||
+          arena_append(&x->arena, &target, req->query.at, req->query.len) < 0)))
         return mg_error("memory is out");
     req->target = target;
     req->rewritten = true;
@@ -216,7 +218,7 @@ int mg_request_set(double handle, int field, const char *at, size_t len) {
     return mg_error("that cannot be set");
 }
 
-// ---- arguments of the query -------------------------------------------------------------------------------------
+// ---- arguments of the query -------------------------------------------------------------------------------
 
 static int hex_digit(char c) {
     if (c >= '0' && c <= '9')
@@ -286,7 +288,8 @@ int mg_request_arg(double handle, const char *name_at, size_t len, struct mg_tex
     return MG_NONE;
 }
 
-int mg_request_arg_next(double handle, uint32_t *position, struct mg_text *ret_name, struct mg_text *ret_value) {
+int mg_request_arg_next(double handle, uint32_t *position, struct mg_text *ret_name,
+                        struct mg_text *ret_value) {
     struct exchange *x = exchange_of(handle);
     if (!x)
         return MG_STALE;
@@ -298,7 +301,7 @@ int mg_request_arg_next(double handle, uint32_t *position, struct mg_text *ret_n
     return rc == MG_OK ? decode(x, value, ret_value) : rc;
 }
 
-// ---- answers ----------------------------------------------------------------------------------------------------
+// ---- answers ----------------------------------------------------------------------------------------------
 
 int mg_reply_begin(double handle) {
     struct exchange *x = exchange_of(handle);
@@ -312,7 +315,8 @@ int mg_reply_begin(double handle) {
     return MG_OK;
 }
 
-int mg_reply_field(double handle, const char *name_at, size_t name_len, const char *value_at, size_t value_len) {
+int mg_reply_field(double handle, const char *name_at, size_t name_len, const char *value_at,
+                   size_t value_len) {
     struct exchange *x = exchange_of(handle);
     if (!x)
         return MG_STALE;
@@ -340,7 +344,7 @@ int mg_reply_end(double handle, int status, const char *body, size_t len) {
     return MG_OK;
 }
 
-// ---- bodies -----------------------------------------------------------------------------------------------------
+// ---- bodies -----------------------------------------------------------------------------------------------
 
 int mg_body_read(double handle, int whose, struct mg_text *ret_text) {
     struct exchange *x = exchange_of(handle);
@@ -377,7 +381,7 @@ int mg_body_write(double handle, int whose, const char *at, size_t len) {
     return MG_WAIT;
 }
 
-// ---- responses --------------------------------------------------------------------------------------------------
+// ---- responses --------------------------------------------------------------------------------------------
 
 int mg_response_status(double handle) {
     struct exchange *x = exchange_of(handle);
@@ -397,8 +401,9 @@ int mg_response_set_status(double handle, int status) {
     if (status < 200 || status > 599)
         return mg_error("the status of a response is 200 to 599");
     if (bodiless(status) != bodiless(x->res.status))
-        return mg_error("a response %u cannot become %d, one has a body and the other has not: use req:respond(...)",
-                        x->res.status, status);
+        return mg_error(
+            "a response %u cannot become %d, one has a body and the other has not: use req:respond(...)",
+            x->res.status, status);
     if (status != x->res.status) {
         x->res.status = (uint16_t)status;
         x->res.reason = slice_of(status_reason((unsigned)status));

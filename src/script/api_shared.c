@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Sets of networks (base/cidr.h) and shared dictionaries (base/dict.h) for scripts. Sets are made while a script loads;
-// their files come from the generation's source if the master gathered them, else from the disk.
+// Sets of networks (base/cidr.h) and shared dictionaries (base/dict.h) for scripts. Sets are made while a
+// script loads; their files come from the generation's source if the master gathered them, else from the
+// disk.
 #include "script/api_impl.h"
 
 #include "base/cidr.h"
@@ -25,7 +26,8 @@ void mg_cidr_free(void *set) {
 }
 
 int mg_cidr_add(void *set, const char *at, size_t len, uint32_t value) {
-    return cidr_add(set, slice_make(at, len), value, &shared_error) < 0 ? mg_error("%s", shared_error.text) : MG_OK;
+    return cidr_add(set, slice_make(at, len), value, &shared_error) < 0 ? mg_error("%s", shared_error.text)
+                                                                        : MG_OK;
 }
 
 // The same rules as cidr_load_file: one network a line, # begins a comment.
@@ -99,7 +101,7 @@ double mg_hash(const char *at, size_t len) {
     return (double)(slice_hash(slice_make(at, len), 0) >> 32);
 }
 
-// ---- dictionaries -----------------------------------------------------------------------------------------------
+// ---- dictionaries -----------------------------------------------------------------------------------------
 
 void *mg_dict_find(const char *name) {
     const struct script_host *host = host_running;
@@ -112,7 +114,8 @@ void *mg_dict_find(const char *name) {
 static int dict_failed(int err, struct slice key) {
     switch (err) {
     case -EINVAL:
-        return key.len == 0 ? mg_error("a key has at least one byte") : mg_error("the key has a value of another type");
+        return key.len == 0 ? mg_error("a key has at least one byte")
+                            : mg_error("the key has a value of another type");
     case -ENAMETOOLONG:
         return mg_error("the key has %zu bytes, at most %d fit", key.len, DICT_KEY_MAX);
     case -E2BIG:
@@ -153,8 +156,8 @@ static uint64_t ttl_ms(double seconds) {
     return seconds > 0 && seconds < 1e9 ? (uint64_t)(seconds * 1000 + 0.999) : 0;
 }
 
-int mg_dict_set(void *dict, const char *key_at, size_t len, int type, double number, const char *text, size_t text_len,
-                double ttl, int only_new) {
+int mg_dict_set(void *dict, const char *key_at, size_t len, int type, double number, const char *text,
+                size_t text_len, double ttl, int only_new) {
     struct slice key = slice_make(key_at, len);
     struct dict_value value = { .kind = DICT_text, .text = slice_make(text, text_len) };
     if (type == MG_NUMBER)
@@ -168,7 +171,8 @@ int mg_dict_set(void *dict, const char *key_at, size_t len, int type, double num
     return err < 0 ? dict_failed(err, key) : MG_OK;
 }
 
-int mg_dict_incr(void *dict, const char *key_at, size_t len, double by, double initial, double ttl, double *ret_number) {
+int mg_dict_incr(void *dict, const char *key_at, size_t len, double by, double initial, double ttl,
+                 double *ret_number) {
     struct slice key = slice_make(key_at, len);
     int err = dict_incr(dict, key, by, initial, ttl_ms(ttl), clock_ms(), ret_number);
     if (err == -ENOENT)
@@ -176,7 +180,8 @@ int mg_dict_incr(void *dict, const char *key_at, size_t len, double by, double i
     return err < 0 ? dict_failed(err, key) : MG_OK;
 }
 
-int mg_dict_take(void *dict, const char *key_at, size_t len, double rate, double burst, double cost, double *ret_wait) {
+int mg_dict_take(void *dict, const char *key_at, size_t len, double rate, double burst, double cost,
+                 double *ret_wait) {
     struct slice key = slice_make(key_at, len);
     bool allowed;
     if (!(rate > 0) || !(burst > 0) || !(cost >= 0) || !isfinite(rate) || !isfinite(burst) || !isfinite(cost))

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Bodies on their way through scripts: each script that has the hook is a stage with a coroutine of its own that reads pieces
-// and writes pieces. exchange.c calls at every turn of events, and everything that can go on does; between two calls a stage
-// waits for input, for its output to leave, or for time. Memory is bounded by the watermarks: a stage that wrote more than
-// buffer_high waits, and what it does not read holds the codec back.
+// Bodies on their way through scripts: each script that has the hook is a stage with a coroutine of its own
+// that reads pieces and writes pieces. exchange.c calls at every turn of events, and everything that can go
+// on does; between two calls a stage waits for input, for its output to leave, or for time. Memory is bounded
+// by the watermarks: a stage that wrote more than buffer_high waits, and what it does not read holds the
+// codec back.
 #include "script/host.h"
 
 #include "script/api.h"
@@ -11,7 +12,8 @@
 
 struct body_stage *body_stage_running(const struct exchange *x, int whose) {
     const struct exchange_record *record = x->script;
-    struct body_filter *filter = record ? record->bodies[whose == MG_REQUEST ? MG_REQUEST : MG_RESPONSE] : NULL;
+    struct body_filter *filter =
+        record ? record->bodies[whose == MG_REQUEST ? MG_REQUEST : MG_RESPONSE] : NULL;
     for (unsigned i = 0; filter && i < filter->count; i++)
         if (&filter->stages[i].task == task_running)
             return &filter->stages[i];
@@ -54,7 +56,8 @@ static void stage_wake(struct timer *timer) {
 
 static struct body_filter *filter_make(struct script_chain *chain, struct exchange *x, int whose) {
     enum hook_id hook = whose == MG_REQUEST ? HOOK_request_body : HOOK_response_body;
-    struct body_filter *filter = arena_zalloc(&x->arena, sizeof *filter + chain->count * sizeof *filter->stages);
+    struct body_filter *filter =
+        arena_zalloc(&x->arena, sizeof *filter + chain->count * sizeof *filter->stages);
     if (!filter)
         return NULL;
     filter->whose = whose;
@@ -84,7 +87,8 @@ static bool can_go_on(const struct body_stage *stage) {
     case STAGE_WAITS:
         if (stage->task.wait == WAIT_INPUT)
             return !queue_empty(stage->in) || body_stage_input_ended(stage);
-        return stage->task.wait == WAIT_ROOM && body_stage_has_room(stage, stage->filter->x->settings->buffer_low);
+        return stage->task.wait == WAIT_ROOM &&
+            body_stage_has_room(stage, stage->filter->x->settings->buffer_low);
     case STAGE_PASSES:
         return !queue_empty(stage->in) || body_stage_input_ended(stage);
     case STAGE_ENDED:
@@ -103,7 +107,8 @@ static bool stage_run(struct body_stage *stage) {
             stage->state = STAGE_ENDED;
         return true;
     }
-    enum outcome outcome = stage->state == STAGE_NEW ? task_start(task, &text) : coroutine_resume(task, &text);
+    enum outcome outcome =
+        stage->state == STAGE_NEW ? task_start(task, &text) : coroutine_resume(task, &text);
     if (stage->held.block)  // a receive buffer must not wait with the hook
         block_unref(stage->held.block);
     stage->held = (struct span){ 0 };

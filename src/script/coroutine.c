@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Runs one hook in a pooled coroutine and says how it ended: came to its end, waits, failed. What follows from that (the
-// next script, the answer) is hook.c's affair.
+// Runs one hook in a pooled coroutine and says how it ended: came to its end, waits, failed. What follows
+// from that (the next script, the answer) is hook.c's affair.
 //
-// A pooled coroutine runs the loop "runner" of lua/moongate.lua: it is resumed with (function, slot, handle, response?) and
-// yields (token_done, value) when the function has returned. A function that waits yields (token_wait). So a call costs one
-// resume and creates nothing but the request's object.
+// A pooled coroutine runs the loop "runner" of lua/moongate.lua: it is resumed with (function, slot, handle,
+// response?) and yields (token_done, value) when the function has returned. A function that waits yields
+// (token_wait). So a call costs one resume and creates nothing but the request's object.
 #include "script/host.h"
 
 #include "base/counters.h"
@@ -48,8 +48,8 @@ static void coroutine_give(struct script_host *host, struct coroutine *co) {
     co->lua = NULL;
 }
 
-// The error object on top of co's stack (NULL text) or a text of ours, with the traceback. Built on the main state: a
-// coroutine that failed may have no stack left.
+// The error object on top of co's stack (NULL text) or a text of ours, with the traceback. Built on the main
+// state: a coroutine that failed may have no stack left.
 static const char *failure_text(struct script_host *host, lua_State *co, const char *text) {
     lua_State *lua = host->lua;
     lua_settop(lua, 0);

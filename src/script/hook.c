@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Takes exchanges and conns through the hooks of a chain: one script after the other until one gives a verdict, with waits
-// in between, and what happens when a script fails. The steps of exchange.c call the first half (struct exchange_hooks),
-// the frontend the second (script_connect).
+// Takes exchanges and conns through the hooks of a chain: one script after the other until one gives a
+// verdict, with waits in between, and what happens when a script fails. The steps of exchange.c call the
+// first half (struct exchange_hooks), the frontend the second (script_connect).
 #include "script/host.h"
 
 #include "base/counters.h"
@@ -19,7 +19,7 @@ const char *hook_name(unsigned hook) {
         SCRIPT_HOOKS(X)
 #undef X
     };
-    return hook < HOOK_COUNT ? names[hook] : "?";
+    return hook < HOOK_COUNT ? names[hook] : "load";
 }
 
 unsigned hook_failure_status(enum hook_id hook) {
@@ -31,7 +31,7 @@ unsigned hook_failure_status(enum hook_id hook) {
     return statuses[hook];
 }
 
-// ---- what both have in common -----------------------------------------------------------------------------------
+// ---- what both have in common -----------------------------------------------------------------------------
 
 bool task_passes_errors(const struct task *task) {
     const struct conf_settings *settings = &task->chain->frontend->settings;
@@ -51,7 +51,8 @@ void task_report(struct task *task, const char *text) {
         log_error("%u more script errors in the second before were not logged", suppressed);
     const char *script = task->chain->scripts[task->at].conf->name;
     if (task->x) {
-        log_error("script \"%s\", %s hook, request %s: %s", script, hook_name(task->hook), exchange_id(task->x), text);
+        log_error("script \"%s\", %s hook, request %s: %s", script, hook_name(task->hook),
+                  exchange_id(task->x), text);
     } else {
         char ip[ADDR_IP_MAX];
         addr_print_ip(conn_remote(task->conn->conn), ip);
@@ -76,11 +77,16 @@ const char *task_bad_value(struct task *task, const char *expected) {
 enum verdict { VERDICT_NONE, VERDICT_GIVEN, VERDICT_BAD };
 
 static enum verdict verdict_of(struct task *task, const char **ret_text) {
+    static const char *const expected[HOOK_COUNT] = {
+        [HOOK_connect] = "nothing or conn:reject()",
+        [HOOK_request] = "nothing or req:respond(...)",
+        [HOOK_route] = "nothing, an upstream's name, an address or req:respond(...)",
+        [HOOK_response] = "nothing or req:respond(...)",
+    };
     lua_State *co = task->co.lua;
     int type = lua_type(co, 2);
     struct exchange *x = task->x;
-    bool given = x ? x->responded : task->conn->rejected;
-    if (given)
+    if (x ? x->responded : task->conn->rejected)
         return VERDICT_GIVEN;  // also when the script forgot to return it
     if (type == LUA_TNIL)
         return VERDICT_NONE;
@@ -91,12 +97,8 @@ static enum verdict verdict_of(struct task *task, const char **ret_text) {
         if (len > 0 && x->route_choice.at)
             return VERDICT_GIVEN;
         x->route_choice = slice_make(NULL, 0);
-        *ret_text = task_bad_value(task, "an upstream's name or an address, not an empty text");
-        return VERDICT_BAD;
     }
-    *ret_text = task_bad_value(task, task->hook == HOOK_connect ? "nothing or conn:reject()"
-                                : task->hook == HOOK_route ? "nothing, an upstream's name, an address or req:respond(...)"
-                                                           : "nothing or req:respond(...)");
+    *ret_text = task_bad_value(task, expected[task->hook]);
     return VERDICT_BAD;
 }
 
@@ -110,7 +112,8 @@ enum outcome task_start(struct task *task, const char **ret_text) {
     return outcome;
 }
 
-// Goes on after `outcome` of the script at task->at. STEP_WAIT, or STEP_MORE when the chain has come to its end.
+// Goes on after `outcome` of the script at task->at. STEP_WAIT, or STEP_MORE when the chain has come to its
+// end.
 // *ret_failed: a script failed and that counts.
 static enum step_result advance(struct task *task, enum outcome outcome, const char *text, bool *ret_failed) {
     struct script_chain *chain = task->chain;
@@ -158,7 +161,7 @@ static enum step_result begin(struct task *task, enum hook_id hook, bool *ret_fa
     return STEP_MORE;
 }
 
-// ---- exchanges --------------------------------------------------------------------------------------------------
+// ---- exchanges --------------------------------------------------------------------------------------------
 
 static void exchange_wake(struct timer *timer) {
     struct task *task = container_of(timer, struct task, timer);
@@ -258,8 +261,11 @@ static void ended(void *scripts, struct exchange *x) {
 }
 
 void chain_bind(struct script_chain *chain) {
-    chain->hooks = (struct exchange_hooks){ .request = run_request, .route = run_route, .response = run_response,
-                                            .request_body = body_request, .response_body = body_response,
+    chain->hooks = (struct exchange_hooks){ .request = run_request,
+                                            .route = run_route,
+                                            .response = run_response,
+                                            .request_body = body_request,
+                                            .response_body = body_response,
                                             .ended = ended };
     for (unsigned i = 0; i < chain->count; i++) {
         const int *hooks = chain->scripts[i].hooks;
@@ -272,7 +278,7 @@ void chain_bind(struct script_chain *chain) {
     }
 }
 
-// ---- conns ------------------------------------------------------------------------------------------------------
+// ---- conns ------------------------------------------------------------------------------------------------
 
 // The record is left without a host.
 static void conn_record_end(struct conn_record *record) {
@@ -374,7 +380,8 @@ enum step_result script_connect(struct script_chain *chain, struct conn *conn, b
 }
 
 void script_connect_cancel(struct script_chain *chain, struct conn *conn) {
-    for (struct conn_record *record = (struct conn_record *)conn_get_script(conn); record; record = record->next) {
+    for (struct conn_record *record = (struct conn_record *)conn_get_script(conn); record;
+         record = record->next) {
         if (record->host == chain->host) {
             record->decided = NULL;
             coroutine_drop(&record->task);

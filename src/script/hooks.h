@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The table of hooks: what a script's table may hold, in the order in which a connection meets them. The loader, the
-// watchdog's report and the errors take the names from here.
+// The table of hooks: what a script's table may hold, in the order in which a connection meets them. The
+// loader, the watchdog's report and the errors take the names from here.
 //
-// To add a hook: a row here, a caller (script.h for connections, struct exchange_hooks for exchanges), the manual.
+// To add a hook: a row here, a caller (script.h for connections, struct exchange_hooks for exchanges), the
+// manual.
 #ifndef MOONGATE_SCRIPT_HOOKS_H
 #define MOONGATE_SCRIPT_HOOKS_H
 
@@ -22,7 +23,7 @@ enum hook_id {
     HOOK_COUNT
 };
 
-// "?" for a number that is none.
+// "load" for HOOK_COUNT, which stands for the script's main chunk.
 const char *hook_name(unsigned hook);
 unsigned hook_failure_status(enum hook_id hook);
 

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// What the files of this folder share: the host, its chains, and the records that hang on exchanges and conns.
-// Nobody outside script/ includes it.
+// What the files of this folder share: the host, its chains, and the records that hang on exchanges and
+// conns. Nobody outside script/ includes it.
 //
 // Who owns what
-//   host       the Lua state, the pool of coroutines, the chains and the records of conns; freed with its generation
-//   coroutine  in the pool while idle; lent to a task while a hook runs; after an error, or when a waiting hook is dropped,
-//              left to Lua's collector
-//   task       a chain under way at one hook; lies in a record; at most one hook of an exchange or conn runs at a time
+//   host             the Lua state, the pool of coroutines, the chains and the records of conns; freed with
+//                    its generation
+//   coroutine        in the pool while idle; lent to a task while a hook runs; after an error, or when a
+//                    waiting hook is dropped, left to Lua's collector
+//   task             a chain under way at one hook, or one script's body hook; lies in a record
 //   exchange_record  in the exchange's arena, from its first hook until hooks->ended
-//   conn_record      on the heap, one for each host that a script of it asked for; until the conn or the host goes
+//   conn_record      on the heap, one for each host whose scripts asked for the conn; until the conn goes
 #ifndef MOONGATE_SCRIPT_HOST_H
 #define MOONGATE_SCRIPT_HOST_H
 
@@ -28,12 +29,12 @@ struct coroutine {
 
 struct script {
     const struct conf_script *conf;
-    uint32_t ordinal;        // 1 + its place among the configuration's script lines
-    int hooks[HOOK_COUNT];   // references to functions, LUA_NOREF where there is none
+    uint32_t ordinal;       // 1 + its place among the configuration's script lines
+    int hooks[HOOK_COUNT];  // references to functions, LUA_NOREF where there is none
 };
 
 struct script_chain {
-    struct list link;        // the host's
+    struct list link;  // the host's
     struct script_host *host;
     const struct conf_frontend *frontend;
     struct exchange_hooks hooks;
@@ -53,11 +54,12 @@ struct script_host {
     uint64_t generation;
     unsigned worker;
     struct list chains, conns;
-    struct coroutine *idle;      // a stack
+    struct coroutine *idle;  // a stack
     unsigned idle_count, idle_room;
-    uint32_t *free_slots;        // places in the Lua table of requests, a stack
+    uint32_t *free_slots;  // places in the Lua table of requests, a stack
     uint32_t free_count, free_room, slot_count;
-    int runner, live, conn_table;  // references: the loop that a coroutine runs, requests by slot, conns by handle
+    int runner, live,
+        conn_table;  // references: the loop that a coroutine runs, requests by slot, conns by handle
     struct script_stats stats;
     struct log_limit limit;
 };
@@ -78,35 +80,35 @@ struct conn_record;
 
 struct task {
     struct script_chain *chain;
-    struct exchange *x;          // either this
-    struct conn_record *conn;    // or this
-    unsigned at;                 // which script of the chain
+    struct exchange *x;        // either this
+    struct conn_record *conn;  // or this
+    unsigned at;               // which script of the chain
     enum hook_id hook;
-    struct coroutine co;         // lua is set while a hook waits
+    struct coroutine co;  // lua is set while a hook waits
     enum wait wait;
-    struct timer timer;          // with WAIT_TIME
-    uint64_t sleep_ms;           // what the hook asked for
+    struct timer timer;  // with WAIT_TIME
+    uint64_t sleep_ms;   // what the hook asked for
 };
 
-// One script's body hook of an exchange: reads what the one before it wrote (the first: what the codec brought) and writes
-// for the next one (the last: for the codec). Lies in the exchange's arena.
+// One script's body hook of an exchange: reads what the one before it wrote (the first: what the codec
+// brought) and writes for the next one (the last: for the codec). Lies in the exchange's arena.
 struct body_stage {
     struct task task;
     struct body_filter *filter;
     struct queue *in, *out;
-    struct queue own;            // what `in` points at, but for the first
-    struct span held;            // was read last: Lua copies it after the call
+    struct queue own;  // what `in` points at, but for the first
+    struct span held;  // was read last: Lua copies it after the call
     enum {
-        STAGE_NEW,               // not called yet
-        STAGE_WAITS,             // task.wait says for what
-        STAGE_AWAKE,             // its time is over
-        STAGE_PASSES,            // failed, on_script_error pass: everything goes on as it is
+        STAGE_NEW,     // not called yet
+        STAGE_WAITS,   // task.wait says for what
+        STAGE_AWAKE,   // its time is over
+        STAGE_PASSES,  // failed, on_script_error pass: everything goes on as it is
         STAGE_ENDED,
     } state;
 };
 
 struct body_filter {
-    int whose;                   // MG_REQUEST, MG_RESPONSE
+    int whose;  // MG_REQUEST, MG_RESPONSE
     struct exchange *x;
     unsigned count;
     struct body_stage stages[];
@@ -115,18 +117,18 @@ struct body_filter {
 struct exchange_record {
     struct task task;
     uint32_t slot;
-    bool known;                  // the Lua object was made
-    struct headers reply;        // of a response that a script is putting together
+    bool known;                     // the Lua object was made
+    struct headers reply;           // of a response that a script is putting together
     struct body_filter *bodies[2];  // by whose; NULL before the body hooks are called
 };
 
 struct conn_record {
-    struct conn_script base;     // the conn's, in the first record only
-    struct conn_record *next;    // of the same conn, for another host
-    struct list link;            // the host's
-    struct script_host *host;    // NULL: the host is gone
+    struct conn_script base;   // the conn's, in the first record only
+    struct conn_record *next;  // of the same conn, for another host
+    struct list link;          // the host's
+    struct script_host *host;  // NULL: the host is gone
     struct conn *conn;
-    uint64_t handle;             // the conn's
+    uint64_t handle;  // the conn's
     struct task task;
     bool rejected;
     void (*decided)(struct conn *conn, void *owner, bool reject);  // set while a connect hook waits
@@ -143,11 +145,13 @@ extern char token_done, token_wait, token_verdict;
 
 // state.c: 0, or -EINVAL with "file:line: why"; with a host, the main chunks run and hooks are taken.
 int state_open(struct script_host *host, struct error *error) __attribute__((warn_unused_result));
-int state_load(struct script_host *host, struct script *script, struct error *error) __attribute__((warn_unused_result));
+int state_load(struct script_host *host, struct script *script, struct error *error)
+    __attribute__((warn_unused_result));
 void state_close(struct script_host *host);
 
-// coroutine.c: runs the hook of task->chain->scripts[task->at]. ENDED: one value is on task->co.lua's stack at index 2, and
-// coroutine_done() must follow. FAILED: the message and traceback are in *ret_text, valid until the next call.
+// coroutine.c: runs the hook of task->chain->scripts[task->at]. ENDED: one value is on task->co.lua's stack
+// at index 2, and coroutine_done() must follow. FAILED: the message and traceback are in *ret_text, valid
+// until the next call.
 enum outcome coroutine_start(struct task *task, uint32_t slot, double handle, bool known, bool with_response,
                              const char **ret_text);
 enum outcome coroutine_resume(struct task *task, const char **ret_text);
@@ -158,7 +162,8 @@ void coroutine_release_all(struct script_host *host);
 
 // hook.c
 struct exchange_record *exchange_record_of(struct exchange *x);
-struct exchange_record *exchange_record_need(struct script_chain *chain, struct exchange *x);  // NULL: memory is out
+struct exchange_record *exchange_record_need(struct script_chain *chain,
+                                             struct exchange *x);  // NULL: memory is out
 enum outcome task_start(struct task *task, const char **ret_text);
 void task_report(struct task *task, const char *text);
 bool task_passes_errors(const struct task *task);

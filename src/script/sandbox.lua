@@ -1,14 +1,14 @@
 -- SPDX-License-Identifier: BSD-2-Clause
--- The world that a script sees: its globals (a chosen part of the libraries, in copies of its own), require, and the check
--- for globals that are written or undefined, made on the compiled code before it runs. Runs after lua/moongate.lua in the
--- same Lua state; src/script/state.c calls core.check and core.load.
+-- The world that a script sees: its globals (a chosen part of the libraries, in copies of its own), require,
+-- and the check for globals that are written or undefined, made on the compiled code before it runs. Runs
+-- after lua/moongate.lua in the same Lua state; src/script/state.c calls core.check and core.load.
 local core = ...
 
 local raise = core.raise
-local load, pcall, error, type, tostring, pairs, rawget, setmetatable, getmetatable, unpack, select = load, pcall, error,
-  type, tostring, pairs, rawget, setmetatable, getmetatable, unpack, select
-local real_require, collectgarbage, create, resume, yield = require, collectgarbage, coroutine.create, coroutine.resume,
-  coroutine.yield
+local load, pcall, error, type, tostring, pairs, ipairs = load, pcall, error, type, tostring, pairs, ipairs
+local rawget, setmetatable, getmetatable, real_require, collectgarbage =
+  rawget, setmetatable, getmetatable, require, collectgarbage
+local create, resume, yield = coroutine.create, coroutine.resume, coroutine.yield
 local getinfo, concat = debug.getinfo, table.concat
 local WAIT = core.wait
 local real = _G
@@ -16,9 +16,10 @@ local real = _G
 -- What strings are asked for with ":" is the same for all scripts; nobody gets at the table itself.
 getmetatable("").__metatable = "string"
 
--- ---- coroutines of a script's own ---------------------------------------------------------------------------------
+-- ---- coroutines of a script's own -------------------------------------------------------------------------
 
--- A call that waits inside of a coroutine that a script made passes its wait on to the hook's own, and is resumed from there.
+-- A call that waits inside of a coroutine that a script made passes its wait on to the hook's own, and is
+-- resumed from there.
 local function passed_on(co, ok, first, ...)
   if ok and first == WAIT then
     yield(WAIT)
@@ -41,17 +42,20 @@ local function script_wrap(fn)
   return function(...) return unwrap(script_resume(co, ...)) end
 end
 
--- ---- globals ------------------------------------------------------------------------------------------------------
+-- ---- globals ----------------------------------------------------------------------------------------------
 
-local base_names = { "_VERSION", "assert", "error", "getmetatable", "ipairs", "next", "pairs", "pcall", "rawequal", "rawget",
-  "rawset", "select", "setmetatable", "tonumber", "tostring", "type", "unpack", "xpcall" }
+local base_names = { "_VERSION", "assert", "error", "getmetatable", "ipairs", "next", "pairs", "pcall",
+  "rawequal", "rawget", "rawset", "select", "setmetatable", "tonumber", "tostring", "type", "unpack",
+  "xpcall" }
 local libraries = {
-  string = { "byte", "char", "find", "format", "gmatch", "gsub", "len", "lower", "match", "rep", "reverse", "sub", "upper" },
+  string = { "byte", "char", "find", "format", "gmatch", "gsub", "len", "lower", "match", "rep", "reverse",
+    "sub", "upper" },
   table = { "concat", "foreach", "foreachi", "getn", "insert", "maxn", "move", "remove", "sort" },
-  math = { "abs", "acos", "asin", "atan", "atan2", "ceil", "cos", "cosh", "deg", "exp", "floor", "fmod", "frexp", "huge",
-    "ldexp", "log", "log10", "max", "min", "mod", "modf", "pi", "pow", "rad", "random", "randomseed", "sin", "sinh", "sqrt",
-    "tan", "tanh" },
-  bit = { "arshift", "band", "bnot", "bor", "bswap", "bxor", "lshift", "rol", "ror", "rshift", "tobit", "tohex" },
+  math = { "abs", "acos", "asin", "atan", "atan2", "ceil", "cos", "cosh", "deg", "exp", "floor", "fmod",
+    "frexp", "huge", "ldexp", "log", "log10", "max", "min", "mod", "modf", "pi", "pow", "rad", "random",
+    "randomseed", "sin", "sinh", "sqrt", "tan", "tanh" },
+  bit = { "arshift", "band", "bnot", "bor", "bswap", "bxor", "lshift", "rol", "ror", "rshift", "tobit",
+    "tohex" },
   os = { "clock", "date", "difftime", "time" },
   debug = { "traceback" },
   coroutine = { "create", "isyieldable", "resume", "running", "status", "wrap", "yield" },
@@ -62,11 +66,6 @@ local function pick(from, names)
   local picked = {}
   for _, name in ipairs(names) do picked[name] = from[name] end
   return picked
-end
-
-local function where(level)
-  local info = getinfo(level + 1, "Sl")
-  return info and info.currentline >= 0 and info.short_src .. ":" .. info.currentline .. ": " or ""
 end
 
 -- Globals of one script. Everything in them is its own copy.
@@ -139,12 +138,14 @@ local function make_globals(name)
   setmetatable(globals, {
     __metatable = "globals",
     __index = function(_, key) raise('undefined global "' .. tostring(key) .. '"') end,
-    __newindex = function(_, key) raise('write to the global "' .. tostring(key) .. '": declare it local') end,
+    __newindex = function(_, key)
+      raise('write to the global "' .. tostring(key) .. '": declare it local')
+    end,
   })
   return globals
 end
 
--- ---- the check of compiled code -----------------------------------------------------------------------------------
+-- ---- the check of compiled code ---------------------------------------------------------------------------
 
 local util = real_require "jit.util"
 local band, rshift = bit.band, bit.rshift
@@ -153,7 +154,9 @@ local band, rshift = bit.band, bit.rshift
 local function opcode(sample, at)
   local fn = load(sample)
   local instruction = util.funcbc(fn, at)
-  if instruction and util.funck(fn, -rshift(instruction, 16) - 1) == "sample" then return band(instruction, 0xff) end
+  if instruction and util.funck(fn, -rshift(instruction, 16) - 1) == "sample" then
+    return band(instruction, 0xff)
+  end
 end
 local GSET, GGET = opcode("sample = 1", 2), opcode("return sample", 1)
 
@@ -188,7 +191,7 @@ local function find_global(fn, globals)
   end
 end
 
--- ---- loading ------------------------------------------------------------------------------------------------------
+-- ---- loading ----------------------------------------------------------------------------------------------
 
 -- Long names of chunks are cut in Lua's messages; these are the whole ones.
 local full_paths = {}
@@ -201,7 +204,9 @@ end
 function core.compile(text, path, globals, name)
   local fn, message = load(text, "@" .. (name or path), "t", globals)
   if not fn then
-    if text:sub(1, 1) == "\27" then message = path .. ":1: this is bytecode, expected the text of a script" end
+    if text:sub(1, 1) == "\27" then
+      message = path .. ":1: this is bytecode, expected the text of a script"
+    end
     -- The name in the message is cut if it is long: its tail tells.
     error(path .. (message:match("(:%d+: .*)$") or ": " .. message), 0)
   end
@@ -243,7 +248,8 @@ local function check_hooks(path, hooks)
         if d < best then nearest, best = candidate, d end
       end
       error(path .. ': unknown hook "' .. tostring(name) .. '", ' ..
-        (nearest and 'did you mean "' .. nearest .. '"?' or "expected one of " .. concat(core.hooks, ", ")), 0)
+        (nearest and 'did you mean "' .. nearest .. '"?'
+          or "expected one of " .. concat(core.hooks, ", ")), 0)
     end
     if type(hook) ~= "function" then
       error(path .. ': the hook "' .. name .. '" is a ' .. type(hook) .. ", expected a function", 0)

@@ -26,7 +26,8 @@ static int chain_load(struct script_host *host, const struct conf_frontend *fron
         struct script *script = &chain->scripts[chain->count++];
         script->conf = conf;
         script->ordinal = ++*ordinal;
-        atomic_store_explicit(&host->probe->script, script->ordinal, memory_order_relaxed);
+        atomic_store_explicit(&host->probe->hook, HOOK_COUNT, memory_order_relaxed);
+        atomic_store_explicit(&host->probe->script, script->ordinal, memory_order_release);
         int rc = state_load(host, script, error);
         atomic_store_explicit(&host->probe->script, 0, memory_order_relaxed);
         if (rc < 0)
@@ -36,7 +37,8 @@ static int chain_load(struct script_host *host, const struct conf_frontend *fron
     return 0;
 }
 
-int script_host_new(const struct script_options *options, struct script_host **ret_host, struct error *error) {
+int script_host_new(const struct script_options *options, struct script_host **ret_host,
+                    struct error *error) {
     struct script_host *host = calloc(1, sizeof *host);
     if (!host)
         return error_set(error, -ENOMEM, "no memory for scripts");
@@ -60,7 +62,8 @@ int script_host_new(const struct script_options *options, struct script_host **r
     if (rc == 0)
         rc = state_open(host, error);
     uint32_t ordinal = 0;
-    for (const struct conf_frontend *frontend = host->conf->frontends; frontend && rc == 0; frontend = frontend->next)
+    for (const struct conf_frontend *frontend = host->conf->frontends; frontend && rc == 0;
+         frontend = frontend->next)
         rc = chain_load(host, frontend, &ordinal, error);
     if (rc < 0) {
         script_host_free(host);
@@ -102,5 +105,6 @@ bool script_chain_has_connect(const struct script_chain *chain) {
 
 void script_host_stats(const struct script_host *host, struct script_stats *ret_stats) {
     *ret_stats = host->stats;
-    ret_stats->lua_bytes = (size_t)lua_gc(host->lua, LUA_GCCOUNT, 0) * 1024u + (size_t)lua_gc(host->lua, LUA_GCCOUNTB, 0);
+    ret_stats->lua_bytes =
+        (size_t)lua_gc(host->lua, LUA_GCCOUNT, 0) * 1024u + (size_t)lua_gc(host->lua, LUA_GCCOUNTB, 0);
 }

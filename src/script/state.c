@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The Lua state of a host: libraries, the two Lua files that are compiled into the program (lua/moongate.lua, sandbox.lua),
-// loading of scripts and of what they require. Hooks are run by coroutine.c.
+// The Lua state of a host: libraries, the two Lua files that are compiled into the program (lua/moongate.lua,
+// sandbox.lua), loading of scripts and of what they require. Hooks are run by coroutine.c.
 #include "script/host.h"
 
 #include "conf/source.h"
@@ -20,9 +20,9 @@ extern const size_t moongate_lua_len, moongate_sandbox_len;
 #define PACKAGE_VERSION "0"
 #endif
 
-// Lua's collector starts a cycle when the heap has grown to this much of what was alive after the last one, and works this
-// much faster than memory is taken. States here are small (a megabyte or two) and make little garbage that lives: rare
-// cycles cost least, measured by t/unit/test_script_cost.c.
+// Lua's collector starts a cycle when the heap has grown to this much of what was alive after the last one,
+// and works this much faster than memory is taken. States here are small (a megabyte or two) and make little
+// garbage that lives: rare cycles cost least, measured by t/unit/test_script_cost.c.
 enum { GC_PAUSE = 300, GC_STEP_MULTIPLIER = 300 };
 
 static int panic(lua_State *lua) {
@@ -30,13 +30,14 @@ static int panic(lua_State *lua) {
     return 0;  // Lua aborts
 }
 
-// ---- require ----------------------------------------------------------------------------------------------------
+// ---- require ----------------------------------------------------------------------------------------------
 
 // Names with dots are folders; nothing leads out of the folders of scripts.
 static bool module_name_ok(struct slice name) {
     for (size_t i = 0; i < name.len; i++) {
         char c = name.at[i];
-        bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
+        bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+            c == '-';
         if (!plain && !(c == '.' && i > 0 && i + 1 < name.len && name.at[i - 1] != '.'))
             return false;
     }
@@ -50,12 +51,14 @@ static int read_module(lua_State *lua) {
     name.at = luaL_checklstring(lua, 1, &name.len);
     lua_pushnil(lua);
     if (!module_name_ok(name)) {
-        lua_pushfstring(lua, "no module \"%s\": a name has letters, digits, - and _, with dots between", name.at);
+        lua_pushfstring(lua, "no module \"%s\": a name has letters, digits, - and _, with dots between",
+                        name.at);
         return 2;
     }
     luaL_Buffer looked;
     char path[4096];
-    for (const struct conf_path *folder = host->conf->scripts; folder && host->source; folder = folder->next) {
+    for (const struct conf_path *folder = host->conf->scripts; folder && host->source;
+         folder = folder->next) {
         int n = snprintf(path, sizeof path, "%s/%.*s.lua", folder->path, SLICE_ARG(name));
         if (n < 0 || (size_t)n >= sizeof path)
             continue;
@@ -82,7 +85,7 @@ static int read_module(lua_State *lua) {
     return 2;
 }
 
-// ---- the state --------------------------------------------------------------------------------------------------
+// ---- the state --------------------------------------------------------------------------------------------
 
 static void push_core(struct script_host *host) {
     lua_State *lua = host->lua;
@@ -162,7 +165,8 @@ void state_close(struct script_host *host) {
 }
 
 // Calls core.check or core.load with the script; one result is left on the stack, or the error.
-static int call_core(struct script_host *host, const char *function, const struct conf_script *script, struct error *error) {
+static int call_core(struct script_host *host, const char *function, const struct conf_script *script,
+                     struct error *error) {
     lua_State *lua = host->lua;
     lua_settop(lua, 0);
     lua_getfield(lua, LUA_REGISTRYINDEX, "moongate.core");
@@ -188,8 +192,8 @@ static int call_core(struct script_host *host, const char *function, const struc
         return 0;
     error_set(error, -EINVAL, "%s", lua_tostring(lua, -1));
     if (script->place.file)
-        return error_set(error, -EINVAL, "%s (the script of %s:%d:%d)", lua_tostring(lua, -1), script->place.file,
-                         script->place.line, script->place.column);
+        return error_set(error, -EINVAL, "%s (the script of %s:%d:%d)", lua_tostring(lua, -1),
+                         script->place.file, script->place.line, script->place.column);
     return -EINVAL;
 }
 
@@ -221,7 +225,8 @@ int state_load(struct script_host *host, struct script *script, struct error *er
 int script_check(const struct conf *conf, struct error *error) {
     struct script_host host = { .conf = conf };
     int rc = state_open(&host, error);
-    for (const struct conf_frontend *frontend = conf->frontends; frontend && rc == 0; frontend = frontend->next)
+    for (const struct conf_frontend *frontend = conf->frontends; frontend && rc == 0;
+         frontend = frontend->next)
         for (const struct conf_script *script = frontend->scripts; script && rc == 0; script = script->next)
             rc = check_only(&host, script, error);
     state_close(&host);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Stands in for everything around the script layer in its unit tests: a configuration with one frontend whose scripts are
-// texts, a conn and exchanges made by hand, and the functions of exchange.c and conn.c that scripts reach, which only note
-// that they were called. Included by one .c a program.
+// Stands in for everything around the script layer in its unit tests: a configuration with one frontend whose
+// scripts are texts, a conn and exchanges made by hand, and the functions of exchange.c and conn.c that
+// scripts reach, which only note that they were called. Included by one .c a program.
 #ifndef MOONGATE_T_SCRIPT_RIG_H
 #define MOONGATE_T_SCRIPT_RIG_H
 
@@ -51,7 +51,7 @@ struct rig {
 };
 static struct rig *rig_now;
 
-// ---- what the script layer calls --------------------------------------------------------------------------------
+// ---- what the script layer calls --------------------------------------------------------------------------
 
 const char *exchange_id(struct exchange *x) {
     snprintf(x->id, sizeof x->id, "test-id");
@@ -108,7 +108,7 @@ static size_t rig_down_backlog(struct exchange *x) {
 }
 static const struct downstream_ops rig_down = { .conn = rig_down_conn, .backlog = rig_down_backlog };
 
-// ---- the rig ----------------------------------------------------------------------------------------------------
+// ---- the rig ----------------------------------------------------------------------------------------------
 
 static inline void rig_init(struct rig *rig) {
     *rig = (struct rig){ 0 };
@@ -152,14 +152,21 @@ static inline struct conf_script *rig_script(struct rig *rig, const char *name, 
 }
 
 static inline int rig_try(struct rig *rig) {
-    struct script_options options = { .conf = &rig->conf, .source = rig->source, .dicts = rig->dicts, .dict_count = 1,
-                                      .probe = &rig->probe, .generation = 3, .worker = 1 };
+    struct script_options options = { .conf = &rig->conf,
+                                      .source = rig->source,
+                                      .dicts = rig->dicts,
+                                      .dict_count = 1,
+                                      .probe = &rig->probe,
+                                      .generation = 3,
+                                      .worker = 1 };
     int rc = script_host_new(&options, &rig->host, &rig->error);
     if (rc < 0)
         return rc;
     rig->chain = script_chain_of(rig->host, &rig->frontend);
     rig->hooks = script_chain_hooks(rig->chain);
-    rig->site = (struct exchange_site){ .settings = &rig->frontend.settings, .hooks = rig->hooks, .scripts = rig->chain };
+    rig->site = (struct exchange_site){ .settings = &rig->frontend.settings,
+                                        .hooks = rig->hooks,
+                                        .scripts = rig->chain };
     return 0;
 }
 
@@ -197,7 +204,8 @@ static inline struct exchange *rig_exchange(struct rig *rig, const char *method,
     for (; fields && *fields; fields++) {
         const char *colon = strchr(*fields, ':');
         cr_assert_eq(headers_add(&x->req.headers, &x->arena, slice_make(*fields, (size_t)(colon - *fields)),
-                                 slice_trim(slice_of(colon + 1))), 0);
+                                 slice_trim(slice_of(colon + 1))),
+                     0);
     }
     return x;
 }

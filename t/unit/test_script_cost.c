@@ -14,8 +14,10 @@ static uint64_t cpu_ns(void) {
 }
 
 static double hook_ns(const char *name, const char *text, unsigned count) {
-    static const char *const fields[] = { "Host: example.org", "User-Agent: curl/8", "Accept: */*", "Accept-Encoding: gzip",
-                                          "Cookie: a=b", "X-Test: 1", NULL };
+    static const char *const fields[] = {
+        "Host: example.org", "User-Agent: curl/8", "Accept: */*", "Accept-Encoding: gzip",
+        "Cookie: a=b",       "X-Test: 1",          NULL
+    };
     rig_script(&rig, name, text);
     cr_assert_eq(rig_try(&rig), 0, "%s", rig.error.text);
     uint64_t best = UINT64_MAX;
@@ -50,18 +52,22 @@ Test(script_cost, hooks_are_cheap) {
     } cases[] = {
         { "empty", "" },
         { "two fields read, one set",
-          "local a = req.headers['user-agent'] local b = req.headers['x-test'] if a and b then req.headers['x-new'] = b end" },
+          "local a = req.headers['user-agent'] local b = req.headers['x-test'] if a and b then "
+          "req.headers['x-new'] = b end" },
         { "address, token bucket, one set",
           "if not limits:take(req.conn.remote_ip, 1e9) then return req:respond(429) end\n"
           "req.headers['x-real-ip'] = req.conn.remote_ip" },
         { "method, path and host looked at",
-          "if req.method ~= 'GET' or req.path:sub(1, 7) == '/admin/' or req.host == 'x' then return req:respond(403) end" },
+          "if req.method ~= 'GET' or req.path:sub(1, 7) == '/admin/' or req.host == 'x' then return "
+          "req:respond(403) end" },
         { "arguments", "if req.args.b then return req:respond(403) end" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char text[1024];
-        snprintf(text, sizeof text, "local gate = require 'moongate' local limits = gate.shared 'limits'\n"
-                                    "return { request = function(req) %s end }", cases[i].body);
+        snprintf(text, sizeof text,
+                 "local gate = require 'moongate' local limits = gate.shared 'limits'\n"
+                 "return { request = function(req) %s end }",
+                 cases[i].body);
         rig_init(&rig);
         double ns = hook_ns("test.lua", text, 64 * 500);
         printf("%-34s %6.0f ns\n", cases[i].what, ns);
@@ -73,8 +79,9 @@ Test(script_cost, ready_made_scripts_are_cheap) {
     static const struct {
         const char *name, *settings[9];
     } cases[] = {
-        { "firewall.lua", { "methods", "GET HEAD POST", "deny_paths", "/admin/ /private/ %.git/", "deny_headers",
-                            "user-agent: sqlmap; x-bad: ." } },
+        { "firewall.lua",
+          { "methods", "GET HEAD POST", "deny_paths", "/admin/ /private/ %.git/", "deny_headers",
+            "user-agent: sqlmap; x-bad: ." } },
         { "ratelimit.lua", { "rate", "1000000" } },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The ready-made scripts of lua/: what they let through, refuse and choose, and that wrong settings are refused at load.
+// The ready-made scripts of lua/: what they let through, refuse and choose, and that wrong settings are
+// refused at load.
 #include "script_rig.h"
 
 static struct rig rig;
@@ -26,14 +27,15 @@ static int try_ready(const char *name, const char *const *settings) {
     rig_script(&rig, name, read_script(name));
     return rig_try(&rig);
 }
-#define READY(name, ...) \
-    cr_assert_eq(try_ready(name, (const char *const[]){ __VA_ARGS__ __VA_OPT__(,) NULL }), 0, "%s", rig.error.text)
-#define REFUSED(name, expected, ...) \
-    do { \
+#define READY(name, ...)                                                                             \
+    cr_assert_eq(try_ready(name, (const char *const[]){ __VA_ARGS__ __VA_OPT__(, ) NULL }), 0, "%s", \
+                 rig.error.text)
+#define REFUSED(name, expected, ...)                                                        \
+    do {                                                                                    \
         cr_assert_eq(try_ready(name, (const char *const[]){ __VA_ARGS__, NULL }), -EINVAL); \
-        cr_expect(strstr(rig.error.text, expected), "%s", rig.error.text); \
-        rig.host = NULL; \
-        done(); \
+        cr_expect(strstr(rig.error.text, expected), "%s", rig.error.text);                  \
+        rig.host = NULL;                                                                    \
+        done();                                                                             \
     } while (0)
 
 static void done(void) {
@@ -93,8 +95,8 @@ Test(script_ready, firewall_closes_by_network) {
 }
 
 Test(script_ready, firewall_looks_at_methods_paths_and_fields) {
-    READY("firewall.lua", "methods", "GET post", "deny_paths", "/admin/ %.php$", "allow_paths", "/admin/ok", "deny_headers",
-          "user-agent: sqlmap|x; x-bad: .");
+    READY("firewall.lua", "methods", "GET post", "deny_paths", "/admin/ %.php$", "allow_paths", "/admin/ok",
+          "deny_headers", "user-agent: sqlmap|x; x-bad: .");
     cr_assert_eq(asks("GET", "/", host), 0);
     cr_assert_eq(asks("POST", "/", host), 0);
     cr_assert_eq(asks("DELETE", "/", host), 405);
@@ -132,8 +134,9 @@ Test(script_ready, ratelimit_counts_by_network) {
 }
 
 Test(script_ready, router_chooses_by_rules) {
-    READY("router.lua", "rules", "host=api.example.org -> api; host=*.shop.org path=/s/ -> shop; header=x-beta:1 -> beta;"
-                                 " header=x-any -> 127.0.0.1:9000");
+    READY("router.lua", "rules",
+          "host=api.example.org -> api; host=*.shop.org path=/s/ -> shop; header=x-beta:1 -> beta;"
+          " header=x-any -> 127.0.0.1:9000");
     cr_assert_str_eq(routes("/", FIELDS("Host: API.example.org:80")), "api");
     cr_assert_str_eq(routes("/s/x", FIELDS("Host: a.shop.org")), "shop");
     cr_assert_str_eq(routes("/x", FIELDS("Host: a.shop.org")), "");
