@@ -318,7 +318,7 @@ int mg_reply_begin(double handle) {
 int mg_reply_field(double handle, const char *name_at, size_t name_len, const char *value_at,
                    size_t value_len) {
     struct exchange *x = exchange_of(handle);
-    if (!x)
+    if (!x || !task_running || task_running->x != x)
         return MG_STALE;
     struct slice name = slice_make(name_at, name_len), value = slice_trim(slice_make(value_at, value_len));
     int rc = mg_header_check(MG_RESPONSE, name, value);
@@ -333,7 +333,7 @@ int mg_reply_field(double handle, const char *name_at, size_t name_len, const ch
 
 int mg_reply_end(double handle, int status, const char *body, size_t len) {
     struct exchange *x = exchange_of(handle);
-    if (!x)
+    if (!x || !task_running || task_running->x != x)
         return MG_STALE;
     if (status < 200 || status > 599)
         return mg_error("the status of an answer is 200 to 599");

@@ -70,13 +70,16 @@ int mg_cidr_build(void *set) {
     return cidr_build(set) < 0 ? mg_error("memory is out") : MG_OK;
 }
 
+// A script that tampers with its set or dictionary has no pointer here, and must not bring the worker down.
 double mg_cidr_find(const void *set, const char *ip, size_t len) {
     uint32_t value;
+    if (!set)
+        return MG_NONE;
     return cidr_lookup_text(set, slice_make(ip, len), &value) < 0 ? (double)MG_NONE : (double)value;
 }
 
 double mg_cidr_count(const void *set) {
-    return cidr_count(set);
+    return set ? cidr_count(set) : 0;
 }
 
 int mg_ip_network(const char *ip, size_t len, int bits4, int bits6, struct mg_text *ret_text) {
@@ -126,7 +129,13 @@ static int dict_failed(int err, struct slice key) {
     return mg_error("the dictionary answered %d", err);
 }
 
+static int no_dict(void) {
+    return mg_error("that is no dictionary");
+}
+
 int mg_dict_get(void *dict, const char *key_at, size_t len, struct mg_value *ret_value) {
+    if (!dict)
+        return no_dict();
     static char buffer[DICT_VALUE_MAX];
     struct slice key = slice_make(key_at, len);
     struct dict_value value;
@@ -158,6 +167,8 @@ static uint64_t ttl_ms(double seconds) {
 
 int mg_dict_set(void *dict, const char *key_at, size_t len, int type, double number, const char *text,
                 size_t text_len, double ttl, int only_new) {
+    if (!dict)
+        return no_dict();
     struct slice key = slice_make(key_at, len);
     struct dict_value value = { .kind = DICT_text, .text = slice_make(text, text_len) };
     if (type == MG_NUMBER)
@@ -173,6 +184,8 @@ int mg_dict_set(void *dict, const char *key_at, size_t len, int type, double num
 
 int mg_dict_incr(void *dict, const char *key_at, size_t len, double by, double initial, double ttl,
                  double *ret_number) {
+    if (!dict)
+        return no_dict();
     struct slice key = slice_make(key_at, len);
     int err = dict_incr(dict, key, by, initial, ttl_ms(ttl), clock_ms(), ret_number);
     if (err == -ENOENT)
@@ -182,6 +195,8 @@ int mg_dict_incr(void *dict, const char *key_at, size_t len, double by, double i
 
 int mg_dict_take(void *dict, const char *key_at, size_t len, double rate, double burst, double cost,
                  double *ret_wait) {
+    if (!dict)
+        return no_dict();
     struct slice key = slice_make(key_at, len);
     bool allowed;
     if (!(rate > 0) || !(burst > 0) || !(cost >= 0) || !isfinite(rate) || !isfinite(burst) || !isfinite(cost))
@@ -193,6 +208,8 @@ int mg_dict_take(void *dict, const char *key_at, size_t len, double rate, double
 }
 
 int mg_dict_delete(void *dict, const char *key_at, size_t len) {
+    if (!dict)
+        return no_dict();
     struct slice key = slice_make(key_at, len);
     int err = dict_delete(dict, key, clock_ms());
     if (err == -ENOENT)
@@ -202,6 +219,8 @@ int mg_dict_delete(void *dict, const char *key_at, size_t len) {
 
 int mg_dict_stats(void *dict, struct mg_dict_stats *ret_stats) {
     struct dict_stats stats;
+    if (!dict)
+        return no_dict();
     int err = dict_get_stats(dict, &stats);
     if (err < 0)
         return dict_failed(err, slice_make("", 0));

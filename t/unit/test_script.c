@@ -559,6 +559,9 @@ Test(script, a_dictionary_is_shared) {
                "assert(d:take('u', 0.1) == true and d:take('u', 0.1) == false)\n"
                "assert(d:stats().entries > 0)");
     check_raises("gate.shared('limits'):take('x', nil)");
+    check_raises("local d = gate.shared('limits') d[1] = 99 d:get('x')");
+    check_raises("req[1] = -1 return req.path");
+    check_raises("req[1] = 0/0 return req.path");
     check_raises("gate.shared('limits'):set('x', {})");
     check_raises("gate.shared('limits'):set('', 1)");
 }
