@@ -424,7 +424,7 @@ class Nginx:
         user = f"user {USER} nogroup;" if os.getuid() == 0 else ""
         (self.folder / "nginx.conf").write_text(f"""
             {user} worker_processes 1; daemon off; pid {self.folder}/pid; error_log {self.folder}/error.log;
-            events {{ worker_connections {connections}; }}
+            events {{ worker_connections 4096; }}
             http {{
                 access_log off; keepalive_requests 100000; client_max_body_size 0;
                 client_body_temp_path {self.folder}/body; proxy_temp_path {self.folder}/proxy;
