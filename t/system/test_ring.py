@@ -82,7 +82,7 @@ def test_slow_receivers_do_not_starve_others_of_receive_buffers(moongate, nginx,
     nginx.write("small", b"small")
     gate = moongate(f"upstream app {{ server {nginx.address}; }}\nreceive_buffers 1m;", "route / app;")
     slow = []
-    for _ in range(40):  # many times the receive buffers' memory, asked for and not read
+    for _ in range(300):  # many times the receive buffers' memory, asked for and not read
         s = socket.socket()
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         s.connect(("127.0.0.1", gate.port))
