@@ -32,6 +32,7 @@ struct h1_server {
     uint64_t requests;
     struct queue pending;    // received, not parsed
     struct block *feeding;   // of the span that is being parsed
+    uint32_t keepalive_ms, send_ms;  // of the last exchange, for the time until the next
     bool keep_alive;
     bool cut;                // the rest of a refused request is not read as HTTP: the client may still be sending it
     bool draining;
@@ -267,8 +268,10 @@ static void on_ended(struct conn *conn, int error) {
 static void on_written(struct conn *conn) {
     struct h1_server *server = conn->owner;
     struct exchange *x = server->x;
-    if (conn->out.bytes > 0 && x && server->timer_kind == TIMER_SEND)
-        set_timer(server, TIMER_SEND, x->settings->send_timeout);
+    if (server->timer_kind == TIMER_SEND && conn->out.bytes == 0)
+        set_timer(server, server->state == IDLE ? TIMER_KEEPALIVE : TIMER_NONE, server->keepalive_ms);
+    else if (server->timer_kind == TIMER_SEND || (server->timer_kind == TIMER_KEEPALIVE && conn->out.bytes > 0))
+        set_timer(server, TIMER_SEND, x ? x->settings->send_timeout : server->send_ms);
     if (x && x->step == EXCHANGE_relay && conn->out.bytes <= x->settings->buffer_low)
         exchange_run(x);
     else if (!x && conn->out.bytes == 0 && !queue_empty(&server->pending))
@@ -300,7 +303,10 @@ static void on_timeout(struct conn *conn) {
         lose_client(server, CLOSE_send_timeout);
         break;
     case TIMER_KEEPALIVE:
-        lose_client(server, conn->out.bytes > 0 ? CLOSE_send_timeout : CLOSE_keepalive_timeout);
+        if (conn->out.bytes > 0)  // not idle yet: the end of the last response still waits for the client
+            set_timer(server, TIMER_SEND, server->send_ms);
+        else
+            lose_client(server, CLOSE_keepalive_timeout);
         break;
     case TIMER_NONE:
         check_soft(server->timer_kind != TIMER_NONE);
@@ -428,7 +434,9 @@ static void finished(struct exchange *x, bool aborted, enum close_reason reason)
         return;
     }
     server->state = IDLE;
-    set_timer(server, TIMER_KEEPALIVE, x->settings->keepalive_timeout);
+    server->keepalive_ms = (uint32_t)x->settings->keepalive_timeout;
+    server->send_ms = (uint32_t)x->settings->send_timeout;
+    set_timer(server, TIMER_KEEPALIVE, server->keepalive_ms);
     if (server->draining)
         end(server, CLOSE_drain, 0, false);
     else if (!queue_empty(&server->pending))
