@@ -47,7 +47,7 @@ struct exchange *exchange_new(struct exchange_site *site, const struct downstrea
     x->down = down;
     x->down_owner = down_owner;
     x->req.scheme = SLICE_LIT("http");
-    x->at.started = clock_us_now();
+    x->at.started = clock_us();
     list_init(&x->link);
     site->hold(site);
     counters->requests_active++;
@@ -235,7 +235,7 @@ static void drop_upstream(struct exchange *x, bool reusable) {
 static enum step_result step_reply(struct exchange *x) {
     if (x->responded)
         queue_release(&x->req_body);
-    x->at.first_byte = clock_us_now();
+    x->at.first_byte = clock_us();
     x->head_sent = true;
     if (x->down->head(x) < 0) {
         x->reason = CLOSE_memory;
@@ -263,7 +263,7 @@ static enum step_result step_relay(struct exchange *x) {
 }
 
 static void conclude(struct exchange *x) {
-    x->at.ended = clock_us_now();
+    x->at.ended = clock_us();
     if (x->hooked)
         x->site->hooks->ended(x->site->scripts, x);
     x->hooked = false;
@@ -411,7 +411,7 @@ void exchange_dialled(struct exchange *x, const struct upstream_ops *up, void *u
     x->up = up;
     x->up_owner = up_owner;
     x->reused = reused;
-    x->at.dialled = clock_us_now();
+    x->at.dialled = clock_us();
     if (reused)
         counters->upstream_reused++;
     exchange_run(x);

@@ -111,7 +111,7 @@ struct upstream_ops {
     void (*release)(struct exchange *x, bool reusable);
 };
 
-// Monotonic microseconds, 0: has not happened.
+// Monotonic microseconds as of the turn in which it happened; 0: has not.
 struct exchange_times {
     uint64_t started;       // first byte of the request head
     uint64_t received;      // request head complete

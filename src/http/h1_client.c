@@ -113,7 +113,7 @@ static void parse(struct client *client, struct span span) {
         span.len -= (uint32_t)used;
         if (client->head_now && client->state == WAIT) {
             client->state = BODY;
-            x->at.responded = clock_us_now();
+            x->at.responded = clock_us();
             x->res_ready = true;
         }
         if (result == H1_MORE)

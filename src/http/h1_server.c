@@ -101,7 +101,7 @@ static int on_head(struct h1_parser *parser) {
     struct exchange *x = server->x;
     const struct conf_settings *settings = x->settings;
     struct request *request = &x->req;
-    x->at.received = clock_us_now();
+    x->at.received = clock_us();
     bool close = headers_list_has(&request->headers, HEADER_connection, SLICE_LIT("close"));
     bool keep = headers_list_has(&request->headers, HEADER_connection, SLICE_LIT("keep-alive"));
     server->requests++;

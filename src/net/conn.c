@@ -303,7 +303,7 @@ static struct conn *conn_new(int fd, const struct conn_handler *handler, void *o
     conn->starved.fed = fed;
     list_init(&conn->sending);
     list_init(&conn->link);
-    conn->started_us = clock_cached.mono_ns / 1000;
+    conn->started_us = clock_us();
     count++;
     return conn;
 }
