@@ -247,7 +247,8 @@ local function check_hooks(path, hooks)
         local d = distance(tostring(name), candidate)
         if d < best then nearest, best = candidate, d end
       end
-      error(path .. ': unknown hook "' .. tostring(name) .. '", ' ..
+      local at = type(hook) == "function" and path .. ":" .. getinfo(hook, "S").linedefined or path
+      error(at .. ': unknown hook "' .. tostring(name) .. '", ' ..
         (nearest and 'did you mean "' .. nearest .. '"?'
           or "expected one of " .. concat(core.hooks, ", ")), 0)
     end

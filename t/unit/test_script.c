@@ -54,7 +54,7 @@ Test(script, a_script_that_is_wrong_is_refused_with_its_line) {
     check_refused("\nerror('why')", "test.lua:2: why");
     check_refused("return 5", "test.lua: the script returned a number, expected a table of hooks");
     check_refused("local x", "test.lua: the script returned nothing");
-    check_refused("return { reqest = function() end }", "unknown hook \"reqest\", did you mean \"request\"?");
+    check_refused("return { reqest = function() end }", "test.lua:1: unknown hook \"reqest\", did you mean \"request\"?");
     check_refused("return { zzzzzzzzz = function() end }",
                   "expected one of connect, request, route, request_body, response, response_body");
     check_refused("return { request = 5 }", "the hook \"request\" is a number, expected a function");
