@@ -98,6 +98,11 @@ static enum step_result step_request(struct exchange *x) {
     return go(x, x->responded ? EXCHANGE_reply : EXCHANGE_route);
 }
 
+bool exchange_too_large(const struct exchange *x) {
+    uint64_t most = x->upstream ? x->settings->max_body : 0;
+    return most > 0 && (x->req_bytes > most || (!x->prepared && x->req.framing == BODY_LENGTH && x->req.length > most));
+}
+
 static enum step_result step_route(struct exchange *x) {
     const struct exchange_hooks *hooks = x->site->hooks;
     struct error error;
@@ -114,6 +119,10 @@ static enum step_result step_route(struct exchange *x) {
         if (log_limit_pass(&limit, 10, &suppressed))
             log_info("no route: %s (request %s)", error.text, exchange_id(x));
         exchange_fail(x, rc == -ENOENT ? 404 : 502, CLOSE_no_route);
+        return go(x, EXCHANGE_reply);
+    }
+    if (exchange_too_large(x)) {
+        exchange_fail(x, 413, CLOSE_limit);
         return go(x, EXCHANGE_reply);
     }
     go(x, EXCHANGE_dial);

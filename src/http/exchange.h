@@ -186,6 +186,8 @@ const char *exchange_id(struct exchange *x);
 // By the downstream codec: it put bytes on x->req_body or set x->req_ended; follow with exchange_run().
 // The client is gone (or its half of the conn failed): everything is dropped; `finished` is not called.
 void exchange_client_gone(struct exchange *x, enum close_reason reason);
+// The request's body is, or is said to be, larger than max_body. Not before there is a route, whose settings count.
+bool exchange_too_large(const struct exchange *x);
 // The request turned out bad after its head was complete (chunk framing, limit, time-out).
 void exchange_client_error(struct exchange *x, unsigned status, enum close_reason reason, const char *why);
 

@@ -112,11 +112,6 @@ static int on_head(struct h1_parser *parser) {
         parser->error_why = "CONNECT is not offered here";
         return -1;
     }
-    if (request->framing == BODY_LENGTH && settings->max_body && request->length > settings->max_body) {
-        parser->error_status = 413;
-        parser->error_why = "Content-Length is larger than max_body";
-        return -1;
-    }
     server->head_now = true;
     server->state = BODY;
     return 0;
@@ -126,7 +121,7 @@ static int on_body(struct h1_parser *parser, const char *at, size_t len) {
     struct h1_server *server = container_of(parser, struct h1_server, parser);
     struct exchange *x = server->x;
     x->req_bytes += len;
-    if (x->settings->max_body && x->req_bytes > x->settings->max_body) {
+    if (exchange_too_large(x)) {
         parser->error_status = 413;
         parser->error_why = "the body is larger than max_body";
         return -1;
