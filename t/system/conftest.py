@@ -347,7 +347,7 @@ class Origin:
                 threading.Thread(target=self.serve, args=(client, number), daemon=True).start()
 
     def serve(self, client, number):
-        with contextlib.suppress(OSError, EOFError), client, client.makefile("rb") as stream:
+        with contextlib.suppress(OSError, EOFError, ValueError), client, client.makefile("rb") as stream:
             while request := self.read(stream, number):
                 with self.lock:
                     self.requests.append(request)
