@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from conftest import eventually, read_all
+from conftest import MOONGATE, eventually, read_all
 
-SLOW = "asan" in os.environ.get("MOONGATE", "")  # a sanitizer's build: slower, and its memory says nothing
+SLOW = "asan" in str(MOONGATE)  # a sanitizer's build: slower, and its memory says nothing
 
 
 def rss(pid):

@@ -2,14 +2,12 @@
 """HTTP/1.1 on both sides with real peers: what passes unchanged, what is stripped and added, who is asked and how often, and every
 status of moongate's own."""
 import contextlib
-import json
 import re
 import resource
 import socket
 import subprocess
 import threading
 import time
-from collections import Counter
 
 import pytest
 

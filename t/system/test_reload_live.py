@@ -12,9 +12,9 @@ import time
 
 import pytest
 
-from conftest import eventually, free_port, read_all
+from conftest import MOONGATE, eventually, free_port, read_all
 
-ASAN = "asan" in os.environ.get("MOONGATE", "")
+ASAN = "asan" in str(MOONGATE)
 
 VERSION = """
 local hooks = {}

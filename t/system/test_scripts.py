@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from conftest import eventually, read_all
+from conftest import MOONGATE, eventually, read_all
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nServer: origin/1\r\n\r\nok"
 
@@ -423,4 +423,4 @@ def test_memory_stays_flat_under_scripts(moongate, origin):
     run(600)
     before = rss()
     run(1200)
-    assert rss() - before < 3 << 20
+    assert "asan" in str(MOONGATE) or rss() - before < 3 << 20  # a sanitizer keeps what was freed
