@@ -337,6 +337,7 @@ def test_bytes_after_a_response_are_nobodys(moongate, origin):
     client = gate.client()
     for _ in range(5):
         assert client.ask().body == b"ok"
+    assert origin.connections == 5  # none is used again
 
 
 def counted(origins, gate, requests):
