@@ -29,10 +29,10 @@ struct block *block_new(size_t size) {
     if (size <= BLOCK_SMALL) {
         block = slab_get(&small_slab);
         size = BLOCK_SMALL;
-    } else if (size <= BLOCK_LARGE) {
+    } else if (size <= BLOCK_LARGE && size > BLOCK_LARGE / 4) {
         block = slab_get(&large_slab);
         size = BLOCK_LARGE;
-    } else {
+    } else {  // between and beyond, exactly as much: what waits must not take more than it is
         block = size > UINT32_MAX - sizeof *block ? NULL : malloc(sizeof *block + size);
     }
     if (!block)
@@ -139,7 +139,7 @@ int queue_copy(struct queue *queue, const void *at, size_t len) {
     while (len > 0) {
         size_t room = tail_room(queue);
         if (room == 0) {
-            size_t want = len <= BLOCK_SMALL ? BLOCK_SMALL : BLOCK_LARGE;
+            size_t want = len <= BLOCK_SMALL ? BLOCK_SMALL : len < BLOCK_LARGE ? len : BLOCK_LARGE;
             if (!queue_reserve(queue, want))
                 return -ENOMEM;
             room = want;
@@ -221,26 +221,52 @@ unsigned queue_vectors(const struct queue *queue, struct iovec *vectors, unsigne
     return n;
 }
 
-int queue_unpin(struct queue *queue) {
-    bool pinned = false;
-    for (struct piece *piece = queue->head; piece && !pinned; piece = piece->next)
-        pinned = piece->span.block->scarce;
-    if (!pinned)
-        return 0;
-    struct queue heap;
-    queue_init(&heap);
+bool queue_pins(const struct queue *queue, size_t bytes) {
+    size_t at = 0;
+    for (const struct piece *piece = queue->head; piece && at < bytes; piece = piece->next) {
+        if (piece->span.block->scarce)
+            return true;
+        at += piece->span.len;
+    }
+    return false;
+}
+
+// Empties `queue` onto `heap`, copying what is scarce. On -ENOMEM the rest follows as it is.
+static int move_unpinned(struct queue *heap, struct queue *queue) {
     int rc = 0;
     while (rc == 0 && queue->head) {
         struct span *span = &queue->head->span;
         if (!span->block->scarce) {
-            piece_push(&heap, piece_pop(queue));
+            piece_push(heap, piece_pop(queue));
             continue;
         }
-        size_t before = heap.bytes;
-        rc = queue_copy(&heap, span->at, span->len);
-        queue_drop(queue, heap.bytes - before);  // when memory ran out, what was copied until then
+        size_t before = heap->bytes;
+        rc = queue_copy(heap, span->at, span->len);
+        queue_drop(queue, heap->bytes - before);  // when memory ran out, what was copied until then
     }
-    queue_move(&heap, queue);
-    *queue = heap;
+    queue_move(heap, queue);
+    return rc;
+}
+
+int queue_unpin_behind(struct queue *queue, size_t skip) {
+    struct queue rest = *queue, done;
+    struct piece *last = NULL;  // of those that stay
+    queue_init(&done);
+    for (size_t at = 0; rest.head && at < skip; rest.head = last->next) {
+        last = rest.head;
+        at += last->span.len;
+        rest.bytes -= last->span.len;
+    }
+    if (!queue_pins(&rest, rest.bytes))
+        return 0;
+    int rc = move_unpinned(&done, &rest);
+    if (!last) {
+        *queue = done;
+        return rc;
+    }
+    queue->bytes -= done.bytes;
+    queue->tail = last;
+    last->next = NULL;
+    queue_move(queue, &done);
     return rc;
 }

@@ -83,7 +83,13 @@ void queue_drop(struct queue *queue, size_t bytes);
 void queue_move(struct queue *to, struct queue *from);
 // Fills at most `max` vectors from the front; returns how many, and the bytes in them.
 unsigned queue_vectors(const struct queue *queue, struct iovec *vectors, unsigned max, size_t *ret_bytes);
-// Copies what lies in scarce blocks to the heap and gives these back. On -ENOMEM the rest stays where it is.
-int queue_unpin(struct queue *queue) __attribute__((warn_unused_result));
+// Copies what lies in scarce blocks to the heap and gives these back, but for the pieces of the first `skip` bytes, which
+// may be in the kernel's hands. On -ENOMEM the rest stays where it is.
+int queue_unpin_behind(struct queue *queue, size_t skip) __attribute__((warn_unused_result));
+static inline int queue_unpin(struct queue *queue) {
+    return queue_unpin_behind(queue, 0);
+}
+// Whether a piece of the first `bytes` lies in a scarce block.
+bool queue_pins(const struct queue *queue, size_t bytes);
 
 #endif

@@ -20,7 +20,7 @@ struct conn_parts {
 };
 
 static struct slab conn_slab = SLAB_INIT(sizeof(struct conn), 1024);
-static struct list pinning = { &pinning, &pinning };  // conns with a send in flight that holds receive buffers
+static struct list pinning = { &pinning, &pinning };  // conns whose output holds receive buffers
 static unsigned count;
 static uint64_t last_id;
 
@@ -77,13 +77,21 @@ void conn_pause(struct conn *conn) {
     }
 }
 
-// Receive buffers ran out: sends that wait for slow receivers give theirs back. The cancelled send copies what is
-// left to the heap and goes on (send_done).
+// Output that waits gives its receive buffers back, but for what is in the kernel's hands.
+static void copy_out(struct conn *conn) {
+    if (queue_unpin_behind(&conn->out, conn->in_flight) < 0)
+        log_warn("conn %llu: no memory to copy output out of receive buffers", (unsigned long long)conn->id);
+}
+
+// Receive buffers ran out: output to slow receivers gives its own back. What is being sent is cancelled, copied and sent
+// again (send_done); while somebody is starved no further output begins to hold any (hold_or_copy).
 static void relieve(void) {
-    list_each (link, &pinning) {
-        struct conn *conn = container_of(link, struct conn, sending);
+    list_each(link, &pinning) {
+        struct conn *conn = container_of(link, struct conn, pinning);
         list_remove(link);
-        ring_cancel(&conn->send);
+        copy_out(conn);
+        if (queue_pins(&conn->out, conn->in_flight))
+            ring_cancel(&conn->send);
     }
 }
 
@@ -119,7 +127,7 @@ static void recv_done(struct op *op, const struct completion *c) {
             arm_recv(conn);
     } else if (c->res == -ENOBUFS) {
         conn->reading = READING_STARVED;
-        ring_wait_buffers(&conn->starved);
+        ring_wait_buffers(&conn->starved, op);
         relieve();
     } else if (c->res == -ECANCELED || c->res == -EINTR || c->res == -EAGAIN) {
         if (!c->more && conn->want_read)
@@ -132,17 +140,18 @@ static void recv_done(struct op *op, const struct completion *c) {
 
 // ---- sending -----------------------------------------------------------------------------------------------------
 
+static void hold_or_copy(struct conn *conn) {
+    if ((conn->slow && ring_buffers_scarce()) || ring_buffers_awaited())
+        copy_out(conn);
+    else if (!list_linked(&conn->pinning) && queue_pins(&conn->out, conn->out.bytes))
+        list_push_back(&pinning, &conn->pinning);
+}
+
 static void start_send(struct conn *conn) {
     struct iovec vectors[RING_VECTORS];
     size_t bytes;
-    if (conn->slow && ring_buffers_scarce() && queue_unpin(&conn->out) < 0)
-        log_warn("conn %llu: no memory to copy output out of receive buffers", (unsigned long long)conn->id);
     unsigned n = queue_vectors(&conn->out, vectors, RING_VECTORS, &bytes);
-    bool scarce = conn->out.head->span.block->scarce;
-    for (struct piece *piece = conn->out.head->next; piece && !scarce; piece = piece->next)
-        scarce = piece->span.block->scarce;
-    if (scarce)
-        list_push_back(&pinning, &conn->sending);
+    conn->in_flight = (uint32_t)bytes;
     if (n == 1)
         ring_send(&conn->send, conn->fd, vectors[0].iov_base, vectors[0].iov_len);
     else
@@ -158,7 +167,9 @@ static void do_shutdown(struct conn *conn) {
 
 static void send_done(struct op *op, const struct completion *c) {
     struct conn *conn = container_of(op, struct conn, send);
-    list_remove(&conn->sending);
+    conn->in_flight = 0;
+    if (conn->out.bytes == (c->res > 0 ? (size_t)c->res : 0))
+        list_remove(&conn->pinning);
     if (conn->state == CONN_CLOSING) {
         ring_flush_later(&conn->flusher);
         return;
@@ -173,8 +184,7 @@ static void send_done(struct op *op, const struct completion *c) {
         else
             conn->handler->written(conn);
     } else if (c->res == -ECANCELED || c->res == -EAGAIN || c->res == -EINTR || c->res == -ENOBUFS) {
-        if (queue_unpin(&conn->out) < 0)
-            log_warn("conn %llu: no memory to copy output out of receive buffers", (unsigned long long)conn->id);
+        copy_out(conn);
         ring_flush_later(&conn->flusher);
     } else {
         conn->broken = true;
@@ -204,6 +214,7 @@ static void conn_free(struct conn *conn) {
     timer_stop(&conn->timer);
     list_remove(&conn->link);
     list_remove(&conn->starved.link);
+    list_remove(&conn->pinning);
     if (conn->parts) {
         if (conn->parts->script)
             conn->parts->script->gone(conn->parts->script);
@@ -244,9 +255,11 @@ static void flush(struct ring_flush *flusher) {
     }
     if (conn->state == CONN_CONNECTING)
         return;
-    if (conn->out.bytes > 0 && !conn->send.pending && !conn->broken)
-        start_send(conn);
-    else if (conn->out.bytes == 0 && conn->shut_wanted && !conn->shut)
+    if (conn->out.bytes > 0 && !conn->broken) {
+        hold_or_copy(conn);
+        if (!conn->send.pending)
+            start_send(conn);
+    } else if (conn->out.bytes == 0 && conn->shut_wanted && !conn->shut)
         do_shutdown(conn);
     if (conn->state == CONN_FINISHING)
         finish(conn);
@@ -301,7 +314,7 @@ static struct conn *conn_new(int fd, const struct conn_handler *handler, void *o
     conn->flusher.flush = flush;
     list_init(&conn->starved.link);
     conn->starved.fed = fed;
-    list_init(&conn->sending);
+    list_init(&conn->pinning);
     list_init(&conn->link);
     conn->started_us = clock_us();
     count++;

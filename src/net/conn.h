@@ -83,7 +83,8 @@ struct conn {
     struct op recv, send;
     struct ring_flush flusher;
     struct ring_starved starved;
-    struct list sending;       // on conn.c's list of sends that hold receive buffers
+    struct list pinning;       // on conn.c's list of those whose output holds receive buffers
+    uint32_t in_flight;        // bytes of the output's front that are in the kernel's hands
     struct list link;          // on the worker's list of client conns, or in a pool: the owner's use
     uint64_t id;               // unique in this worker's life
     uint64_t handle;           // base/handle.h; 0 until a script asks

@@ -9,6 +9,7 @@
 #include "base/counters.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -40,7 +41,7 @@ static struct group {
 
 static size_t buffer_size;
 static bool incremental;
-static bool fed;  // a buffer was lent since somebody starved
+static struct list starved[GROUP_COUNT];  // struct ring_starved, who waits for longest first
 
 static void lend(struct group *group) {
     while (group->lent < group->lent_target && group->free) {
@@ -53,7 +54,6 @@ static void lend(struct group *group) {
                               io_uring_buf_ring_mask(group->entries), 0);
         io_uring_buf_ring_advance(group->shared, 1);
         group->lent++;
-        fed = true;
     }
 }
 
@@ -93,28 +93,43 @@ bool ring_buffers_scarce(void) {
     return false;
 }
 
+bool ring_buffers_awaited(void) {
+    return !list_empty(&starved[GROUP_MULTI]) || !list_empty(&starved[GROUP_ONCE]);
+}
+
 bool buffers_incremental(void) {
     return incremental;
 }
 
-void ring_wait_buffers(struct ring_starved *starved) {
+void ring_wait_buffers(struct ring_starved *who, const struct op *op) {
     counters->buffers_starved++;
-    if (!list_linked(&starved->link))
-        list_push_back(&engine.starved, &starved->link);
+    if (!list_linked(&who->link))
+        list_push_back(&starved[op->group], &who->link);
 }
 
+// A bulk receive may use up a whole buffer: no more of them are woken than there are buffers, in turn, or all would try
+// and most fail again. Whoever finds its socket empty leaves its buffer to the next, who is woken a turn later.
 void buffers_feed(void) {
-    if (!fed)
-        return;
-    fed = false;
-    struct list waiting;
-    list_init(&waiting);
-    list_splice(&waiting, &engine.starved);
-    while (!list_empty(&waiting)) {
-        struct ring_starved *starved = container_of(waiting.next, struct ring_starved, link);
-        list_remove(&starved->link);
-        starved->fed(starved);
+    for (int i = 0; i < GROUP_COUNT; i++) {
+        unsigned budget = i == GROUP_ONCE ? groups[i].lent : groups[i].lent > 0 ? UINT_MAX : 0;
+        struct list waiting;
+        list_init(&waiting);
+        list_splice(&waiting, &starved[i]);
+        while (!list_empty(&waiting) && budget > 0) {
+            struct ring_starved *who = container_of(waiting.next, struct ring_starved, link);
+            list_remove(&who->link);
+            who->fed(who);
+            budget--;
+        }
+        list_splice(&starved[i], &waiting);
     }
+}
+
+bool buffers_to_feed(void) {
+    for (int i = 0; i < GROUP_COUNT; i++)
+        if (groups[i].lent > 0 && !list_empty(&starved[i]))
+            return true;
+    return false;
 }
 
 static int register_ring(struct group *group, int id, unsigned flags) {
@@ -181,6 +196,8 @@ static bool probe_incremental(void) {
 }
 
 int buffers_init(size_t bytes, struct error *error) {
+    for (int i = 0; i < GROUP_COUNT; i++)
+        list_init(&starved[i]);
     incremental = probe_incremental();
     buffer_size = incremental ? INCREMENTAL_SIZE : WHOLE_SIZE;
     for (int i = 0; i < GROUP_COUNT; i++) {

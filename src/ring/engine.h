@@ -15,7 +15,6 @@ struct engine {
     struct io_uring ring;
     bool ready;
     struct list flushes;  // struct ring_flush
-    struct list starved;  // struct ring_starved
 };
 extern struct engine engine;
 
@@ -26,7 +25,8 @@ int buffers_init(size_t bytes, struct error *error);
 void buffers_release(void);
 // The span of a completion that carries a buffer of the group; span.block NULL when res <= 0.
 struct span buffers_received(enum buffer_group group, int res, unsigned cqe_flags);
-void buffers_feed(void);  // wakes the starved when there are buffers again
+void buffers_feed(void);     // wakes the starved for whom there are buffers
+bool buffers_to_feed(void);  // more could be woken: the next turn must not wait
 bool buffers_incremental(void);
 
 #endif

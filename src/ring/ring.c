@@ -68,7 +68,6 @@ int ring_probe(struct error *error) {
 int ring_init(const struct ring_options *options, struct error *error) {
     struct io_uring_params params = { .flags = setup_flags(), .cq_entries = options->entries * CQ_FACTOR };
     list_init(&engine.flushes);
-    list_init(&engine.starved);
     int rc = io_uring_queue_init_params(options->entries, &engine.ring, &params);
     if (rc < 0)
         return explain(rc, error);
@@ -143,7 +142,7 @@ static unsigned handle_completions(void) {
 
 int ring_turn(uint64_t max_wait_ms) {
     flush_all();
-    uint64_t wait = timer_next_ms();
+    uint64_t wait = buffers_to_feed() ? 0 : timer_next_ms();
     if (wait > max_wait_ms)
         wait = max_wait_ms;
     struct __kernel_timespec limit = { .tv_sec = (int64_t)(wait / 1000), .tv_nsec = (int64_t)(wait % 1000) * 1000000 };

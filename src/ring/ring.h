@@ -79,11 +79,13 @@ void ring_close(int fd);
 
 // True when receive buffers run short: what waits on slow receivers should be copied out (queue_unpin).
 bool ring_buffers_scarce(void);
-// Called (from the turn) when buffers come back after recv failed with -ENOBUFS; registers once, removed when called.
+// True while somebody waits for a buffer: nothing may begin to hold one then that could hold it for long.
+bool ring_buffers_awaited(void);
+// Called (from the turn) when there are buffers again after op, a recv, failed with -ENOBUFS; removed when called.
 struct ring_starved {
     struct list link;
     void (*fed)(struct ring_starved *starved);
 };
-void ring_wait_buffers(struct ring_starved *starved);
+void ring_wait_buffers(struct ring_starved *starved, const struct op *op);
 
 #endif
