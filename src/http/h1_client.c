@@ -251,6 +251,9 @@ static int write_body(struct exchange *x) {
         rc = h1_write_body(&conn->out, &x->req_body, chunked);
         if (rc == 0 && x->req_ended && chunked)
             rc = h1_write_last_chunk(&conn->out, &x->req.trailers);
+        // Now, not only after a short send: there is none when what went before has just filled the server's window.
+        if (client->state == WAIT && conn->out.bytes > 0 && !timer_running(&conn->timer))
+            timer_start(&conn->timer, client->conf->write_timeout);
     }
     if (x->req_ended) {
         client->request_done = true;
