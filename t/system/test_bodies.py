@@ -306,7 +306,9 @@ def test_a_slow_reader_gets_everything(moongate, sink, high):
     assert body == (bytes(range(256)) * 23438)[:6000000]
 
 
-def test_a_server_that_sends_while_a_script_waits_loses_nothing(moongate, sink):
+@pytest.mark.parametrize("without", ["", "incremental"])  # whole buffers: several pieces come at once
+def test_a_server_that_sends_while_a_script_waits_loses_nothing(moongate, sink, monkeypatch, without):
+    monkeypatch.setenv("MOONGATE_RING_WITHOUT", without)
     script = "local gate = require 'moongate'\nreturn { response = function() gate.sleep(0.2) end }"
     gate = gate_to(moongate, sink.address, frontend="script a.lua; buffer_low 4k; buffer_high 8k;", files={"a.lua": script}, level="info")
     for _ in range(3):
@@ -365,19 +367,33 @@ def test_a_slow_uploader_arrives_whole(moongate, sink):
         assert read_all(s).endswith(hashlib.sha256(body).hexdigest().encode())
 
 
-def test_a_server_that_reads_nothing_is_given_up(moongate, origin):
+def test_a_server_that_reads_nothing_is_given_up(moongate):
+    """Whatever the size of the pieces in which the request came: one that just fills the socket leaves no short send behind."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         gate = gate_to(moongate, "127.0.0.1:%d" % listener.getsockname()[1], "write_timeout 400ms; response_timeout 30s;", level="info")
-        with gate.connect() as s:
-            s.settimeout(8)
-            s.sendall(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000000\r\n\r\n")
+        answers = {}
 
-            def pump():
+        def upload(size):
+            with gate.connect() as s:
+                s.sendall(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000000\r\n\r\n")
+
+                def pump():
+                    with contextlib.suppress(OSError):
+                        for _ in range(0, 100000000, size):
+                            s.sendall(b"x" * size)
+                            time.sleep(0.0005 + size / 3e8)  # so that what came before has left
+                threading.Thread(target=pump, daemon=True).start()
                 with contextlib.suppress(OSError):
-                    for _ in range(1000):
-                        s.sendall(b"x" * 100000)
-            threading.Thread(target=pump, daemon=True).start()
-            assert s.recv(1000).startswith(b"HTTP/1.1 504 ")
+                    s.settimeout(5)
+                    answers[size] = s.recv(1000)[:13]
+                    s.shutdown(socket.SHUT_RDWR)
+        sizes = [1000, 4096, 16384, 50000, 65536, 131072, 200000, 262143, 262144, 262145, 300000, 524288]
+        threads = [threading.Thread(target=upload, args=(size,)) for size in sizes]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert answers == {size: b"HTTP/1.1 504 " for size in sizes}
         eventually(lambda: gate.stats()["requests_active"] == 0)
 
 
