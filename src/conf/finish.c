@@ -111,6 +111,19 @@ static int find_script(struct parser *parser, struct conf_script *script) {
                        script->name, looked);
 }
 
+// A setting that names a file (`denied=denied.txt`) is likely to be read by the script when it loads: the file is gathered
+// too, so that a worker forked later loads what was committed. Whether it is a file at all is the script's affair.
+static void gather_settings(struct parser *parser, const struct conf_script *script) {
+    const char *file = parser->conf->file, *slash = strrchr(file, '/');
+    for (const struct conf_script_setting *setting = script->settings; setting; setting = setting->next) {
+        const char *path = setting->value;
+        if (path[0] != '/')
+            path = arena_printf(&parser->conf->arena, "%.*s/%s", (int)(slash - file), file, path);
+        if (path)
+            (void)source_has(parser->source, path);
+    }
+}
+
 static int read_script(struct parser *parser, struct conf_script *script) {
     int err = find_script(parser, script);
     if (err)
@@ -120,6 +133,7 @@ static int read_script(struct parser *parser, struct conf_script *script) {
     if (source_read(parser->source, script->path, &text, &inner))
         return parser_fail(parser, script->place, "%s", inner.text);
     script->text = arena_copy(&parser->conf->arena, text);
+    gather_settings(parser, script);
     return script->text.at ? 0 : parser_no_memory(parser);
 }
 

@@ -3,10 +3,13 @@
 expected, the line itself and a caret below the place. And -T and --defaults, whose output is a configuration again."""
 import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from conftest import eventually
 
 SRCDIR = Path(os.environ.get("SRCDIR", Path(__file__).parents[2]))
 MOONGATE = Path(os.environ.get("MOONGATE", SRCDIR / "build" / "moongate"))
@@ -116,3 +119,21 @@ def test_the_defaults_are_the_effective_configuration(tmp_path):
     (tmp_path / "plain.conf").write_text("user nobody;\n" + UP.replace("9000", "9000 weight=2")
                                          + WEB.replace("/ app;", "/ app; route /example/ app;"))
     assert run("-T", "-c", tmp_path / "defaults.conf").stdout == run("-T", "-c", tmp_path / "plain.conf").stdout
+
+
+def test_a_file_that_a_setting_names_is_part_of_the_generation(moongate):
+    """A worker that is forked later loads what was committed, not what lies on the disk by then."""
+    gate = moongate("", "script wall.lua denied=denied.txt;", start=False, files={
+        "denied.txt": "10.0.0.0/8\n",
+        "wall.lua": """
+            local gate = require "moongate"
+            local denied = gate.cidr_file((...).denied)
+            return { request = function(req)
+                return req:respond(denied:contains("10.1.2.3") and 200 or 500)
+            end }"""})
+    gate.start()
+    assert gate.get("/").status == 200
+    (gate.folder / "denied.txt").unlink()
+    before = gate.workers()
+    os.kill(before[0], signal.SIGKILL)
+    eventually(lambda: gate.workers() != before and gate.get("/").status == 200)
