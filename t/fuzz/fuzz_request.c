@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Fuzz target for requests: the first byte says where the input is cut. The parse must come to the same whole and cut, and a
-// request that is taken must read the same when it has been written again, which is what the next server sees.
-// Build: clang -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -DLLHTTP_STRICT_MODE=1 -Isrc, this file, llhttp's sources,
-// src/http/{h1_parser,h1_write,message,rules,target}.c and the sources of src/base; run with t/fuzz/corpus/request
+// Fuzz target for requests: the first byte says where the input is cut. The parse must come to the same whole
+// and cut, and a request that is taken must read the same when it has been written again, which is what the
+// next server sees.
+// Build: clang -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -DLLHTTP_STRICT_MODE=1 -Isrc, this file,
+// llhttp's sources, src/http/{h1_parser,h1_write,message,rules,target}.c and the sources of src/base; run
+// with t/fuzz/corpus/request
 #include "base/list.h"
 #include "http/h1_parser.h"
 #include "http/h1_write.h"
@@ -34,7 +36,8 @@ static const struct h1_parser_ops ops = { .head = on_head, .body = on_body };
 
 static void feed(struct parse *parse, const char *at, size_t len) {
     size_t used = len;
-    char *copy = malloc(len ? len : 1);  // so that a read beyond the piece, or a pointer kept into it, is seen
+    char *copy =
+        malloc(len ? len : 1);  // so that a read beyond the piece, or a pointer kept into it, is seen
     if (!copy)
         abort();
     memcpy(copy, at, len);
@@ -84,7 +87,8 @@ static char *text_of(struct queue *queue, size_t *ret_len) {
 }
 
 static bool framing_field(const struct header *header) {
-    return header->name.len == 0 || header->id == HEADER_content_length || header->id == HEADER_transfer_encoding;
+    return header->name.len == 0 || header->id == HEADER_content_length ||
+        header->id == HEADER_transfer_encoding;
 }
 
 static void same_fields(const struct headers *a, const struct headers *b) {
@@ -94,7 +98,8 @@ static void same_fields(const struct headers *a, const struct headers *b) {
             continue;
         while (j < b->count && framing_field(&b->at[j]))
             j++;
-        if (j == b->count || !slice_eq(a->at[i].name, b->at[j].name) || !slice_eq(a->at[i].value, b->at[j].value))
+        if (j == b->count || !slice_eq(a->at[i].name, b->at[j].name) ||
+            !slice_eq(a->at[i].value, b->at[j].value))
             abort();
         j++;
     }
@@ -109,19 +114,23 @@ static void written_again(struct parse *first) {
     queue_init(&copy);
     bool chunked = first->request.framing == BODY_CHUNKED;
     if (h1_write_request(&out, &first->request, NULL) < 0 || queue_copy(&copy, body, body_len) < 0 ||
-        h1_write_body(&out, &copy, chunked) < 0 || (chunked && h1_write_last_chunk(&out, &first->request.trailers) < 0))
+        h1_write_body(&out, &copy, chunked) < 0 ||
+        (chunked && h1_write_last_chunk(&out, &first->request.trailers) < 0))
         abort();
     char *text = text_of(&out, &len);
     struct parse *second = parse(text, len, 0);
-    if (first->request.minor == 1 || headers_find(&first->request.headers, HEADER_host)) {  // the exchange adds a missing Host
+    if (first->request.minor == 1 ||
+        headers_find(&first->request.headers, HEADER_host)) {  // the exchange adds a missing Host
         if (second->result != H1_DONE || second->used != len)
             abort();
         char *again = text_of(&second->body, &again_len);
         if (again_len != body_len || memcmp(again, body, body_len) != 0)
             abort();
         free(again);
-        if (!slice_eq(first->request.method, second->request.method) || !slice_eq(first->request.target, second->request.target) ||
-            !slice_eq(first->request.path, second->request.path) || !slice_eq(first->request.authority, second->request.authority))
+        if (!slice_eq(first->request.method, second->request.method) ||
+            !slice_eq(first->request.target, second->request.target) ||
+            !slice_eq(first->request.path, second->request.path) ||
+            !slice_eq(first->request.authority, second->request.authority))
             abort();
         same_fields(&first->request.headers, &second->request.headers);
         same_fields(&first->request.trailers, &second->request.trailers);
@@ -141,7 +150,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
         abort();
     if (whole->result == H1_DONE) {
         const struct slice path = whole->request.path;
-        bool star = slice_eq(path, SLICE_LIT("*")), connect = slice_eq(whole->request.method, SLICE_LIT("CONNECT"));
+        bool star = slice_eq(path, SLICE_LIT("*")),
+             connect = slice_eq(whole->request.method, SLICE_LIT("CONNECT"));
         if (!star && !connect && (path.len == 0 || path.at[0] != '/' || memmem(path.at, path.len, "/../", 4)))
             abort();
         if (whole->request.framing == BODY_LENGTH && whole->request.length != whole->body.bytes)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Fuzz target for responses: the first byte says where the input is cut, the second whether it answers a HEAD. The parse must
-// come to the same whole and cut, and a response that is taken must read the same when it has been written again.
+// Fuzz target for responses: the first byte says where the input is cut, the second whether it answers a
+// HEAD. The parse must come to the same whole and cut, and a response that is taken must read the same when
+// it has been written again.
 // Build as fuzz_request.c; run with t/fuzz/corpus/response
 #include "base/list.h"
 #include "http/h1_parser.h"
@@ -50,7 +51,8 @@ static struct parse *parse(const char *at, size_t len, size_t cut, bool to_head)
         abort();
     arena_init(&to->arena);
     queue_init(&to->body);
-    h1_parser_response(&to->parser, &ops, (struct h1_limits){ 16384, 100, 0 }, &to->arena, &to->response, to_head);
+    h1_parser_response(&to->parser, &ops, (struct h1_limits){ 16384, 100, 0 }, &to->arena, &to->response,
+                       to_head);
     if (cut > len)
         cut = len;
     if (cut > 0)
@@ -89,7 +91,8 @@ static void written_again(struct parse *first, bool to_head) {
     queue_init(&copy);
     char *body = text_of(&first->body, &body_len);
     bool chunked = res->framing == BODY_CHUNKED;
-    if (h1_write_response(&out, res->status, res->reason, &res->headers, res->framing, res->length, res->framing == BODY_NONE, NULL) < 0 ||
+    if (h1_write_response(&out, res->status, res->reason, &res->headers, res->framing, res->length,
+                          res->framing == BODY_NONE, NULL) < 0 ||
         queue_copy(&copy, body, body_len) < 0 || h1_write_body(&out, &copy, chunked) < 0 ||
         (chunked && h1_write_last_chunk(&out, &res->trailers) < 0))
         abort();

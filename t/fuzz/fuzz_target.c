@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Fuzz target for request targets: whatever is taken has a path below the root, without dot segments or double slashes, and
-// normalising it again (encoded anew) changes nothing. The first byte chooses the method.
-// Build: clang -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -Isrc, this file, src/http/{message,target}.c and the sources
-// of src/base; run with t/fuzz/corpus/target
+// Fuzz target for request targets: whatever is taken has a path below the root, without dot segments or
+// double slashes, and normalising it again (encoded anew) changes nothing. The first byte chooses the method.
+// Build: clang -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -Isrc, this file,
+// src/http/{message,target}.c and the sources of src/base; run with t/fuzz/corpus/target
 #include "http/target.h"
 
 #include <stdio.h>
@@ -16,7 +16,8 @@ static void check_path(struct slice path) {
     for (size_t i = 0; i < path.len; i++) {
         struct slice tail = slice_from(path, i);
         if (path.at[i] == 0 || slice_starts(tail, SLICE_LIT("//")) || slice_starts(tail, SLICE_LIT("/./")) ||
-            slice_starts(tail, SLICE_LIT("/../")) || slice_eq(tail, SLICE_LIT("/.")) || slice_eq(tail, SLICE_LIT("/..")))
+            slice_starts(tail, SLICE_LIT("/../")) || slice_eq(tail, SLICE_LIT("/.")) ||
+            slice_eq(tail, SLICE_LIT("/..")))
             abort();
     }
 }
@@ -42,8 +43,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
         size_t n = 0;
         struct slice again;
         for (size_t i = 0; i < request.path.len; i++)
-            n += request.path.at[i] == '/' ? (size_t)sprintf(encoded + n, "/")
-                                           : (size_t)sprintf(encoded + n, "%%%02x", (unsigned char)request.path.at[i]);
+            n += request.path.at[i] == '/'
+                ? (size_t)sprintf(encoded + n, "/")
+                : (size_t)sprintf(encoded + n, "%%%02x", (unsigned char)request.path.at[i]);
         if (path_normalise(slice_make(encoded, n), &arena, &again) < 0 || !slice_eq(again, request.path))
             abort();
         free(encoded);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Bodies in both directions: whole, chunked, with trailers, large, slow on either side; and that memory stays bounded."""
+"""Bodies in both directions: whole, chunked, with trailers, large, slow on either side; bounded memory."""
 import contextlib
 import hashlib
 import os
@@ -19,7 +19,8 @@ SLOW = "asan" in str(MOONGATE)  # a sanitizer's build: slower, and its memory sa
 def rss(pid):
     """Resident anonymous memory of a process, in bytes."""
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-        return sum(int(re.search(rf"^{name}:\s+(\d+)", text, re.M).group(1)) * 1024 for text in [file.read()] for name in ["Rss"])
+        return sum(int(re.search(rf"^{name}:\s+(\d+)", text,
+                                 re.M).group(1)) * 1024 for text in [file.read()] for name in ["Rss"])
 
 
 def gate_to(moongate, address, upstream="", frontend="", **how):
@@ -27,8 +28,8 @@ def gate_to(moongate, address, upstream="", frontend="", **how):
 
 
 class Sink:
-    """An origin that reads bodies of any size without keeping them, at a pace, and answers with their SHA-256; and one that sends
-    /bytes/N, generated, as fast as it is taken."""
+    """An origin that reads bodies of any size without keeping them, at a pace, and answers with their
+    SHA-256; and that sends /bytes/N, generated, as fast as it is taken."""
 
     def __init__(self, pause=0.0):
         self.pause = pause
@@ -61,7 +62,8 @@ class Sink:
                 pass
 
     def serve(self, server):
-        with contextlib.suppress(OSError, EOFError, ValueError), server, server.makefile("rb", 65536) as stream:
+        with contextlib.suppress(OSError, EOFError, ValueError), server, server.makefile("rb",
+                                                                                         65536) as stream:
             while True:
                 head = b""
                 while not head.endswith(b"\r\n\r\n"):
@@ -128,7 +130,8 @@ def test_post_of_100_mib_arrives_whole(moongate, sink, tmp_path):
     gate = gate_to(moongate, sink.address, level="info")
     before = rss(gate.workers()[0])
     for arguments in ([], ["-H", "Transfer-Encoding: chunked"]):
-        done = subprocess.run(["curl", "-sS", "-H", "Expect:", *arguments, "--data-binary", f"@{file}", gate.url("/")],
+        done = subprocess.run(["curl", "-sS", "-H", "Expect:", *arguments, "--data-binary", f"@{file}",
+                               gate.url("/")],
                               capture_output=True, text=True, timeout=60, check=True)
         assert done.stdout == digest.hexdigest()
     assert SLOW or rss(gate.workers()[0]) - before < 20 << 20  # the receive buffers' pages, not the body
@@ -140,7 +143,8 @@ def test_get_of_a_large_file_of_nginx(moongate, nginx):
     gate = gate_to(moongate, nginx.address, level="info")
     done = subprocess.run(["curl", "-sS", gate.url("/large")], capture_output=True, timeout=60, check=True)
     assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(content).digest()
-    part = subprocess.run(["curl", "-sS", "-r", "1000000-1999999", gate.url("/large")], capture_output=True, timeout=20, check=True)
+    part = subprocess.run(["curl", "-sS", "-r", "1000000-1999999", gate.url("/large")], capture_output=True,
+                          timeout=20, check=True)
     assert part.stdout == content[1000000:2000000]
 
 
@@ -156,10 +160,12 @@ def test_sizes_at_the_edges(moongate, sink, size):
 
 
 def test_chunks_pass_both_ways_with_trailers(moongate, origin):
-    origin.reply = (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n5;x=y\r\nhello\r\n6\r\n world\r\n"
+    origin.reply = (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n5;x=y\r\n"
+                    b"hello\r\n6\r\n world\r\n"
                     b"0\r\nX-Sum: 1\r\nContent-Length: 3\r\nSet-Cookie: a=b\r\n\r\n")
     gate = gate_to(moongate, origin.address)
-    got = gate.raw(b"POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nTrailer: X-Mine\r\n\r\n"
+    got = gate.raw(b"POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n"
+                   b"Trailer: X-Mine\r\n\r\n"
                    b"3\r\nabc\r\n3;ext\r\ndef\r\n0\r\nX-Mine: 2\r\nHost: evil\r\nAuthorization: x\r\n\r\n")
     request = origin.requests[0]
     assert request.body == b"abcdef" and request.header("transfer-encoding") == "chunked"
@@ -234,7 +240,8 @@ def test_an_answer_before_the_body_is_there(moongate, origin):
                 s.sendall(b"x" * 10000)
                 time.sleep(0.005)
             got = read_all(s)
-        assert got.startswith(b"HTTP/1.1 403 ") and got.endswith(b"stop") and b"connection: close" in got.lower()
+        assert got.startswith(b"HTTP/1.1 403 ") and got.endswith(b"stop")
+        assert b"connection: close" in got.lower()
         eventually(lambda: gate.stats()["requests_active"] == 0)
 
 
@@ -272,7 +279,8 @@ def test_a_slow_reader_of_1_gib_costs_little(moongate, sink):
 
 def test_a_hundred_slow_readers_do_not_hold_the_others(moongate, sink):
     gate = gate_to(moongate, sink.address, level="info")
-    gate.configure(f"receive_buffers 2m;\nupstream app {{ server {sink.address}; }}", "route / app;", level="info")
+    gate.configure(f"receive_buffers 2m;\nupstream app {{ server {sink.address}; }}", "route / app;",
+                   level="info")
     gate.stop()
     gate.start()
     with contextlib.ExitStack() as stack:
@@ -288,7 +296,8 @@ def test_a_hundred_slow_readers_do_not_hold_the_others(moongate, sink):
     eventually(lambda: gate.stats()["requests_active"] == 0)
 
 
-@pytest.mark.parametrize("high", ["64k", "8m"])  # most of it waits with the server; with us, after the exchange's end
+@pytest.mark.parametrize("high",
+                         ["64k", "8m"])  # most of it waits with the server; with us, after the exchange's end
 def test_a_slow_reader_gets_everything(moongate, sink, high):
     gate = gate_to(moongate, sink.address, level="info",
                    frontend=f"keepalive_timeout 200ms; send_timeout 5s; buffer_low 16k; buffer_high {high};")
@@ -310,7 +319,8 @@ def test_a_slow_reader_gets_everything(moongate, sink, high):
 def test_a_server_that_sends_while_a_script_waits_loses_nothing(moongate, sink, monkeypatch, without):
     monkeypatch.setenv("MOONGATE_RING_WITHOUT", without)
     script = "local gate = require 'moongate'\nreturn { response = function() gate.sleep(0.2) end }"
-    gate = gate_to(moongate, sink.address, frontend="script a.lua; buffer_low 4k; buffer_high 8k;", files={"a.lua": script}, level="info")
+    gate = gate_to(moongate, sink.address, frontend="script a.lua; buffer_low 4k; buffer_high 8k;",
+                   files={"a.lua": script}, level="info")
     for _ in range(3):
         body = gate.get("/bytes/4000000").body
         assert len(body) == 4000000 and hashlib.sha256(body).digest() == hashlib.sha256(
@@ -318,7 +328,8 @@ def test_a_server_that_sends_while_a_script_waits_loses_nothing(moongate, sink, 
 
 
 def test_a_reader_that_stops_is_dropped_after_send_timeout(moongate, sink):
-    gate = gate_to(moongate, sink.address, frontend="send_timeout 400ms; keepalive_timeout 10s;", level="info")
+    gate = gate_to(moongate, sink.address, frontend="send_timeout 400ms; keepalive_timeout 10s;",
+                   level="info")
     with small_window(gate) as s:
         s.sendall(b"GET /bytes/100000000 HTTP/1.1\r\nHost: h\r\n\r\n")
         began = time.monotonic()
@@ -329,7 +340,8 @@ def test_a_reader_that_stops_is_dropped_after_send_timeout(moongate, sink):
 
 def test_a_reader_that_stops_at_the_end_is_dropped_too(moongate, sink):
     """The exchange is over, its last bytes are not taken."""
-    gate = gate_to(moongate, sink.address, frontend="send_timeout 400ms; keepalive_timeout 300ms; buffer_high 8m;", level="info")
+    gate = gate_to(moongate, sink.address, frontend="send_timeout 400ms; keepalive_timeout 300ms; "
+                                                    "buffer_high 8m;", level="info")
     with small_window(gate) as s:
         s.sendall(b"GET /bytes/6000000 HTTP/1.1\r\nHost: h\r\n\r\n")
         eventually(lambda: gate.stats()["connections_active"] == 0, 5, 0.05)
@@ -368,9 +380,10 @@ def test_a_slow_uploader_arrives_whole(moongate, sink):
 
 
 def test_a_server_that_reads_nothing_is_given_up(moongate):
-    """Whatever the size of the pieces in which the request came: one that just fills the socket leaves no short send behind."""
+    """Whatever the pieces' size: one that just fills the server's window leaves no short send behind."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        gate = gate_to(moongate, "127.0.0.1:%d" % listener.getsockname()[1], "write_timeout 400ms; response_timeout 30s;", level="info")
+        gate = gate_to(moongate, "127.0.0.1:%d" % listener.getsockname()[1],
+                       "write_timeout 400ms; response_timeout 30s;", level="info")
         answers = {}
 
         def upload(size):

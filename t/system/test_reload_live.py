@@ -75,7 +75,8 @@ def test_a_syntax_error_is_refused_with_file_and_line(moongate, origin):
     gate = gate_to(moongate, origin.address, {"v.lua": VERSION % (1, 1)}, "script v.lua;")
     client = gate.client()
     assert client.ask().headers["x-version"] == "1"
-    for bad, line in (("local x = 1\nthis is not lua\n", 2), ("return {\n", 2), ("local t = nil\nlocal y = t.x\nreturn {}", 2),
+    for bad, line in (("local x = 1\nthis is not lua\n", 2), ("return {\n", 2), ("local t = nil\nlocal y = "
+                                                                                 "t.x\nreturn {}", 2),
                       ("return 1", 0), ("return { reqest = function() end }", 0)):
         gate.write("v.lua", bad)
         done = gate.ctl("reload", check=False)
@@ -112,7 +113,8 @@ def test_a_listener_that_is_added_serves_and_one_that_is_removed_drains(moongate
     gate.config.write_text(text.replace("route / app;", f"listen 127.0.0.1:{other};\nroute / app;"))
     gate.reload()
     slow = threading.Event()
-    with socket.create_connection(("127.0.0.1", other)) as busy, socket.create_connection(("127.0.0.1", other)) as idle:
+    with socket.create_connection(("127.0.0.1", other)) as busy, socket.create_connection(("127.0.0.1",
+                                                                                           other)) as idle:
         idle.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
         assert idle.recv(1000).startswith(b"HTTP/1.1 200")
         origin.reply = lambda request: (slow.wait(5), b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")[1]
@@ -176,7 +178,8 @@ def test_30_reloads_under_wrk_lose_nothing_and_memory_is_flat(moongate, nginx):
     nginx.write("page", "x" * 100)
     gate = gate_to(moongate, nginx.address, {"v.lua": VERSION % (0, 0)}, "script v.lua;", level="warn")
     seconds = 15
-    with subprocess.Popen(["wrk", "-t1", "-c64", f"-d{seconds}s", gate.url("/page")], stdout=subprocess.PIPE, text=True) as wrk:
+    with subprocess.Popen(["wrk", "-t1", "-c64", f"-d{seconds}s", gate.url("/page")], stdout=subprocess.PIPE,
+                          text=True) as wrk:
         pid, third, generations = gate.workers()[0], 0, set()
         began = time.monotonic()
         for n in range(30):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Scripts in a running moongate: the design's example as it is printed there, each hook, failures, waiting, and that a script can
-put nothing on the wire that another parser would read in another way."""
+"""Scripts in a running moongate: the design's example as it is printed there, each hook, failures, waiting,
+and that a script can put nothing on the wire that another parser would read in another way."""
 import contextlib
 import re
 import socket
@@ -52,7 +52,8 @@ def script(text):
 
 
 def gate_to(moongate, origin, text, top="", frontend="", **how):
-    return moongate(f"upstream app {{ server {origin.address}; }}\n{top}", f"script a.lua;\nroute / app;\n{frontend}", script(text), **how)
+    return moongate(f"upstream app {{ server {origin.address}; }}\n{top}",
+                    f"script a.lua;\nroute / app;\n{frontend}", script(text), **how)
 
 
 # ---- the design's page
@@ -65,7 +66,8 @@ def firewall(moongate, origins):
         app.reply = b"HTTP/1.1 200 OK\r\nContent-Length: 18\r\nServer: origin/1\r\n\r\nmy secret, secrets"
         canary.reply = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\ncanary"
         gate = moongate(start=False, files={"firewall.lua": FIREWALL, "denied.txt": denied})
-        gate.configure(f"shared limits 1m; upstream app {{ server {app.address}; }} upstream canary {{ server {canary.address}; }}",
+        gate.configure(f"shared limits 1m; upstream app {{ server {app.address}; }} upstream canary {{ "
+                       f"server {canary.address}; }}",
                        f"script firewall.lua rate={rate} denied={gate.folder}/denied.txt; route / app;")
         return gate.start(), app, canary
     return make
@@ -105,8 +107,9 @@ def test_the_designs_script_limits(firewall):
 def test_what_a_script_sees(moongate, origin):
     gate = gate_to(moongate, origin, """
         function hooks.request(req)
-          local lines = { req.method, req.target, req.path, req.query, req.host, req.scheme, tostring(req.version),
-                          req.headers["X-Mixed"], req.headers.cookie or "none", req.conn.remote_ip, tostring(req.attempt ~= nil) }
+          local lines = { req.method, req.target, req.path, req.query, req.host, req.scheme,
+                          tostring(req.version), req.headers["X-Mixed"], req.headers.cookie or "none",
+                          req.conn.remote_ip, tostring(req.attempt ~= nil) }
           return req:respond(200, { ["content-type"] = "text/plain" }, table.concat(lines, "|"))
         end""")
     got = gate.get("/a/../b%20c?d=1", {"x-mIXED": "v", "Host": "name:81"}).text.split("|")
@@ -126,7 +129,8 @@ def test_what_a_script_changes_is_passed_on(moongate, origin):
           res.status = 203
           res.headers["x-added"] = "2"
         end""")
-    got = gate.raw(b"GET / HTTP/1.1\r\nHost: h\r\nX-Old: a\r\nx-twice: 1\r\nX-OLD: b\r\nX-Twice: 2\r\nConnection: close\r\n\r\n")
+    got = gate.raw(b"GET / HTTP/1.1\r\nHost: h\r\nX-Old: a\r\nx-twice: 1\r\nX-OLD: b\r\nX-Twice: 2\r\n"
+                   b"Connection: close\r\n\r\n")
     request = origin.requests[0]
     assert request.all("x-new") == ["1"] and request.all("x-old") == [] and request.all("x-twice") == ["once"]
     assert got.startswith(b"HTTP/1.1 203 ") and b"\r\nx-added: 2\r\n" in got.lower()
@@ -160,13 +164,16 @@ def test_a_script_cannot_change_the_framing(moongate, origin):
     client = gate.client()
     for _ in range(3):
         answer = client.ask("/", method="POST", body=b"abc")
-        assert answer.body == b"ok" and answer.headers["content-length"] == "2" and answer.headers["transfer-encoding"] is None
+        assert answer.body == b"ok" and answer.headers["content-length"] == "2"
+        assert answer.headers["transfer-encoding"] is None
     for request in origin.requests:
-        assert request.body == b"abc" and request.all("content-length") == ["3"] and request.all("transfer-encoding") == []
+        assert request.body == b"abc" and request.all("content-length") == ["3"]
+        assert request.all("transfer-encoding") == []
 
 
 def test_a_redirect(moongate, origin):
-    gate = gate_to(moongate, origin, "function hooks.request(req) return req:redirect('https://' .. req.host .. req.target) end")
+    gate = gate_to(moongate, origin, "function hooks.request(req) return req:redirect('https://' .. "
+                                     "req.host .. req.target) end")
     answer = gate.get("/x?y", {"Host": "name"})
     assert answer.status in (301, 302, 307, 308) and answer.headers["location"] == "https://name/x?y"
 
@@ -216,7 +223,8 @@ def test_the_route_hook_is_asked_for_each_attempt(moongate, origins):
     origin = origins()
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        gate = moongate(f"upstream dead {{ server 127.0.0.1:{closed.getsockname()[1]}; }} upstream app {{ server {origin.address}; }}",
+        gate = moongate(f"upstream dead {{ server 127.0.0.1:{closed.getsockname()[1]}; }} upstream app {{ "
+                        f"server {origin.address}; }}",
                         "script a.lua; route / dead;",
                         script("function hooks.route(req) if req.attempt > 1 then return 'app' end end"))
         assert gate.get().text == "ok"
@@ -227,7 +235,8 @@ def test_the_route_hook_is_asked_for_each_attempt(moongate, origins):
 
 
 def test_a_hook_that_sleeps_holds_nobody_else(moongate, origin):
-    gate = gate_to(moongate, origin, "function hooks.request(req) if req.path == '/slow' then gate.sleep(0.5) end end")
+    gate = gate_to(moongate, origin, "function hooks.request(req) if req.path == '/slow' then "
+                                     "gate.sleep(0.5) end end")
     began = time.monotonic()
     done = {}
 
@@ -285,7 +294,8 @@ def test_a_hook_answers_and_goes_on_sleeping(moongate, origin):
         time.sleep(0.05)
         yield b"o" * 1000
     origin.reply = answer
-    gate = gate_to(moongate, origin, "function hooks.response(req, res) req:respond(403, {}, 'mine') gate.sleep(0.2) end")
+    gate = gate_to(moongate, origin, "function hooks.response(req, res) req:respond(403, {}, 'mine') "
+                                     "gate.sleep(0.2) end")
     client = gate.client()
     for _ in range(3):
         got = client.ask()
@@ -306,7 +316,8 @@ def test_an_error_is_500_with_a_traceback_and_nobody_else_sees_it(moongate, orig
     assert answer.status == 500
     number = re.search(r"request (\w+)", answer.text).group(1)
     log = gate.wait_log(rf"error .*{number}").string
-    assert re.search(r"a\.lua:4: attempt to index .*x", log) and "traceback" in log and re.search(r"a\.lua:5: in function", log)
+    assert re.search(r"a\.lua:4: attempt to index .*x",
+                     log) and "traceback" in log and re.search(r"a\.lua:5: in function", log)
     assert bad.ask("/good").status == 200  # the connection lives
     assert other.ask().status == 200
     assert gate.stats()["script_errors"] == 1
@@ -320,7 +331,8 @@ def test_each_hook_fails_closed(moongate, origin):
         function hooks.response(req, res) if req.path == "/response" then error() end end""", "shared n 1m;")
     client = gate.client()
     client.connect()
-    assert [client.ask(path).status for path in ("/request", "/route", "/response", "/")] == [500, 500, 502, 200]
+    assert [client.ask(path).status for path in ("/request", "/route", "/response", "/")] == [500, 500, 502,
+                                                                                              200]
     seen = []
     for _ in range(3):
         seen.append(bool(gate.raw(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")))
@@ -329,7 +341,8 @@ def test_each_hook_fails_closed(moongate, origin):
 
 
 def test_an_error_may_be_passed_over(moongate, origin):
-    gate = gate_to(moongate, origin, "function hooks.request(req) error('oh') end", frontend="on_script_error pass;")
+    gate = gate_to(moongate, origin, "function hooks.request(req) error('oh') end",
+                   frontend="on_script_error pass;")
     assert gate.get().status == 200
     assert gate.stats()["script_errors"] == 1
     gate.wait_log("oh")
@@ -363,13 +376,16 @@ def test_the_sandbox(moongate, origin):
         function hooks.request(req)
           local found = {}
           if os.execute or os.exit or os.remove or os.getenv then found[#found + 1] = "os" end
-          if debug and (debug.getregistry or debug.sethook or debug.getupvalue or debug.setmetatable) then found[#found + 1] = "debug" end
+          local d = debug
+          if d and (d.getregistry or d.sethook or d.getupvalue) then found[#found + 1] = "debug" end
           if string.dump then found[#found + 1] = "string.dump" end
           for _, name in ipairs { "ffi", "io", "jit" } do
             if pcall(require, name) then found[#found + 1] = "require " .. name end
           end
           local text = getmetatable("")
-          if type(text) == "table" and pcall(function() text.__index = nil end) then found[#found + 1] = "string's metatable" end
+          if type(text) == "table" and pcall(function() text.__index = nil end) then
+            found[#found + 1] = "string's metatable"
+          end
           return req:respond(200, {}, table.concat(found, " "))
         end""")
     assert gate.get().text == ""
@@ -383,8 +399,10 @@ def test_several_scripts_run_in_order_and_a_verdict_ends_the_chain(moongate, ori
              "two.lua": """return { request = function(req)
                  if req.path == '/stop' then return req:respond(403, {}, 'two') end
                  req.headers['x-order'] = req.headers['x-order'] .. ',two' end }""",
-             "three.lua": "return { request = function(req) req.headers['x-order'] = req.headers['x-order'] .. ',three' end }"}
-    gate = moongate(f"upstream app {{ server {origin.address}; }}", "script one.lua; script two.lua; script three.lua; route / app;", files)
+             "three.lua": "return { request = function(req) req.headers['x-order'] = "
+                          "req.headers['x-order'] .. ',three' end }"}
+    gate = moongate(f"upstream app {{ server {origin.address}; }}", "script one.lua; script two.lua; "
+                                                                    "script three.lua; route / app;", files)
     assert gate.get().status == 200
     assert origin.requests[0].all("x-order") == ["one,two,three"]
     assert gate.get("/stop").text == "two"
@@ -392,10 +410,16 @@ def test_several_scripts_run_in_order_and_a_verdict_ends_the_chain(moongate, ori
 
 
 def test_bodies_go_through_scripts(moongate, origin):
-    origin.reply = lambda request: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(request.body) + request.body
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+    origin.reply = lambda request: head % len(request.body) + request.body
     gate = gate_to(moongate, origin, """
-        function hooks.request_body(req) for chunk in req:body() do req:write(chunk:upper()) end req:write("!") end
-        function hooks.response_body(req, res) for chunk in res:body() do res:write((chunk:gsub("A", "-"))) end end""")
+        function hooks.request_body(req)
+          for chunk in req:body() do req:write(chunk:upper()) end
+          req:write("!")
+        end
+        function hooks.response_body(req, res)
+          for chunk in res:body() do res:write((chunk:gsub("A", "-"))) end
+        end""")
     client = gate.client()
     for size in (1, 1000, 200000):
         answer = client.ask("/", method="POST", body=b"ab" * size)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Upgrades: a WebSocket library on both sides, large messages both ways, ends and half-closes, time-outs, what scripts may say."""
+"""Upgrades: a WebSocket library on both sides, large messages, ends and half-closes, time-outs, scripts."""
 import asyncio
 import base64
 import contextlib
@@ -130,9 +130,11 @@ def test_the_server_ends_it(moongate, echo):
 # ---- raw: what a library does not do
 
 
-HANDSHAKE = (b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+HANDSHAKE = (b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+             b"Sec-WebSocket-Version: 13\r\n"
              b"Sec-WebSocket-Key: " + base64.b64encode(b"x" * 16) + b"\r\n\r\n")
-SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-Mine: 1\r\n\r\n"
+SWITCHED = (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"X-Mine: 1\r\n\r\n")
 
 
 class Raw:
@@ -192,7 +194,8 @@ def test_the_heads_of_an_upgrade(moongate, raw):
     with s:
         assert head.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
         lines = [line.lower() for line in head.split(b"\r\n")]
-        assert lines.count(b"connection: upgrade") == 1 and b"upgrade: websocket" in lines and b"x-mine: 1" in lines
+        assert lines.count(b"connection: upgrade") == 1
+        assert b"upgrade: websocket" in lines and b"x-mine: 1" in lines
         assert not any(line.startswith((b"content-length", b"transfer-encoding")) for line in lines)
         sent = [line.lower() for line in server.head.split(b"\r\n")]
         assert sent.count(b"connection: upgrade") == 1 and b"upgrade: websocket" in sent
@@ -273,7 +276,8 @@ def test_a_slow_side_holds_the_other_back(moongate, raw):
 
 
 def test_a_refused_upgrade_is_an_ordinary_response(moongate, origin):
-    origin.reply = b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\nUpgrade: foo\r\nConnection: Upgrade\r\n\r\nno"
+    origin.reply = (b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\nUpgrade: foo\r\n"
+                    b"Connection: Upgrade\r\n\r\nno")
     gate = gate_to(moongate, origin.address)
     with gate.connect() as s:
         for _ in range(2):
@@ -283,7 +287,8 @@ def test_a_refused_upgrade_is_an_ordinary_response(moongate, origin):
 
 
 def test_a_script_refuses_an_upgrade(moongate, echo):
-    script = "return { request = function(req) if req.headers.upgrade then return req:respond(403, {}, 'no') end end }"
+    script = """return { request = function(req)
+        if req.headers.upgrade then return req:respond(403, {}, 'no') end end }"""
     gate = gate_to(moongate, echo.address, "script a.lua;", files={"a.lua": script})
 
     async def talk():

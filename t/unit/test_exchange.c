@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The steps of an exchange with everything around it faked: codecs, site and hooks that write down what they are asked to do.
-// Each test drives one and compares the record.
+// The steps of an exchange with everything around it faked: codecs, site and hooks that write down what they
+// are asked to do. Each test drives one and compares the record.
 #include "base/counters.h"
 #include "http/exchange.h"
 
@@ -107,8 +107,14 @@ static void down_finished(struct exchange *e, bool aborted, enum close_reason re
     note("%s %s;", aborted ? "aborted" : "finished", close_reason_name(reason));
 }
 static const struct downstream_ops down = {
-    .interim = down_interim, .head = down_head, .body = down_body, .backlog = down_backlog, .want_body = down_want,
-    .conn = down_conn, .detach = down_detach, .finished = down_finished,
+    .interim = down_interim,
+    .head = down_head,
+    .body = down_body,
+    .backlog = down_backlog,
+    .want_body = down_want,
+    .conn = down_conn,
+    .detach = down_detach,
+    .finished = down_finished,
 };
 
 // ---- the server's side
@@ -144,7 +150,12 @@ static void up_release(struct exchange *e, bool reusable) {
     note("release %s;", reusable ? "reusable" : "spoiled");
 }
 static const struct upstream_ops up = {
-    .head = up_head, .body = up_body, .backlog = up_backlog, .want_body = up_want, .detach = up_detach, .release = up_release,
+    .head = up_head,
+    .body = up_body,
+    .backlog = up_backlog,
+    .want_body = up_want,
+    .detach = up_detach,
+    .release = up_release,
 };
 
 // ---- the site
@@ -181,8 +192,8 @@ static void site_dial_cancel(struct exchange_site *site, struct exchange *e) {
     note("cancel dial;");
     e->dialling = NULL;
 }
-static void site_tunnel(struct exchange_site *site, struct exchange *e, struct conn *client, struct queue *from_client,
-                        struct conn *server, struct queue *from_server) {
+static void site_tunnel(struct exchange_site *site, struct exchange *e, struct conn *client,
+                        struct queue *from_client, struct conn *server, struct queue *from_server) {
     (void)site, (void)e, (void)client, (void)from_client, (void)server, (void)from_server;
     note("tunnel;");
 }
@@ -233,12 +244,24 @@ static void hook_ended(void *scripts, struct exchange *e) {
     note("hooks end;");
 }
 static const struct exchange_hooks all_hooks = {
-    .request = hook_request, .route = hook_route, .response = hook_response, .ended = hook_ended,
-    .has_request = true, .has_route = true, .has_response = true,
+    .request = hook_request,
+    .route = hook_route,
+    .response = hook_response,
+    .ended = hook_ended,
+    .has_request = true,
+    .has_route = true,
+    .has_response = true,
 };
 static struct exchange_site site = {
-    .name = "web", .settings = &settings, .route = site_route, .dial = site_dial, .dial_cancel = site_dial_cancel,
-    .tunnel = site_tunnel, .log = site_log, .hold = site_hold, .drop = site_drop,
+    .name = "web",
+    .settings = &settings,
+    .route = site_route,
+    .dial = site_dial,
+    .dial_cancel = site_dial_cancel,
+    .tunnel = site_tunnel,
+    .log = site_log,
+    .hold = site_hold,
+    .drop = site_drop,
 };
 
 // ---- driving it
@@ -285,7 +308,8 @@ static void client_sends(const char *text, bool end) {
 
 static void client_got(const char *text) {
     cr_assert_eq(fake.to_client_len, strlen(text), "%.*s", (int)fake.to_client_len, fake.to_client);
-    cr_assert_eq(memcmp(fake.to_client, text, strlen(text)), 0, "%.*s", (int)fake.to_client_len, fake.to_client);
+    cr_assert_eq(memcmp(fake.to_client, text, strlen(text)), 0, "%.*s", (int)fake.to_client_len,
+                 fake.to_client);
 }
 
 static void client_got_error(const char *first_line) {

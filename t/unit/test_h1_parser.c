@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The HTTP/1 parser: the same result however the input is cut, and everything refused that two parsers might read in two
-// ways (RFC 9112, 11). Each case is fed whole, byte by byte and split at every point.
+// The HTTP/1 parser: the same result however the input is cut, and everything refused that two parsers might
+// read in two ways (RFC 9112, 11). Each case is fed whole, byte by byte and split at every point.
 #include "http/h1_parser.h"
 
 #include <criterion/criterion.h>
@@ -39,7 +39,8 @@ static int on_body(struct h1_parser *p, const char *at, size_t len) {
 static const struct h1_parser_ops ops = { .head = on_head, .body = on_body };
 static const struct h1_limits limits = { 4096, 20, 256 };
 
-static void print(struct outcome *to, size_t *n, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static void print(struct outcome *to, size_t *n, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 static void print(struct outcome *to, size_t *n, const char *format, ...) {
     va_list args;
     va_start(args, format);
@@ -73,7 +74,8 @@ static struct outcome feed(enum kind kind, struct slice input, size_t cut, bool 
         h1_parser_response(&parser, &ops, limits, &arena, &response, kind == RESPONSE_TO_HEAD);
     while (outcome.used < input.len && outcome.result == H1_MORE) {
         size_t len = cut == 1 ? 1 : cut && outcome.used == 0 ? cut - 1 : input.len - outcome.used;
-        // A copy of its own: reading beyond the piece, or keeping a pointer into it, is seen by the sanitizer.
+        // A copy of its own: reading beyond the piece, or keeping a pointer into it, is seen by the
+        // sanitizer.
         char *piece = malloc(len);
         size_t used = len;
         memcpy(piece, input.at + outcome.used, len);
@@ -95,12 +97,14 @@ static struct outcome feed(enum kind kind, struct slice input, size_t cut, bool 
     } else {
         cr_assert_eq(parser.error_status, 0);
         if (kind == REQUEST)
-            print(&outcome, &n, "%.*s|%.*s|%.*s|%u.%u|%d|%llu|%d%d%d\n", SLICE_ARG(request.method), SLICE_ARG(request.target),
-                  SLICE_ARG(request.path), request.major, request.minor, request.framing, (unsigned long long)request.length,
-                  request.expect_continue, request.upgrade, request.head);
+            print(&outcome, &n, "%.*s|%.*s|%.*s|%u.%u|%d|%llu|%d%d%d\n", SLICE_ARG(request.method),
+                  SLICE_ARG(request.target), SLICE_ARG(request.path), request.major, request.minor,
+                  request.framing, (unsigned long long)request.length, request.expect_continue,
+                  request.upgrade, request.head);
         else
-            print(&outcome, &n, "%u|%.*s|%u.%u|%d|%llu|%d\n", response.status, SLICE_ARG(response.reason), response.major,
-                  response.minor, response.framing, (unsigned long long)response.length, response.keep_alive);
+            print(&outcome, &n, "%u|%.*s|%u.%u|%d|%llu|%d\n", response.status, SLICE_ARG(response.reason),
+                  response.major, response.minor, response.framing, (unsigned long long)response.length,
+                  response.keep_alive);
         print_fields(&outcome, &n, kind == REQUEST ? &request.headers : &response.headers);
         print(&outcome, &n, "-- %zu: %.*s\n", body_len, (int)body_len, body);
         print_fields(&outcome, &n, kind == REQUEST ? &request.trailers : &response.trailers);
@@ -117,35 +121,40 @@ static struct outcome parse_as(enum kind kind, struct slice input, bool eof) {
     whole = feed(kind, input, 0, eof);
     for (size_t cut = 1; cut <= input.len; cut++) {
         struct outcome other = feed(kind, input, cut, eof);
-        cr_assert_eq(other.result, whole.result, "cut %zu of \"%.*s\": %d instead of %d (%s; %s)", cut, SLICE_ARG(input),
-                     other.result, whole.result, other.why, whole.why);
-        cr_assert_eq(other.status, whole.status, "cut %zu of \"%.*s\": %u %s instead of %u %s", cut, SLICE_ARG(input), other.status,
-                     other.why, whole.status, whole.why);
+        cr_assert_eq(other.result, whole.result, "cut %zu of \"%.*s\": %d instead of %d (%s; %s)", cut,
+                     SLICE_ARG(input), other.result, whole.result, other.why, whole.why);
+        cr_assert_eq(other.status, whole.status, "cut %zu of \"%.*s\": %u %s instead of %u %s", cut,
+                     SLICE_ARG(input), other.status, other.why, whole.status, whole.why);
         cr_assert_eq(other.used, whole.used, "cut %zu of \"%.*s\"", cut, SLICE_ARG(input));
-        cr_assert_str_eq(other.text, whole.text, "cut %zu of \"%.*s\":\n%s\n%s", cut, SLICE_ARG(input), other.text, whole.text);
+        cr_assert_str_eq(other.text, whole.text, "cut %zu of \"%.*s\":\n%s\n%s", cut, SLICE_ARG(input),
+                         other.text, whole.text);
     }
     return whole;
 }
 
 static void taken(enum kind kind, struct slice input, bool eof, size_t left, const char *text) {
     struct outcome outcome = parse_as(kind, input, eof);
-    cr_assert_eq(outcome.result, H1_DONE, "\"%.*s\": %d, %u %s", SLICE_ARG(input), outcome.result, outcome.status, outcome.why);
-    cr_assert_eq(input.len - outcome.used, left, "\"%.*s\": %zu bytes are left", SLICE_ARG(input), input.len - outcome.used);
+    cr_assert_eq(outcome.result, H1_DONE, "\"%.*s\": %d, %u %s", SLICE_ARG(input), outcome.result,
+                 outcome.status, outcome.why);
+    cr_assert_eq(input.len - outcome.used, left, "\"%.*s\": %zu bytes are left", SLICE_ARG(input),
+                 input.len - outcome.used);
     cr_assert_str_eq(outcome.text, text, "\"%.*s\":\n%s", SLICE_ARG(input), outcome.text);
 }
-#define TAKEN(input, left, text) taken(REQUEST, SLICE_LIT(input), false, left, text)
+#define TAKEN(input, left, text)          taken(REQUEST, SLICE_LIT(input), false, left, text)
 #define TAKEN_RESPONSE(input, left, text) taken(RESPONSE, SLICE_LIT(input), false, left, text)
 
 static void refused(enum kind kind, struct slice input, unsigned status) {
     struct outcome outcome = parse_as(kind, input, false);
-    cr_assert_eq(outcome.result, H1_BAD, "\"%.*s\" was taken (%d):\n%s", SLICE_ARG(input), outcome.result, outcome.text);
+    cr_assert_eq(outcome.result, H1_BAD, "\"%.*s\" was taken (%d):\n%s", SLICE_ARG(input), outcome.result,
+                 outcome.text);
     if (status)
-        cr_assert_eq(outcome.status, status, "\"%.*s\": %u %s", SLICE_ARG(input), outcome.status, outcome.why);
+        cr_assert_eq(outcome.status, status, "\"%.*s\": %u %s", SLICE_ARG(input), outcome.status,
+                     outcome.why);
 }
-#define REFUSED(input, status) refused(REQUEST, SLICE_LIT(input), status)
+#define REFUSED(input, status)  refused(REQUEST, SLICE_LIT(input), status)
 #define REFUSED_RESPONSE(input) refused(RESPONSE, SLICE_LIT(input), 0)
 
-// ---- what is taken -----------------------------------------------------------------------------------------------
+// ---- what is taken ----------------------------------------------------------------------------------------
 
 Test(h1_parser, a_request_without_content) {
     TAKEN("GET /a/%62?q HTTP/1.1\r\nHost: h\r\nX-One:  two \t\r\nx-empty:\r\n\r\n", 0,
@@ -155,7 +164,8 @@ Test(h1_parser, a_request_without_content) {
 }
 
 Test(h1_parser, what_follows_a_request_is_left) {
-    TAKEN("GET / HTTP/1.1\r\nHost: h\r\n\r\nGET /2 HTTP/1.1\r\n", 17, "GET|/|/|1.1|0|0|000\nHost: h\n-- 0: \n");
+    TAKEN("GET / HTTP/1.1\r\nHost: h\r\n\r\nGET /2 HTTP/1.1\r\n", 17,
+          "GET|/|/|1.1|0|0|000\nHost: h\n-- 0: \n");
     TAKEN("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabcGET", 3,
           "POST|/|/|1.1|1|3|000\nHost: h\nContent-Length: 3\n-- 3: abc\n");
     TAKEN("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG", 1,
@@ -169,16 +179,18 @@ Test(h1_parser, empty_lines_before_a_request_are_passed_over) {
 }
 
 Test(h1_parser, chunked_content_and_trailers) {
-    TAKEN("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: Chunked\r\n\r\n3\r\nabc\r\n00a;x=\"y\"\r\n0123456789\r\n0\r\n"
-          "X-Sum: 1\r\nContent-Length: 7\r\nHost: evil\r\n\r\n", 0,
-          "POST|/|/|1.1|2|0|000\nHost: h\nTransfer-Encoding: Chunked\n-- 13: abc0123456789\nX-Sum: 1\n");
+    TAKEN("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: "
+          "Chunked\r\n\r\n3\r\nabc\r\n00a;x=\"y\"\r\n0123456789\r\n0\r\n"
+          "X-Sum: 1\r\nContent-Length: 7\r\nHost: evil\r\n\r\n",
+          0, "POST|/|/|1.1|2|0|000\nHost: h\nTransfer-Encoding: Chunked\n-- 13: abc0123456789\nX-Sum: 1\n");
 }
 
 Test(h1_parser, expectation_and_upgrade) {
     TAKEN("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-Continue\r\nContent-Length: 0\r\n\r\n", 0,
           "POST|/|/|1.1|1|0|100\nHost: h\nExpect: 100-Continue\nContent-Length: 0\n-- 0: \n");
-    TAKEN("GET / HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x05", 2,
-          "GET|/|/|1.1|0|0|010\nHost: h\nConnection: keep-alive, Upgrade\nUpgrade: websocket\n-- 0: \n");
+    TAKEN(
+        "GET / HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x05",
+        2, "GET|/|/|1.1|0|0|010\nHost: h\nConnection: keep-alive, Upgrade\nUpgrade: websocket\n-- 0: \n");
     // Upgrade without Connection, and in HTTP/1.0, mean nothing.
     TAKEN("GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n", 0,
           "GET|/|/|1.1|0|0|000\nHost: h\nUpgrade: websocket\n-- 0: \n");
@@ -187,18 +199,20 @@ Test(h1_parser, expectation_and_upgrade) {
 }
 
 Test(h1_parser, an_upgrade_with_content_reads_the_content) {
-    TAKEN("POST / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: x\r\nContent-Length: 2\r\n\r\nabGET", 3,
-          "POST|/|/|1.1|1|2|010\nHost: h\nConnection: Upgrade\nUpgrade: x\nContent-Length: 2\n-- 2: ab\n");
+    TAKEN("POST / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: x\r\nContent-Length: 2\r\n\r\nabGET",
+          3, "POST|/|/|1.1|1|2|010\nHost: h\nConnection: Upgrade\nUpgrade: x\nContent-Length: 2\n-- 2: ab\n");
 }
 
 Test(h1_parser, host_agrees_with_an_absolute_target) {
-    TAKEN("GET http://a:81/x HTTP/1.1\r\nHost: evil\r\n\r\n", 0, "GET|http://a:81/x|/x|1.1|0|0|000\nHost: a:81\n-- 0: \n");
+    TAKEN("GET http://a:81/x HTTP/1.1\r\nHost: evil\r\n\r\n", 0,
+          "GET|http://a:81/x|/x|1.1|0|0|000\nHost: a:81\n-- 0: \n");
     TAKEN("GET http://a HTTP/1.0\r\n\r\n", 0, "GET|http://a|/|1.0|0|0|000\nhost: a\n-- 0: \n");
 }
 
 Test(h1_parser, asterisk_and_connect) {
     TAKEN("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n", 0, "OPTIONS|*|*|1.1|0|0|000\nHost: h\n-- 0: \n");
-    TAKEN("CONNECT h:443 HTTP/1.1\r\nHost: h\r\n\r\n", 0, "CONNECT|h:443|h:443|1.1|0|0|000\nHost: h:443\n-- 0: \n");
+    TAKEN("CONNECT h:443 HTTP/1.1\r\nHost: h\r\n\r\n", 0,
+          "CONNECT|h:443|h:443|1.1|0|0|000\nHost: h:443\n-- 0: \n");
     REFUSED("GET * HTTP/1.1\r\nHost: h\r\n\r\n", 400);
     REFUSED("CONNECT / HTTP/1.1\r\nHost: h\r\n\r\n", 400);
 }
@@ -206,22 +220,27 @@ Test(h1_parser, asterisk_and_connect) {
 Test(h1_parser, responses) {
     TAKEN_RESPONSE("HTTP/1.1 200 All Fine\r\nContent-Length: 2\r\n\r\nabHTTP", 4,
                    "200|All Fine|1.1|1|2|1\nContent-Length: 2\n-- 2: ab\n");
-    TAKEN_RESPONSE("HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n", 0, "200||1.1|1|0|1\nContent-Length: 0\n-- 0: \n");
-    TAKEN_RESPONSE("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n1\r\na\r\n0\r\nX: y\r\n\r\n", 0,
-                   "200|OK|1.1|2|0|0\nTransfer-Encoding: chunked\nConnection: close\n-- 1: a\nX: y\n");
-    TAKEN_RESPONSE("HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\na", 0, "200|OK|1.0|1|1|0\nContent-Length: 1\n-- 1: a\n");
+    TAKEN_RESPONSE("HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n", 0,
+                   "200||1.1|1|0|1\nContent-Length: 0\n-- 0: \n");
+    TAKEN_RESPONSE("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: "
+                   "close\r\n\r\n1\r\na\r\n0\r\nX: y\r\n\r\n",
+                   0, "200|OK|1.1|2|0|0\nTransfer-Encoding: chunked\nConnection: close\n-- 1: a\nX: y\n");
+    TAKEN_RESPONSE("HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\na", 0,
+                   "200|OK|1.0|1|1|0\nContent-Length: 1\n-- 1: a\n");
     TAKEN_RESPONSE("HTTP/1.0 200 OK\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\na", 0,
                    "200|OK|1.0|1|1|1\nContent-Length: 1\nConnection: keep-alive\n-- 1: a\n");
 }
 
 Test(h1_parser, responses_that_never_have_content) {
-    TAKEN_RESPONSE("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nHTTP/", 5, "204|No Content|1.1|0|5|1\nContent-Length: 5\n-- 0: \n");
+    TAKEN_RESPONSE("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nHTTP/", 5,
+                   "204|No Content|1.1|0|5|1\nContent-Length: 5\n-- 0: \n");
     TAKEN_RESPONSE("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\nHTTP/", 5,
                    "304|Not Modified|1.1|0|5|1\nContent-Length: 5\n-- 0: \n");
     TAKEN_RESPONSE("HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\nHTTP/", 5,
                    "304|Not Modified|1.1|0|0|1\nTransfer-Encoding: chunked\n-- 0: \n");
     TAKEN_RESPONSE("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200", 12, "100|Continue|1.1|0|0|1\n-- 0: \n");
-    TAKEN_RESPONSE("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200", 12, "103|Early Hints|1.1|0|0|1\nLink: x\n-- 0: \n");
+    TAKEN_RESPONSE("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200", 12,
+                   "103|Early Hints|1.1|0|0|1\nLink: x\n-- 0: \n");
     taken(RESPONSE_TO_HEAD, SLICE_LIT("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nHTTP/"), false, 5,
           "200|OK|1.1|0|5|1\nContent-Length: 5\n-- 0: \n");
     taken(RESPONSE_TO_HEAD, SLICE_LIT("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nH"), false, 1,
@@ -230,8 +249,9 @@ Test(h1_parser, responses_that_never_have_content) {
 }
 
 Test(h1_parser, switching_protocols_ends_the_message) {
-    TAKEN_RESPONSE("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n\x81\x05hello", 7,
-                   "101|Switching Protocols|1.1|0|0|1\nConnection: Upgrade\nUpgrade: x\n-- 0: \n");
+    TAKEN_RESPONSE(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n\x81\x05hello", 7,
+        "101|Switching Protocols|1.1|0|0|1\nConnection: Upgrade\nUpgrade: x\n-- 0: \n");
 }
 
 Test(h1_parser, content_until_the_end_of_the_connection) {
@@ -253,7 +273,7 @@ Test(h1_parser, an_early_end_is_no_end) {
     cr_assert_eq(parse_as(REQUEST, SLICE_LIT("GET / HTTP/1.1\r\nHost: h\r\n"), true).result, H1_MORE);
 }
 
-// ---- what is refused ---------------------------------------------------------------------------------------------
+// ---- what is refused --------------------------------------------------------------------------------------
 
 #define POST "POST / HTTP/1.1\r\nHost: h\r\n"
 
@@ -286,7 +306,8 @@ Test(h1_parser, lengths_that_are_no_number_are_refused) {
 }
 
 Test(h1_parser, a_length_may_have_zeros_and_spaces_around) {
-    TAKEN(POST "Content-Length:  005 \r\n\r\nabcde", 0, "POST|/|/|1.1|1|5|000\nHost: h\nContent-Length: 005\n-- 5: abcde\n");
+    TAKEN(POST "Content-Length:  005 \r\n\r\nabcde", 0,
+          "POST|/|/|1.1|1|5|000\nHost: h\nContent-Length: 005\n-- 5: abcde\n");
 }
 
 Test(h1_parser, codings_that_are_not_chunked_alone_are_refused) {
@@ -302,22 +323,24 @@ Test(h1_parser, codings_that_are_not_chunked_alone_are_refused) {
     REFUSED(POST "Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n", 501);
     REFUSED(POST "Transfer-Encoding: identity\r\n\r\n0\r\n\r\n", 501);
     REFUSED(POST "Transfer-Encoding:\r\n\r\n0\r\n\r\n", 501);
-    REFUSED(POST "Transfer-Encoding: \x0b" "chunked\r\n\r\n0\r\n\r\n", 400);
+    REFUSED(POST "Transfer-Encoding: \x0b"
+                 "chunked\r\n\r\n0\r\n\r\n",
+            400);
     REFUSED(POST "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400);
     REFUSED("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400);
 }
 
 Test(h1_parser, lines_that_are_read_in_two_ways_are_refused) {
-    REFUSED("GET / HTTP/1.1\r\nHost: h\r\nX: a\r\n b\r\n\r\n", 400);     // continued
+    REFUSED("GET / HTTP/1.1\r\nHost: h\r\nX: a\r\n b\r\n\r\n", 400);  // continued
     REFUSED("GET / HTTP/1.1\r\nHost: h\r\nX: a\r\n\tb\r\n\r\n", 400);
     REFUSED("GET / HTTP/1.1\r\nHost: h\r\nX:\r\n b\r\n\r\n", 400);
     REFUSED("GET / HTTP/1.1\r\n Host: h\r\n\r\n", 400);
-    REFUSED("GET / HTTP/1.1\nHost: h\r\n\r\n", 400);                     // bare LF
+    REFUSED("GET / HTTP/1.1\nHost: h\r\n\r\n", 400);  // bare LF
     REFUSED("GET / HTTP/1.1\r\nHost: h\n\r\n", 400);
     REFUSED("GET / HTTP/1.1\r\nHost: h\r\n\n", 400);
     REFUSED("GET / HTTP/1.1\r\nHost: h\r\nX: a\nY: b\r\n\r\n", 400);
     REFUSED("\nGET / HTTP/1.1\r\nHost: h\r\n\r\n", 400);
-    REFUSED("GET / HTTP/1.1\r\nHost: h\rX: a\r\n\r\n", 400);             // bare CR
+    REFUSED("GET / HTTP/1.1\r\nHost: h\rX: a\r\n\r\n", 400);  // bare CR
     REFUSED("GET / HTTP/1.1\r\nHost: h\r\nX: a\r\rb\r\n\r\n", 400);
     REFUSED("GET / HTTP/1.1\r\nHost: h\r\r\n\r\n", 400);
     REFUSED("GET / HTTP/1.1\r\r\nHost: h\r\n\r\n", 0);
@@ -361,7 +384,7 @@ Test(h1_parser, one_host_in_1_1) {
 }
 
 Test(h1_parser, request_lines_that_are_read_in_two_ways_are_refused) {
-    REFUSED("GET /\r\n\r\n", 0);                       // HTTP/0.9
+    REFUSED("GET /\r\n\r\n", 0);  // HTTP/0.9
     REFUSED("GET  / HTTP/1.1\r\nHost: h\r\n\r\n", 0);
     REFUSED("GET /  HTTP/1.1\r\nHost: h\r\n\r\n", 0);
     REFUSED("GET / HTTP/1.1 \r\nHost: h\r\n\r\n", 0);

@@ -15,7 +15,8 @@ static void set_up(void) {
     arena_init(&arena);
     queue_init(&out);
     headers = (struct headers){ 0 };
-    request = (struct request){ .method = SLICE_LIT("GET"), .target = SLICE_LIT("/a?b"), .major = 1, .minor = 1 };
+    request =
+        (struct request){ .method = SLICE_LIT("GET"), .target = SLICE_LIT("/a?b"), .major = 1, .minor = 1 };
 }
 
 static void tear_down(void) {
@@ -111,8 +112,10 @@ Test(h1_write, a_response_head) {
     cr_assert_eq(h1_write_response(&out, 200, SLICE_LIT("OK"), &headers, BODY_LENGTH, 5, false, NULL), 0);
     wrote("HTTP/1.1 200 OK\r\nSet-Cookie: a\r\nSet-Cookie: b\r\ncontent-length: 5\r\n\r\n");
     cr_assert_eq(h1_write_response(&out, 200, SLICE_LIT(""), &headers, BODY_CHUNKED, 0, false, "close"), 0);
-    wrote("HTTP/1.1 200 \r\nSet-Cookie: a\r\nSet-Cookie: b\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n");
-    cr_assert_eq(h1_write_response(&out, 304, SLICE_LIT("Not Modified"), &headers, BODY_NONE, 0, true, NULL), 0);
+    wrote("HTTP/1.1 200 \r\nSet-Cookie: a\r\nSet-Cookie: b\r\ntransfer-encoding: chunked\r\nconnection: "
+          "close\r\n\r\n");
+    cr_assert_eq(h1_write_response(&out, 304, SLICE_LIT("Not Modified"), &headers, BODY_NONE, 0, true, NULL),
+                 0);
     wrote("HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n");
     cr_assert_eq(h1_write_response(&out, 200, SLICE_LIT("OK"), &headers, BODY_CLOSE, 0, false, "close"), 0);
     wrote("HTTP/1.1 200 OK\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nconnection: close\r\n\r\n");
@@ -135,8 +138,12 @@ static void release(struct block *block) {
 
 static struct span received(const char *text) {
     struct block *block = malloc(sizeof *block + strlen(text));
-    *block = (struct block){ .base = (char *)(block + 1), .size = (uint32_t)strlen(text), .used = (uint32_t)strlen(text), .refs = 1,
-                             .scarce = true, .release = release };
+    *block = (struct block){ .base = (char *)(block + 1),
+                             .size = (uint32_t)strlen(text),
+                             .used = (uint32_t)strlen(text),
+                             .refs = 1,
+                             .scarce = true,
+                             .release = release };
     memcpy(block->base, text, strlen(text));
     return (struct span){ block, block->base, (uint32_t)strlen(text) };
 }

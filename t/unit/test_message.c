@@ -140,8 +140,9 @@ Test(message, commas_in_quotes_do_not_separate) {
 Test(message, names_and_methods_are_tokens) {
     for (int c = 0; c < 256; c++) {
         char name[3] = { 'a', (char)c, 'b' };
-        bool token = c && (strchr("!#$%&'*+-.^_`|~", c) || (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') ||
-                           (c >= 'a' && c <= 'z'));
+        bool token = c &&
+            (strchr("!#$%&'*+-.^_`|~", c) || (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') ||
+             (c >= 'a' && c <= 'z'));
         cr_assert_eq(header_name_valid(slice_make(name, 3)), token, "character %d", c);
         cr_assert_eq(method_valid(slice_make(name, 3)), token, "character %d", c);
     }
@@ -152,7 +153,8 @@ Test(message, names_and_methods_are_tokens) {
 Test(message, values_hold_no_controls_but_tab) {
     for (int c = 0; c < 256; c++) {
         char value[3] = { 'a', (char)c, 'b' };
-        cr_assert_eq(header_value_valid(slice_make(value, 3)), (c >= 0x20 && c != 0x7f) || c == '\t', "character %d", c);
+        cr_assert_eq(header_value_valid(slice_make(value, 3)), (c >= 0x20 && c != 0x7f) || c == '\t',
+                     "character %d", c);
     }
     cr_assert(header_value_valid(SLICE_LIT("")));
 }

@@ -64,8 +64,10 @@ Test(rules, what_connection_names_goes_wherever_it_stands) {
 }
 
 Test(rules, a_client_cannot_name_away_what_identifies_or_frames) {
-    add("Connection", "Host, Content-Length, Transfer-Encoding, X-Forwarded-For, X-Forwarded-Host, X-Forwarded-Proto, Forwarded, "
-                      "Authorization, Cookie");
+    add("Connection",
+        "Host, Content-Length, Transfer-Encoding, X-Forwarded-For, X-Forwarded-Host, X-Forwarded-Proto, "
+        "Forwarded, "
+        "Authorization, Cookie");
     add("Host", "h");
     add("Content-Length", "3");
     add("X-Forwarded-For", "1");
@@ -75,8 +77,10 @@ Test(rules, a_client_cannot_name_away_what_identifies_or_frames) {
     add("Authorization", "a");
     add("Cookie", "c");
     rules_strip_hop_by_hop(headers, false);
-    cr_assert_str_eq(dump(), "Host=h;Content-Length=3;X-Forwarded-For=1;X-Forwarded-Host=2;X-Forwarded-Proto=3;Forwarded=for=1;"
-                             "Authorization=a;Cookie=c;");
+    cr_assert_str_eq(
+        dump(),
+        "Host=h;Content-Length=3;X-Forwarded-For=1;X-Forwarded-Host=2;X-Forwarded-Proto=3;Forwarded=for=1;"
+        "Authorization=a;Cookie=c;");
 }
 
 Test(rules, upgrade_stays_when_it_is_wanted) {
@@ -88,10 +92,11 @@ Test(rules, upgrade_stays_when_it_is_wanted) {
 }
 
 Test(rules, trailers_that_frame_route_or_authenticate_are_dropped) {
-    const enum header_id never[] = { HEADER_host, HEADER_content_length, HEADER_transfer_encoding, HEADER_connection,
-                                     HEADER_trailer, HEADER_te, HEADER_authorization, HEADER_cookie, HEADER_set_cookie,
-                                     HEADER_content_type, HEADER_expect, HEADER_upgrade, HEADER_forwarded,
-                                     HEADER_x_forwarded_for, HEADER_keep_alive };
+    const enum header_id never[] = { HEADER_host,          HEADER_content_length,  HEADER_transfer_encoding,
+                                     HEADER_connection,    HEADER_trailer,         HEADER_te,
+                                     HEADER_authorization, HEADER_cookie,          HEADER_set_cookie,
+                                     HEADER_content_type,  HEADER_expect,          HEADER_upgrade,
+                                     HEADER_forwarded,     HEADER_x_forwarded_for, HEADER_keep_alive };
     for (size_t i = 0; i < sizeof never / sizeof *never; i++)
         cr_assert_not(rules_trailer_allowed(never[i]), "%.*s", SLICE_ARG(header_name_of(never[i])));
     cr_assert(rules_trailer_allowed(HEADER_OTHER));
@@ -122,7 +127,8 @@ Test(rules, x_forwarded_replaces_what_a_client_claims) {
     add("X-Forwarded-Proto", "https");
     add("X-Forwarded-Host", "evil");
     forward(X_FORWARDED_REPLACE, false, "10.0.0.1:1");
-    cr_assert_str_eq(dump(), "X-Forwarded-For=10.0.0.1;X-Forwarded-Proto=http;X-Forwarded-Host=h.example:8080;");
+    cr_assert_str_eq(dump(),
+                     "X-Forwarded-For=10.0.0.1;X-Forwarded-Proto=http;X-Forwarded-Host=h.example:8080;");
 }
 
 Test(rules, x_forwarded_appends_as_the_last_element_of_one_field) {
@@ -131,21 +137,25 @@ Test(rules, x_forwarded_appends_as_the_last_element_of_one_field) {
     add("x-forwarded-for", "7.7.7.7, 8.8.8.8");
     add("X-Forwarded-Proto", "https");
     forward(X_FORWARDED_APPEND, false, "[2001:db8::1]:1");
-    cr_assert_str_eq(dump(), "X-Forwarded-For=6.6.6.6, 7.7.7.7, 8.8.8.8, 2001:db8::1;Accept=*/*;X-Forwarded-Proto=https;"
-                             "x-forwarded-host=h.example:8080;");
+    cr_assert_str_eq(
+        dump(),
+        "X-Forwarded-For=6.6.6.6, 7.7.7.7, 8.8.8.8, 2001:db8::1;Accept=*/*;X-Forwarded-Proto=https;"
+        "x-forwarded-host=h.example:8080;");
 }
 
 Test(rules, forwarded_quotes_what_needs_it) {
     forward(X_FORWARDED_OFF, true, "[2001:db8::1]:1");
     struct slice value = { 0 };
     cr_assert(headers_get(headers, HEADER_forwarded, &value));
-    cr_assert(slice_eq(value, SLICE_LIT("for=\"[2001:db8::1]\";by=127.0.0.1;host=\"h.example:8080\";proto=http")), "%.*s",
-              SLICE_ARG(value));
+    cr_assert(
+        slice_eq(value, SLICE_LIT("for=\"[2001:db8::1]\";by=127.0.0.1;host=\"h.example:8080\";proto=http")),
+        "%.*s", SLICE_ARG(value));
     // A second proxy adds its element behind.
     forward(X_FORWARDED_OFF, true, "10.0.0.1:1");
     cr_assert(headers_get(headers, HEADER_forwarded, &value));
-    cr_assert(slice_eq(value, SLICE_LIT("for=\"[2001:db8::1]\";by=127.0.0.1;host=\"h.example:8080\";proto=http, "
-                                        "for=10.0.0.1;by=127.0.0.1;host=\"h.example:8080\";proto=http")),
+    cr_assert(slice_eq(value,
+                       SLICE_LIT("for=\"[2001:db8::1]\";by=127.0.0.1;host=\"h.example:8080\";proto=http, "
+                                 "for=10.0.0.1;by=127.0.0.1;host=\"h.example:8080\";proto=http")),
               "%.*s", SLICE_ARG(value));
 }
 

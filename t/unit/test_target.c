@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Request targets and path normalisation with hostile input: what is decoded, what is refused, never above the root.
+// Request targets and path normalisation with hostile input: what is decoded, what is refused, never above
+// the root.
 #include "http/target.h"
 
 #include <criterion/criterion.h>
@@ -22,8 +23,8 @@ static void normalises(struct slice raw, struct slice expected) {
     struct slice path = { 0 };
     int rc = path_normalise(raw, &arena, &path);
     cr_assert_eq(rc, 0, "\"%.*s\" was refused", SLICE_ARG(raw));
-    cr_assert(slice_eq(path, expected), "\"%.*s\": \"%.*s\" instead of \"%.*s\"", SLICE_ARG(raw), SLICE_ARG(path),
-              SLICE_ARG(expected));
+    cr_assert(slice_eq(path, expected), "\"%.*s\": \"%.*s\" instead of \"%.*s\"", SLICE_ARG(raw),
+              SLICE_ARG(path), SLICE_ARG(expected));
 }
 #define NORMAL(raw, expected) normalises(SLICE_LIT(raw), SLICE_LIT(expected))
 
@@ -117,7 +118,8 @@ Test(target, what_is_no_path_is_refused) {
     BAD("/a#b");
 }
 
-// All short strings over the dangerous characters: never outside, never with dots left, idempotent unless it was encoded.
+// All short strings over the dangerous characters: never outside, never with dots left, idempotent unless it
+// was encoded.
 Test(target, all_short_paths_stay_below_the_root) {
     static const char letters[] = "/.a%2eEF";
     enum { LONGEST = 6, BASE = sizeof letters - 1 };
@@ -162,12 +164,14 @@ static int parse(const char *method, struct slice target, struct request *reques
     return rc;
 }
 
-static void parses(const char *method, const char *target, const char *authority, const char *raw_path, const char *path,
-                   const char *query) {
+static void parses(const char *method, const char *target, const char *authority, const char *raw_path,
+                   const char *path, const char *query) {
     struct request request;
     cr_assert_eq(parse(method, slice_of(target), &request), 0, "%s was refused", target);
-    cr_assert(slice_eq(request.authority, slice_of(authority)), "%s: authority %.*s", target, SLICE_ARG(request.authority));
-    cr_assert(slice_eq(request.raw_path, slice_of(raw_path)), "%s: raw path %.*s", target, SLICE_ARG(request.raw_path));
+    cr_assert(slice_eq(request.authority, slice_of(authority)), "%s: authority %.*s", target,
+              SLICE_ARG(request.authority));
+    cr_assert(slice_eq(request.raw_path, slice_of(raw_path)), "%s: raw path %.*s", target,
+              SLICE_ARG(request.raw_path));
     cr_assert(slice_eq(request.path, slice_of(path)), "%s: path %.*s", target, SLICE_ARG(request.path));
     cr_assert_eq(request.query.at == NULL, query == NULL, "%s", target);
     cr_assert(slice_eq(request.query, slice_of(query)), "%s: query %.*s", target, SLICE_ARG(request.query));
@@ -201,11 +205,30 @@ Test(target, asterisk_and_connect) {
 
 Test(target, what_is_no_target_is_refused) {
     static const struct slice bad[] = {
-        SLICE_LIT(""), SLICE_LIT("a"), SLICE_LIT("?q"), SLICE_LIT("http:/a"), SLICE_LIT("http:///a"), SLICE_LIT("http://"),
-        SLICE_LIT("http://?q"), SLICE_LIT("http://u@h/"), SLICE_LIT("http://h:x/"), SLICE_LIT("http://h:99999/"),
-        SLICE_LIT("ftp://h/"), SLICE_LIT("file:///etc/passwd"), SLICE_LIT("javascript:1"), SLICE_LIT("/a b"), SLICE_LIT("/a\x01"),
-        SLICE_LIT("/a?b c"), SLICE_LIT("/a?\x80"), SLICE_LIT("/a#f"), SLICE_LIT("/a?#f"), SLICE_LIT("/a\0"), SLICE_LIT("/%zz"),
-        SLICE_LIT("http://h\\@evil/"), SLICE_LIT("http://[::1/"), SLICE_LIT("http://[]/"),
+        SLICE_LIT(""),
+        SLICE_LIT("a"),
+        SLICE_LIT("?q"),
+        SLICE_LIT("http:/a"),
+        SLICE_LIT("http:///a"),
+        SLICE_LIT("http://"),
+        SLICE_LIT("http://?q"),
+        SLICE_LIT("http://u@h/"),
+        SLICE_LIT("http://h:x/"),
+        SLICE_LIT("http://h:99999/"),
+        SLICE_LIT("ftp://h/"),
+        SLICE_LIT("file:///etc/passwd"),
+        SLICE_LIT("javascript:1"),
+        SLICE_LIT("/a b"),
+        SLICE_LIT("/a\x01"),
+        SLICE_LIT("/a?b c"),
+        SLICE_LIT("/a?\x80"),
+        SLICE_LIT("/a#f"),
+        SLICE_LIT("/a?#f"),
+        SLICE_LIT("/a\0"),
+        SLICE_LIT("/%zz"),
+        SLICE_LIT("http://h\\@evil/"),
+        SLICE_LIT("http://[::1/"),
+        SLICE_LIT("http://[]/"),
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct request request;
@@ -214,14 +237,33 @@ Test(target, what_is_no_target_is_refused) {
 }
 
 Test(target, authorities) {
-    static const struct slice good[] = { SLICE_LIT(""), SLICE_LIT("h"), SLICE_LIT("h.example:80"), SLICE_LIT("127.0.0.1"),
-                                         SLICE_LIT("[::1]"), SLICE_LIT("[::ffff:1.2.3.4]:65535"), SLICE_LIT("h:"),
-                                         SLICE_LIT("a_b~c"), SLICE_LIT("%41") };
-    static const struct slice bad[] = { SLICE_LIT(":80"), SLICE_LIT("h:65536"), SLICE_LIT("h:-1"), SLICE_LIT("h:+80"),
-                                        SLICE_LIT("h: 80"), SLICE_LIT("h:80:80"), SLICE_LIT("h h"), SLICE_LIT("u@h"),
-                                        SLICE_LIT("h/"), SLICE_LIT("h\\"), SLICE_LIT("h?"), SLICE_LIT("h#"), SLICE_LIT("h\0"),
-                                        SLICE_LIT("\"h\""), SLICE_LIT("<h>"), SLICE_LIT("[::1"), SLICE_LIT("[::1]x"),
-                                        SLICE_LIT("[g]"), SLICE_LIT("h%4"), SLICE_LIT("h%"), SLICE_LIT("h\t"), SLICE_LIT("\xc3\xa4"),
+    static const struct slice good[] = {
+        SLICE_LIT(""),          SLICE_LIT("h"),     SLICE_LIT("h.example:80"),
+        SLICE_LIT("127.0.0.1"), SLICE_LIT("[::1]"), SLICE_LIT("[::ffff:1.2.3.4]:65535"),
+        SLICE_LIT("h:"),        SLICE_LIT("a_b~c"), SLICE_LIT("%41")
+    };
+    static const struct slice bad[] = { SLICE_LIT(":80"),
+                                        SLICE_LIT("h:65536"),
+                                        SLICE_LIT("h:-1"),
+                                        SLICE_LIT("h:+80"),
+                                        SLICE_LIT("h: 80"),
+                                        SLICE_LIT("h:80:80"),
+                                        SLICE_LIT("h h"),
+                                        SLICE_LIT("u@h"),
+                                        SLICE_LIT("h/"),
+                                        SLICE_LIT("h\\"),
+                                        SLICE_LIT("h?"),
+                                        SLICE_LIT("h#"),
+                                        SLICE_LIT("h\0"),
+                                        SLICE_LIT("\"h\""),
+                                        SLICE_LIT("<h>"),
+                                        SLICE_LIT("[::1"),
+                                        SLICE_LIT("[::1]x"),
+                                        SLICE_LIT("[g]"),
+                                        SLICE_LIT("h%4"),
+                                        SLICE_LIT("h%"),
+                                        SLICE_LIT("h\t"),
+                                        SLICE_LIT("\xc3\xa4"),
                                         SLICE_LIT("h:18446744073709551697") };
     for (size_t i = 0; i < sizeof good / sizeof *good; i++)
         cr_assert(authority_valid(good[i]), "\"%.*s\" was refused", SLICE_ARG(good[i]));
