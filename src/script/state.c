@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The Lua state of a host: libraries, the two Lua files that are compiled into the program (lua/moongate.lua,
 // sandbox.lua), loading of scripts and of what they require. Hooks are run by coroutine.c.
+#include "config.h"
+
 #include "script/host.h"
 
 #include "conf/source.h"
@@ -15,10 +17,6 @@
 // Embedded by build-aux/embed.sh.
 extern const char moongate_cdef[], moongate_lua[], moongate_sandbox[];
 extern const size_t moongate_lua_len, moongate_sandbox_len;
-
-#ifndef PACKAGE_VERSION
-#define PACKAGE_VERSION "0"
-#endif
 
 // Lua's collector starts a cycle when the heap has grown to this much of what was alive after the last one,
 // and works this much faster than memory is taken. States here are small (a megabyte or two) and make little
