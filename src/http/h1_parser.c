@@ -145,8 +145,11 @@ static int request_head(struct h1_parser *parser) {
         (slice_eq(request->method, SLICE_LIT("POST")) || slice_eq(request->method, SLICE_LIT("PUT"))))
         return fail(parser, 411, "an HTTP/1.0 request with content needs Content-Length");
     request->expect_continue = v11 && headers_list_has(&request->headers, HEADER_expect, SLICE_LIT("100-continue"));
+    // An upgrade to HTTP/2 would carry requests past every rule and script: such a wish is ignored, as RFC 9110, 7.8 allows.
     request->upgrade = v11 && headers_find(&request->headers, HEADER_upgrade) &&
-                       headers_list_has(&request->headers, HEADER_connection, SLICE_LIT("upgrade"));
+                       headers_list_has(&request->headers, HEADER_connection, SLICE_LIT("upgrade")) &&
+                       !headers_list_has(&request->headers, HEADER_upgrade, SLICE_LIT("h2c")) &&
+                       !headers_list_has(&request->headers, HEADER_upgrade, SLICE_LIT("h2"));
     return 0;
 }
 

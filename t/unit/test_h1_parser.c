@@ -196,6 +196,9 @@ Test(h1_parser, expectation_and_upgrade) {
           "GET|/|/|1.1|0|0|000\nHost: h\nUpgrade: websocket\n-- 0: \n");
     TAKEN("GET / HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 0,
           "GET|/|/|1.0|0|0|000\nConnection: Upgrade\nUpgrade: websocket\n-- 0: \n");
+    // One to HTTP/2 would tunnel requests that nobody looks at.
+    TAKEN("GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket, H2C\r\n\r\n", 0,
+          "GET|/|/|1.1|0|0|000\nHost: h\nConnection: Upgrade\nUpgrade: websocket, H2C\n-- 0: \n");
 }
 
 Test(h1_parser, an_upgrade_with_content_reads_the_content) {
