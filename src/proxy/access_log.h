@@ -2,7 +2,7 @@
 // The access log: a line an exchange, in a compiled format, collected in memory and written through the ring
 // when the buffer fills or after a second. The file is opened by the master; USR1 brings a new descriptor.
 //
-// To add a variable: a row in the table of log_format.c; the manual is printed from it.
+// To add a variable: a row in log_variables.h; the manual is printed from it.
 #ifndef MOONGATE_PROXY_ACCESS_LOG_H
 #define MOONGATE_PROXY_ACCESS_LOG_H
 

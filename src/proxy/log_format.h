@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // A line of the access log: a format is compiled once into a program of items, which then prints an exchange
 // into memory that the caller gives. No allocation, no printf, and no byte of a peer that could forge a line
-// or a field. Where lines go is access_log.c's. The table of variables stands in log_format.c.
+// or a field. Where lines go is access_log.c's. The variables stand in log_variables.h.
 #ifndef MOONGATE_PROXY_LOG_FORMAT_H
 #define MOONGATE_PROXY_LOG_FORMAT_H
 
