@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Walks over the table for print.h. How one value is printed is said by its kind (directive.c) or by own.c.
+// Walks over the table for print.h. How one value is printed is said by its kind (directive.c) or by own_*.c.
 #include "conf/print.h"
 
 #include "conf/directive.h"

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The upstream block, and the directives in it with a grammar of their own.
+#include "conf/own_parts.h"
+
+#include "conf/value.h"
+
+#include <errno.h>
+
+static const uint64_t keepalive_idle = 60000;
+
+int own_parse_upstream(struct parser *parser, struct block *block, struct statement *statement) {
+    struct conf *conf = block->owners[OWNER_conf];
+    const struct token *words = statement->words;
+    int err = own_named(parser, statement, 1, 1);
+    if (err)
+        return err;
+    const struct conf_upstream *other = OWN_NAMED(conf->upstreams, &words[0]);
+    if (other)
+        return own_same_name(parser, &words[0], "upstream", other->place);
+    struct conf_upstream *upstream = parser_new(parser, sizeof *upstream);
+    statement->child = parser_block(parser, block, DIRECTIVE_ID_upstream, SCOPE_UPSTREAM);
+    if (!upstream || !statement->child)
+        return -ENOMEM;
+    upstream->name = words[0].text.at;
+    upstream->place = words[0].place;
+    statement->child->owners[OWNER_conf_upstream] = upstream;
+    OWN_APPEND(&conf->upstreams, upstream);
+    return 0;
+}
+
+// Blocks are printed by a walk over the table.
+void own_print_upstream(FILE *out, int indent, const void *owner) {
+    const struct conf *conf = owner;
+    for (const struct conf_upstream *upstream = conf->upstreams; upstream; upstream = upstream->next) {
+        fprintf(out, "\n%*supstream %s {\n", indent, "", upstream->name);
+        for (int i = 0; i < DIRECTIVE_COUNT; i++) {
+            if (directives[i].owner == OWNER_conf_upstream)
+                directive_print(&directives[i], out, indent + 4, upstream);
+        }
+        fprintf(out, "%*s}\n", indent, "");
+    }
+}
+
+int own_parse_server(struct parser *parser, struct block *block, struct statement *statement) {
+    struct conf_upstream *upstream = block->owners[OWNER_conf_upstream];
+    const struct directive *row = statement->directive;
+    const char *text;
+    int err = own_count_words(parser, statement, 1, 2);
+    if (err)
+        return err;
+    struct conf_server *server = parser_new(parser, sizeof *server);
+    if (!server)
+        return -ENOMEM;
+    *server =
+        (struct conf_server){ .name = statement->words[0].text.at, .weight = 1, .place = statement->place };
+    err = own_address(parser, statement, &server->addr, &text);
+    if (!err)
+        err = own_option(parser, statement, "weight=", KIND_NUMBER, row->low, row->high, &server->weight);
+    if (err)
+        return err;
+    OWN_APPEND(&upstream->servers, server);
+    upstream->server_count++;
+    return 0;
+}
+
+void own_print_server(FILE *out, int indent, const void *owner) {
+    const struct conf_upstream *upstream = owner;
+    char text[VALUE_TEXT_MAX];
+    for (const struct conf_server *server = upstream->servers; server; server = server->next) {
+        fprintf(out, "%*sserver ", indent, "");
+        value_print_word(out, server->name);
+        if (server->weight != 1)
+            fprintf(out, " weight=%s", value_print(server->weight, VALUE_NUMBER, text));
+        fputs(";\n", out);
+    }
+}
+
+int own_parse_keepalive(struct parser *parser, struct block *block, struct statement *statement) {
+    struct conf_upstream *upstream = block->owners[OWNER_conf_upstream];
+    const struct directive *row = statement->directive;
+    int err = own_count_words(parser, statement, 1, 2);
+    if (err)
+        return err;
+    upstream->keepalive_idle = keepalive_idle;
+    err = parser_value(parser, row, &statement->words[0], 0, KIND_NUMBER, row->low, row->high, false,
+                       &upstream->keepalive);
+    return err ? err
+               : own_option(parser, statement, "idle=", KIND_TIME, 1, 86400000, &upstream->keepalive_idle);
+}
+
+void own_print_keepalive(FILE *out, int indent, const void *owner) {
+    const struct conf_upstream *upstream = owner;
+    char count[VALUE_TEXT_MAX], idle[VALUE_TEXT_MAX];
+    fprintf(out, "%*skeepalive %s idle=%s;\n", indent, "",
+            value_print(upstream->keepalive, VALUE_NUMBER, count),
+            value_print(upstream->keepalive_idle, VALUE_TIME, idle));
+}
