@@ -11,16 +11,7 @@ import time
 
 import pytest
 
-from conftest import MOONGATE, eventually, read_all
-
-SLOW = "asan" in str(MOONGATE)  # a sanitizer's build: slower, and its memory says nothing
-
-
-def rss(pid):
-    """Resident anonymous memory of a process, in bytes."""
-    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-        return sum(int(re.search(rf"^{name}:\s+(\d+)", text,
-                                 re.M).group(1)) * 1024 for text in [file.read()] for name in ["Rss"])
+from conftest import SANITIZED, eventually, read_all, rss, several
 
 
 def gate_to(moongate, address, upstream="", frontend="", **how):
@@ -100,14 +91,7 @@ class Sink:
 
 @pytest.fixture
 def sinks():
-    made = []
-
-    def make(**how):
-        made.append(Sink(**how))
-        return made[-1]
-    yield make
-    for sink in made:
-        sink.close()
+    yield from several(Sink)
 
 
 @pytest.fixture
@@ -134,7 +118,7 @@ def test_post_of_100_mib_arrives_whole(moongate, sink, tmp_path):
                                gate.url("/")],
                               capture_output=True, text=True, timeout=60, check=True)
         assert done.stdout == digest.hexdigest()
-    assert SLOW or rss(gate.workers()[0]) - before < 20 << 20  # the receive buffers' pages, not the body
+    assert SANITIZED or rss(gate.workers()[0]) - before < 20 << 20  # the receive buffers' pages, not the body
 
 
 def test_get_of_a_large_file_of_nginx(moongate, nginx):
@@ -273,7 +257,7 @@ def test_a_slow_reader_of_1_gib_costs_little(moongate, sink):
         assert sink.sent - sent_before < 32 << 20  # what the kernel holds: the server is held back
         active = gate.stats()
         assert active["requests_active"] == 1
-    assert SLOW or highest - before < 2 << 20, f"{highest - before} bytes more"
+    assert SANITIZED or highest - before < 2 << 20, f"{highest - before} bytes more"
     eventually(lambda: gate.stats()["requests_active"] == 0)
 
 
@@ -363,8 +347,9 @@ def test_a_slow_server_holds_the_uploader_back(moongate, sinks):
                 sent += s.send(block)
                 highest = max(highest, rss(pid))
         assert sent < 64 << 20
-    assert SLOW or highest - before < 10 << 20, f"{highest - before} bytes more"
-    eventually(lambda: gate.stats()["requests_active"] == 0)
+    assert SANITIZED or highest - before < 10 << 20, f"{highest - before} bytes more"
+    # That the client went is seen behind what it had sent, which the slow server takes its time for.
+    eventually(lambda: gate.stats()["requests_active"] == 0, 30)
 
 
 def test_a_slow_uploader_arrives_whole(moongate, sink):
