@@ -161,15 +161,20 @@ static enum step_result begin(struct task *task, enum hook_id hook, bool *ret_fa
     return STEP_MORE;
 }
 
+// What the task waited for has come.
+static enum step_result go_on(struct task *task, bool *ret_failed) {
+    const char *text = NULL;
+    enum outcome outcome = coroutine_resume(task, &text);
+    return advance(task, outcome, text, ret_failed);
+}
+
 // ---- exchanges --------------------------------------------------------------------------------------------
 
 static void exchange_wake(struct timer *timer) {
     struct task *task = container_of(timer, struct task, timer);
     struct exchange *x = task->x;
-    const char *text = NULL;
     bool failed;
-    enum outcome outcome = coroutine_resume(task, &text);
-    if (advance(task, outcome, text, &failed) == STEP_WAIT)
+    if (go_on(task, &failed) == STEP_WAIT)
         return;
     if (failed)
         exchange_fail(x, hook_failure_status(task->hook), CLOSE_script_error);
@@ -310,10 +315,8 @@ static void conn_gone(struct conn_script *script) {
 static void conn_wake(struct timer *timer) {
     struct task *task = container_of(timer, struct task, timer);
     struct conn_record *record = task->conn;
-    const char *text = NULL;
     bool failed;
-    enum outcome outcome = coroutine_resume(task, &text);
-    if (advance(task, outcome, text, &failed) == STEP_WAIT)
+    if (go_on(task, &failed) == STEP_WAIT)
         return;
     void (*decided)(struct conn *, void *, bool) = record->decided;
     record->decided = NULL;

@@ -31,6 +31,7 @@ import pytest
 SRCDIR = Path(os.environ.get("SRCDIR", Path(__file__).parents[2]))
 MOONGATE = Path(os.environ.get("MOONGATE", SRCDIR / "build" / "moongate"))
 MOONGATECTL = Path(os.environ.get("MOONGATECTL", MOONGATE.parent / "moongatectl"))
+SANITIZED = "asan" in str(MOONGATE)  # slower, and what its memory measures says nothing
 USER = "nobody"  # whom workers become when the tests are run by root
 
 
@@ -50,6 +51,25 @@ def eventually(what, seconds=5.0, every=0.01):
             return result
         assert time.monotonic() < end, f"not within {seconds} s: {what.__doc__ or what}"
         time.sleep(every)
+
+
+def rss(pid):
+    """Resident memory of a process, in bytes."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    return int(re.search(r"^Rss:\s+(\d+)", text, re.M).group(1)) * 1024
+
+
+def several(kind):
+    """The body of a fixture that is a function: each call makes one of this kind, the test's end closes all."""
+    made = []
+
+    def make(*arguments, **named):
+        made.append(kind(*arguments, **named))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
 
 
 class Response:
@@ -397,15 +417,7 @@ class Origin:
 @pytest.fixture
 def origins():
     """origins() -> another Origin; origins(path) -> one on a unix socket."""
-    made = []
-
-    def make(path=None):
-        made.append(Origin(path))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
+    yield from several(Origin)
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The build's own tools: what embed.sh and luadoc.awk make of their input, and that Makefile.am knows every source, so
 that a release has all of them."""
-import os
 import re
 import subprocess
-from pathlib import Path
 
-SRCDIR = Path(os.environ.get("SRCDIR", Path(__file__).parents[2]))
+from conftest import SRCDIR
+
 AUX = SRCDIR / "build-aux"
 
 

@@ -5,14 +5,11 @@ import os
 import re
 import signal
 import subprocess
-from pathlib import Path
 
 import pytest
 
-from conftest import eventually
+from conftest import MOONGATE, eventually
 
-SRCDIR = Path(os.environ.get("SRCDIR", Path(__file__).parents[2]))
-MOONGATE = Path(os.environ.get("MOONGATE", SRCDIR / "build" / "moongate"))
 
 UP = "upstream app { server 127.0.0.1:9000; }\n"
 WEB = "frontend web { listen 127.0.0.1:8080; route / app; }\n"

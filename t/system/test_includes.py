@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The direction of every #include: a layer includes itself and what is below it, and a library's header is included
 by the one layer that stands before that library. Reads the sources; runs nothing."""
-import os
 import re
-from pathlib import Path
 
-SRC = Path(os.environ.get("SRCDIR", Path(__file__).parents[2])) / "src"
+from conftest import SRCDIR
+
+SRC = SRCDIR / "src"
 
 # Highest first.
 LAYERS = ["proc", "script", "proxy", "http", "tls", "net", "ring", "conf", "base"]

@@ -3,7 +3,6 @@
 error is shown, exit statuses are those of the LSB."""
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -11,19 +10,11 @@ from pathlib import Path
 
 import pytest
 
-SRCDIR = Path(os.environ.get("SRCDIR", Path(__file__).parents[2]))
-MOONGATE = Path(os.environ.get("MOONGATE", SRCDIR / "build" / "moongate"))
-MOONGATECTL = Path(os.environ.get("MOONGATECTL", MOONGATE.parent / "moongatectl"))
+from conftest import MOONGATE, MOONGATECTL, SRCDIR, free_port
 
 pytestmark = pytest.mark.skipif(not (shutil.which("start-stop-daemon") or Path("/sbin/start-stop-daemon").exists()) or
                                 not Path("/lib/lsb/init-functions").exists(),
                                 reason="not a system with LSB init scripts")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Service:

@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The table of directives, `moongate --defaults` and moongate.conf(5) name the same directives, and the defaults and
 the sample configurations are configurations that moongate accepts."""
-import os
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
-SRCDIR = Path(os.environ.get("SRCDIR", Path(__file__).parents[2]))
-MOONGATE = Path(os.environ.get("MOONGATE", SRCDIR / "build" / "moongate"))
+from conftest import MOONGATE, SRCDIR
 
 
 def run(*arguments):

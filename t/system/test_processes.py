@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import MOONGATE, MOONGATECTL, Gate, alive, eventually, free_port, read_all
+from conftest import MOONGATECTL, SANITIZED, alive, eventually, free_port, read_all
 
 ROOT = os.getuid() == 0
-SLOW = bool(os.environ.get("MOONGATE_SLOW")) or "asan" in str(MOONGATE)  # forks take longer
+SLOW = bool(os.environ.get("MOONGATE_SLOW")) or SANITIZED  # forks take longer
 
 
 def answer(text):

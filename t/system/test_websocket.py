@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from conftest import eventually, read_all
+from conftest import eventually, read_all, several
 
 websockets = pytest.importorskip("websockets", reason="Debian: python3-websockets")
 
@@ -165,14 +165,7 @@ class Raw:
 
 @pytest.fixture
 def raw():
-    made = []
-
-    def make(answer=SWITCHED):
-        made.append(Raw(answer))
-        return made[-1]
-    yield make
-    for one in made:
-        one.close()
+    yield from several(lambda answer=SWITCHED: Raw(answer))
 
 
 def switch(gate, server, more=b""):
