@@ -288,8 +288,15 @@ def alive(pid):
         return False
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    if call.when == "call":
+        item.failed = outcome.get_result().failed
+
+
 @pytest.fixture
-def moongate():
+def moongate(request):
     """moongate(top, frontend, files={name: text}, start=True, **configure's) -> Gate"""
     gates = []
 
@@ -304,6 +311,8 @@ def moongate():
     yield make
     errors = []
     for gate in gates:
+        if getattr(request.node, "failed", False):
+            print(f"---- the log of {gate.folder}\n{gate.log()[-20000:]}")
         try:
             gate.release()
         except AssertionError as error:
