@@ -28,8 +28,8 @@ struct slice arena_copy(struct arena *arena, struct slice from);
 char *arena_strdup(struct arena *arena, const char *from);
 char *arena_printf(struct arena *arena, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-// Appends to a slice that is in this arena already (or empty): in place when it is the newest piece and there is room,
-// else by moving it. -ENOMEM leaves *target as it was.
+// Appends to a slice that is in this arena already (or empty): in place when it is the newest piece and there
+// is room, else by moving it. -ENOMEM leaves *target as it was.
 int arena_append(struct arena *arena, struct slice *target, const char *at, size_t len) __attribute__((warn_unused_result));
 
 #endif

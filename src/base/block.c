@@ -106,7 +106,8 @@ int queue_unget(struct queue *queue, struct span span) {
     return 0;
 }
 
-// Bytes that may be written right behind the last piece: only when it ends where its heap block's writing ended.
+// Bytes that may be written right behind the last piece: only when it ends where its heap block's writing
+// ended.
 static size_t tail_room(const struct queue *queue) {
     if (!queue->tail)
         return 0;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Bytes on their way through the proxy.
-//   block  a counted piece of memory: on the heap, or one of the ring's receive buffers (then release() gives it back)
+//   block  a counted piece of memory: on the heap, or one of the ring's receive buffers (then release() gives
+//          it back)
 //   span   a part of a block with a reference on it: the unit that is passed on without a copy
 //   queue  spans in order: what waits for a parser, for an upstream or for a socket
-// Whoever holds a span holds a reference; passing a span to a function that "takes" it passes the reference on.
+// Whoever holds a span holds a reference; passing a span to a function that "takes" it passes the reference
+// on.
 #ifndef MOONGATE_BASE_BLOCK_H
 #define MOONGATE_BASE_BLOCK_H
 
@@ -25,7 +27,8 @@ enum {
     BLOCK_LARGE = 65536 - 64,   // bulk that was copied out
 };
 
-// A heap block of at least `size` bytes with one reference; the two usual sizes are recycled. NULL when memory is out.
+// A heap block of at least `size` bytes with one reference; the two usual sizes are recycled. NULL when
+// memory is out.
 struct block *block_new(size_t size) __attribute__((warn_unused_result));
 
 static inline void block_ref(struct block *block) {
@@ -61,14 +64,15 @@ static inline bool queue_empty(const struct queue *queue) {
     return queue->bytes == 0;
 }
 
-// Takes the span. Small spans are copied behind the last heap block when there is room, so that a head and a short
-// body leave in one piece. -ENOMEM: the span was released and the bytes are lost, the caller must end the stream.
+// Takes the span. Small spans are copied behind the last heap block when there is room, so that a head and a
+// short body leave in one piece. -ENOMEM: the span was released and the bytes are lost, the caller must end
+// the stream.
 int queue_put(struct queue *queue, struct span span) __attribute__((warn_unused_result));
 // Takes the span as it is.
 int queue_put_whole(struct queue *queue, struct span span) __attribute__((warn_unused_result));
 int queue_copy(struct queue *queue, const void *at, size_t len) __attribute__((warn_unused_result));
-// Room for `len` contiguous bytes (at most BLOCK_LARGE) at the queue's end, to be written and then counted with
-// queue_wrote() before anything else happens to the queue. NULL when memory is out.
+// Room for `len` contiguous bytes (at most BLOCK_LARGE) at the queue's end, to be written and then counted
+// with queue_wrote() before anything else happens to the queue. NULL when memory is out.
 char *queue_reserve(struct queue *queue, size_t len);
 void queue_wrote(struct queue *queue, size_t len);
 
@@ -83,8 +87,8 @@ void queue_drop(struct queue *queue, size_t bytes);
 void queue_move(struct queue *to, struct queue *from);
 // Fills at most `max` vectors from the front; returns how many, and the bytes in them.
 unsigned queue_vectors(const struct queue *queue, struct iovec *vectors, unsigned max, size_t *ret_bytes);
-// Copies what lies in scarce blocks to the heap and gives these back, but for the pieces of the first `skip` bytes, which
-// may be in the kernel's hands. On -ENOMEM the rest stays where it is.
+// Copies what lies in scarce blocks to the heap and gives these back, but for the pieces of the first `skip`
+// bytes, which may be in the kernel's hands. On -ENOMEM the rest stays where it is.
 int queue_unpin_behind(struct queue *queue, size_t skip) __attribute__((warn_unused_result));
 static inline int queue_unpin(struct queue *queue) {
     return queue_unpin_behind(queue, 0);

@@ -17,8 +17,8 @@ void clock_update(void);
 static inline uint64_t clock_ms(void) {
     return clock_cached.mono_ns / 1000000u;
 }
-// Monotonic microseconds as of this turn: what a request is timed with. A turn is short, and reading the clock at each step
-// of each request would cost more than parsing it.
+// Monotonic microseconds as of this turn: what a request is timed with. A turn is short, and reading the
+// clock at each step of each request would cost more than parsing it.
 static inline uint64_t clock_us(void) {
     return clock_cached.mono_ns / 1000u;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The operations of the shared dictionary of dict.h: each checks its arguments, locks the key's shard, and does
-// the rest with what dict_entry.c gives. How entries lie in memory and survive a death is dict_shard.h's.
+// The operations of the shared dictionary of dict.h: each checks its arguments, locks the key's shard, and
+// does the rest with what dict_entry.c gives. How entries lie in memory and survive a death is
+// dict_shard.h's.
 #include "base/dict_shard.h"
 
 #include <errno.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The entries of one locked shard: finding, storing, dropping, and the order of use, hash chains and free cells
-// that this moves. The rules of dict_shard.h hold after every step. Called by dict.c, dict_rebuild.c and
-// dict_verify.c.
+// The entries of one locked shard: finding, storing, dropping, and the order of use, hash chains and free
+// cells that this moves. The rules of dict_shard.h hold after every step. Called by dict.c, dict_rebuild.c
+// and dict_verify.c.
 #include "base/dict_shard.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The lock of a shard. Whoever takes it from a holder that died makes hash chains, order of use, free list and
-// counts anew from the cells before going on: after that every rule of dict_shard.h holds.
+// The lock of a shard. Whoever takes it from a holder that died makes hash chains, order of use, free list
+// and counts anew from the cells before going on: after that every rule of dict_shard.h holds.
 #include "base/dict_shard.h"
 
 #include <errno.h>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Numbers that stand for objects towards scripts. A handle of an object that is gone resolves to NULL, never to freed
-// memory nor to another object: each slot counts its reuses. A handle fits a Lua number exactly (53 bits) and is never 0.
+// Numbers that stand for objects towards scripts. A handle of an object that is gone resolves to NULL, never
+// to freed memory nor to another object: each slot counts its reuses. A handle fits a Lua number exactly (53
+// bits) and is never 0.
 #ifndef MOONGATE_BASE_HANDLE_H
 #define MOONGATE_BASE_HANDLE_H
 

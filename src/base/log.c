@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Writes the error log with one write(2) or syslog(3) a line. Bytes that could forge a line or drive a terminal
-// are escaped here, so callers may print what a peer sent. Called from everywhere.
+// Writes the error log with one write(2) or syslog(3) a line. Bytes that could forge a line or drive a
+// terminal are escaped here, so callers may print what a peer sent. Called from everywhere.
 #include "base/log.h"
 
 #include "base/clock.h"

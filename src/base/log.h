@@ -34,8 +34,8 @@ const char *log_level_name(enum log_level level);
 // -EINVAL for an unknown name.
 int log_level_parse(const char *name, enum log_level *ret_level) __attribute__((warn_unused_result));
 
-// fd: where lines go, or -1 for syslog (facility daemon). The descriptor stays the caller's; it must stay open
-// until the next call. Times are printed on files; on a terminal the level is coloured.
+// fd: where lines go, or -1 for syslog (facility daemon). The descriptor stays the caller's; it must stay
+// open until the next call. Times are printed on files; on a terminal the level is coloured.
 void log_open(int fd, enum log_level threshold);
 // A short name of this process that stands in each line: "master", "worker 0". Copied.
 void log_identify(const char *role);
@@ -49,8 +49,8 @@ void log_write(enum log_level level, const char *format, ...) __attribute__((for
 #define log_info(...) LOG_AT(LOG_LEVEL_info, __VA_ARGS__)
 #define log_debug(...) LOG_AT(LOG_LEVEL_debug, __VA_ARGS__)
 
-// True at most `burst` times in a second for one gate, for messages that a peer can cause at will. When it opens
-// again after a closed second, *ret_suppressed says how many were held back.
+// True at most `burst` times in a second for one gate, for messages that a peer can cause at will. When it
+// opens again after a closed second, *ret_suppressed says how many were held back.
 struct log_limit {
     uint64_t second;
     uint32_t count, suppressed;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Objects of one size, reused last-in first-out so that the next one is warm in the cache. Memory is kept up to
-// `spare` free objects; what comes back beyond that goes to free(3), so a burst does not stay resident.
+// Objects of one size, reused last-in first-out so that the next one is warm in the cache. Memory is kept up
+// to `spare` free objects; what comes back beyond that goes to free(3), so a burst does not stay resident.
 #ifndef MOONGATE_BASE_SLAB_H
 #define MOONGATE_BASE_SLAB_H
 

@@ -56,7 +56,8 @@ struct slice slice_trim(struct slice s);
 // inside quoted strings do not separate. False at the end of the list; empty elements are passed over.
 bool slice_next_element(struct slice *rest, struct slice *ret_element);
 
-// Decimal digits only, no sign, no space; -EINVAL when there is anything else or nothing, -ERANGE on overflow.
+// Decimal digits only, no sign, no space; -EINVAL when there is anything else or nothing, -ERANGE on
+// overflow.
 int slice_to_u64(struct slice s, uint64_t *ret_value) __attribute__((warn_unused_result));
 
 uint64_t slice_hash(struct slice s, uint64_t seed);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Eight levels of 64 slots: level n covers 64^(n+1) milliseconds. A timer hangs in the coarsest slot that still
-// tells it from now and falls a level each time that slot comes round. A bitmap per level finds the next one.
+// Eight levels of 64 slots: level n covers 64^(n+1) milliseconds. A timer hangs in the coarsest slot that
+// still tells it from now and falls a level each time that slot comes round. A bitmap per level finds the
+// next one.
 #include "base/timer.h"
 
 #include "base/check.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The one timer wheel of a process: hierarchical, one millisecond a tick, setting and stopping in constant time. The ring
-// asks for the next deadline and calls timer_run() each turn.
+// The one timer wheel of a process: hierarchical, one millisecond a tick, setting and stopping in constant
+// time. The ring asks for the next deadline and calls timer_run() each turn.
 #ifndef MOONGATE_BASE_TIMER_H
 #define MOONGATE_BASE_TIMER_H
 
@@ -8,7 +8,8 @@
 
 #include <stdint.h>
 
-// Embedded in its owner, who must stop it before it goes. fired() may start the timer again or free the owner.
+// Embedded in its owner, who must stop it before it goes. fired() may start the timer again or free the
+// owner.
 struct timer {
     struct list link;
     uint64_t expires_ms;  // on the monotonic clock

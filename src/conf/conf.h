@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The configuration as typed structs: what the rest of moongate reads. conf_load() fills it; it is immutable then.
+// The configuration as typed structs: what the rest of moongate reads. conf_load() fills it; it is immutable
+// then.
 //
 // Glossary
 //   directive  one `name arguments;` or `name arguments { ... }`; all of them stand in conf/directives.h
 //   scope      the block in which a directive may stand: top, upstream, frontend, route
-//   settings   the directives that top, frontend and route share: a route inherits from its frontend, that from the top
+//   settings   the directives that top, frontend and route share: a route inherits from its frontend, that
+//              from the top
 //   source     the set of file texts a configuration is made of (conf/source.h)
 //
-// To add a directive, start here: a field in one of the structs below, a row in conf/directives.h. Parsing, inheritance,
-// -T, --defaults and the manual follow from the row.
+// To add a directive, start here: a field in one of the structs below, a row in conf/directives.h. Parsing,
+// inheritance, -T, --defaults and the manual follow from the row.
 #ifndef MOONGATE_CONF_CONF_H
 #define MOONGATE_CONF_CONF_H
 
@@ -174,10 +176,12 @@ struct conf {
     struct conf_frontend *frontends;
 };
 
-// Reads, parses and checks `path` through `source` (which reads from the disk, or from the texts a master gathered).
-// Script files are found and their texts taken, not compiled. On an error: negative errno, and a text of the form
+// Reads, parses and checks `path` through `source` (which reads from the disk, or from the texts a master
+// gathered). Script files are found and their texts taken, not compiled. On an error: negative errno, and a
+// text of the form
 //   file:line:column: what is wrong, what was expected
-// followed on the next lines by the line itself and a caret. -EINVAL for a bad configuration, else the file's error.
+// followed on the next lines by the line itself and a caret. -EINVAL for a bad configuration, else the file's
+// error.
 int conf_load(const char *path, struct source *source, struct conf **ret_conf, struct error *error)
     __attribute__((warn_unused_result));
 void conf_free(struct conf *conf);
@@ -186,8 +190,8 @@ void conf_free(struct conf *conf);
 int conf_error(const struct conf *conf, struct conf_place place, struct error *error, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-// Whether the settings that only a restart or an upgrade changes are the same in both; if not, the first that differs
-// is named in *error and -EINVAL returned.
+// Whether the settings that only a restart or an upgrade changes are the same in both; if not, the first that
+// differs is named in *error and -EINVAL returned.
 int conf_check_reloadable(const struct conf *old, const struct conf *new, struct error *error);
 
 #endif

@@ -111,8 +111,9 @@ static int find_script(struct parser *parser, struct conf_script *script) {
                        script->name, looked);
 }
 
-// A setting that names a file (`denied=denied.txt`) is likely to be read by the script when it loads: the file is gathered
-// too, so that a worker forked later loads what was committed. Whether it is a file at all is the script's affair.
+// A setting that names a file (`denied=denied.txt`) is likely to be read by the script when it loads: the
+// file is gathered too, so that a worker forked later loads what was committed. Whether it is a file at all
+// is the script's affair.
 static void gather_settings(struct parser *parser, const struct conf_script *script) {
     const char *file = parser->conf->file, *slash = strrchr(file, '/');
     for (const struct conf_script_setting *setting = script->settings; setting; setting = setting->next) {

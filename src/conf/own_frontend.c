@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The frontend block with its routes, and the directives in it with a grammar of their own. What refers to a name
-// that may come later is left to finish.c.
+// The frontend block with its routes, and the directives in it with a grammar of their own. What refers to a
+// name that may come later is left to finish.c.
 #include "conf/own_parts.h"
 
 #include "conf/value.h"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Inside the configuration layer: what the parser (grammar, blocks, includes), the directives with a grammar
-// of their own (own_*.c) and the checks that need the whole configuration (finish.c) share while one is loaded.
+// of their own (own_*.c) and the checks that need the whole configuration (finish.c) share while one is
+// loaded.
 #ifndef MOONGATE_CONF_PARSER_H
 #define MOONGATE_CONF_PARSER_H
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The step machine of one exchange: request hook, route, dial, forward, response hook, reply, relay, finish. One function
-// a step, in the order in which they happen; what interrupts them (a client that goes, an upstream that fails, a hook that
-// answers) stands below them. Called by both codecs, the dialler and the scripts.
+// The step machine of one exchange: request hook, route, dial, forward, response hook, reply, relay, finish.
+// One function a step, in the order in which they happen; what interrupts them (a client that goes, an
+// upstream that fails, a hook that answers) stands below them. Called by both codecs, the dialler and the
+// scripts.
 #include "http/exchange.h"
 
 #include "base/check.h"
@@ -221,7 +222,8 @@ static enum step_result step_response(struct exchange *x) {
     if (x->up_failed && !x->responded)
         exchange_fail(x, 502, x->reason);
     if (hooks && hooks->has_response_body && !x->responded && !x->upgraded) {
-        // What comes out of the hooks has a length that nobody knows yet, also where only a head tells it (HEAD, 304).
+        // What comes out of the hooks has a length that nobody knows yet, also where only a head tells it
+        // (HEAD, 304).
         headers_remove_id(&x->res.headers, HEADER_content_length);
         x->res_filter = x->res.framing != BODY_NONE;
         if (x->res_filter)
@@ -446,8 +448,8 @@ void exchange_interim(struct exchange *x, unsigned status, const struct headers 
         log_warn("no memory for an interim response (request %s)", exchange_id(x));
 }
 
-// A pooled connection that its server had closed while it was idle: nothing of the request can have been processed when the
-// method is idempotent, and the body, if any, is still ours.
+// A pooled connection that its server had closed while it was idle: nothing of the request can have been
+// processed when the method is idempotent, and the body, if any, is still ours.
 static bool may_try_again(const struct exchange *x) {
     return x->reused && x->req.idempotent && !x->body_passed && !x->res_ready && !x->head_sent && !x->responded && x->attempt < 4;
 }

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// One request with its response, whatever the protocols on both sides: the heart of moongate. exchange.c is one step
-// machine; reading it tells the whole story.
+// One request with its response, whatever the protocols on both sides: the heart of moongate. exchange.c is
+// one step machine; reading it tells the whole story.
 //
 // Who calls whom
-//   downstream  the codec that received the request (h1_server.c). It creates the exchange, feeds the request's body
-//               and is told the response through struct downstream_ops. It ends by calling exchange_client_gone(), or is
-//               told `finished`.
-//   upstream    the codec that carries the request on (h1_client.c). exchange_dialled() gives it; it feeds the response.
+//   downstream  the codec that received the request (h1_server.c). It creates the exchange, feeds the
+//               request's body and is told the response through struct downstream_ops. It ends by calling
+//               exchange_client_gone(), or is told `finished`.
+//   upstream    the codec that carries the request on (h1_client.c). exchange_dialled() gives it; it feeds
+//               the response.
 //   site        what the exchange needs to know of its frontend, filled in by proxy/frontend.c
 //   hooks       scripts, filled in by script/; NULL when there are none
 //
-// To add a step: the table in exchange.c. To add a hook: struct exchange_hooks, a step that calls it, script/hooks.h.
+// To add a step: the table in exchange.c. To add a hook: struct exchange_hooks, a step that calls it,
+// script/hooks.h.
 #ifndef MOONGATE_HTTP_EXCHANGE_H
 #define MOONGATE_HTTP_EXCHANGE_H
 
@@ -48,17 +50,19 @@ enum exchange_step {
     EXCHANGE_STEP_COUNT
 };
 
-// What scripts do at each point. Each returns STEP_MORE when it has run to its end, STEP_WAIT when it yielded (it calls
-// exchange_hook_done() when it has ended). A hook answers with exchange_respond(), fails with exchange_fail().
+// What scripts do at each point. Each returns STEP_MORE when it has run to its end, STEP_WAIT when it yielded
+// (it calls exchange_hook_done() when it has ended). A hook answers with exchange_respond(), fails with
+// exchange_fail().
 struct exchange_hooks {
     enum step_result (*request)(void *scripts, struct exchange *x);
     // Sets x->route_choice when it decides; leaves it empty to let the frontend's routes decide.
     enum step_result (*route)(void *scripts, struct exchange *x);
     enum step_result (*response)(void *scripts, struct exchange *x);
-    // The body hooks, asked at every turn of events: each takes from x->req_in (x->res_in) what its coroutines are ready for,
-    // puts what they write on x->req_body (x->res_body), and returns STEP_MORE when they have run to their end, STEP_WAIT when
-    // they wait: for input (the end of it: x->req_in_ended, x->res_in_ended), for a backlog to shrink, or for time, after which
-    // the script layer calls exchange_run().
+    // The body hooks, asked at every turn of events: each takes from x->req_in (x->res_in) what its
+    // coroutines are ready for, puts what they write on x->req_body (x->res_body), and returns STEP_MORE when
+    // they have run to their end, STEP_WAIT when they wait: for input (the end of it: x->req_in_ended,
+    // x->res_in_ended), for a backlog to shrink, or for time, after which the script layer calls
+    // exchange_run().
     enum step_result (*request_body)(void *scripts, struct exchange *x);
     enum step_result (*response_body)(void *scripts, struct exchange *x);
     // The exchange ends: drop what waits on its behalf and its tables. Called once if any hook was called.
@@ -72,7 +76,8 @@ struct exchange_site {
     const struct conf_settings *settings;
     const struct exchange_hooks *hooks;  // NULL: none
     void *scripts;
-    // From x->route_choice or x->req.path: sets x->settings and x->upstream. Negative errno and a text when there is none.
+    // From x->route_choice or x->req.path: sets x->settings and x->upstream. Negative errno and a text when
+    // there is none.
     int (*route)(struct exchange_site *site, struct exchange *x, struct error *error);
     // Gets a stream to x->upstream, later or at once: exchange_dialled() or exchange_dial_failed() follows.
     void (*dial)(struct exchange_site *site, struct exchange *x);
@@ -90,14 +95,16 @@ struct downstream_ops {
     int (*interim)(struct exchange *x, unsigned status, const struct headers *headers);
     // The response head; x->res is final. Framing fields are written by the codec.
     int (*head)(struct exchange *x);
-    // Takes everything on x->res_body (and the end when x->res_ended). Returns bytes that wait in the client's conn.
+    // Takes everything on x->res_body (and the end when x->res_ended). Returns bytes that wait in the
+    // client's conn.
     int (*body)(struct exchange *x);
     size_t (*backlog)(struct exchange *x);     // bytes that wait to be sent to the client
     void (*want_body)(struct exchange *x, bool want);  // go on or stop reading the request body
     struct conn *(*conn)(struct exchange *x);
     // 101 was sent: gives up its conn and what it read beyond the request.
     struct conn *(*detach)(struct exchange *x, struct queue *ret_read);
-    // The exchange is over (x is freed afterwards). aborted: the response could not be completed as announced.
+    // The exchange is over (x is freed afterwards). aborted: the response could not be completed as
+    // announced.
     void (*finished)(struct exchange *x, bool aborted, enum close_reason reason);
 };
 
@@ -172,7 +179,8 @@ struct exchange {
     uint64_t req_bytes, res_bytes;  // body bytes from the client, to the client
 };
 
-// By the downstream codec: at the first byte of a request, to have a place for what it parses. NULL when memory is out.
+// By the downstream codec: at the first byte of a request, to have a place for what it parses. NULL when
+// memory is out.
 struct exchange *exchange_new(struct exchange_site *site, const struct downstream_ops *down, void *down_owner)
     __attribute__((warn_unused_result));
 // The head is complete in x->req: starts the steps. x may be gone afterwards.
@@ -186,7 +194,8 @@ const char *exchange_id(struct exchange *x);
 // By the downstream codec: it put bytes on x->req_body or set x->req_ended; follow with exchange_run().
 // The client is gone (or its half of the conn failed): everything is dropped; `finished` is not called.
 void exchange_client_gone(struct exchange *x, enum close_reason reason);
-// The request's body is, or is said to be, larger than max_body. Not before there is a route, whose settings count.
+// The request's body is, or is said to be, larger than max_body. Not before there is a route, whose settings
+// count.
 bool exchange_too_large(const struct exchange *x);
 // The request turned out bad after its head was complete (chunk framing, limit, time-out).
 void exchange_client_error(struct exchange *x, unsigned status, enum close_reason reason, const char *why);
@@ -195,11 +204,13 @@ void exchange_client_error(struct exchange *x, unsigned status, enum close_reaso
 void exchange_dialled(struct exchange *x, const struct upstream_ops *up, void *up_owner, bool reused);
 // again: another try is allowed, beginning with the route.
 void exchange_dial_failed(struct exchange *x, bool again, unsigned status, enum close_reason reason);
-// By the upstream codec: a final response head stands in x->res; bytes go to x->res_body, the end to x->res_ended.
+// By the upstream codec: a final response head stands in x->res; bytes go to x->res_body, the end to
+// x->res_ended.
 void exchange_interim(struct exchange *x, unsigned status, const struct headers *headers);
 void exchange_upstream_failed(struct exchange *x, unsigned status, enum close_reason reason);
 
-// By hooks and steps: answer it here. Body bytes are copied. Valid until the head was sent. Fields must be valid.
+// By hooks and steps: answer it here. Body bytes are copied. Valid until the head was sent. Fields must be
+// valid.
 int exchange_respond(struct exchange *x, unsigned status, const struct headers *headers, struct slice body);
 // An error of ours: a short body with the status, its reason and the request id; logged by the caller.
 void exchange_fail(struct exchange *x, unsigned status, enum close_reason reason);

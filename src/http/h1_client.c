@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The HTTP/1 codec towards upstream servers. Writes requests, reads and checks responses, holds the time-outs of that
-// side. What the response means is the exchange's affair, where the connection waits is dial.c's.
+// The HTTP/1 codec towards upstream servers. Writes requests, reads and checks responses, holds the time-outs
+// of that side. What the response means is the exchange's affair, where the connection waits is dial.c's.
 #include "http/h1_client.h"
 
 #include "base/clock.h"
@@ -199,7 +199,8 @@ static void on_written(struct conn *conn) {
         exchange_run(x);
 }
 
-// A server may answer and close before it has read the whole request: the response, or the end, is still to come.
+// A server may answer and close before it has read the whole request: the response, or the end, is still to
+// come.
 static void on_broken(struct conn *conn, int error) {
     struct client *client = client_of(conn->owner);
     client->spoiled = true;
@@ -251,7 +252,8 @@ static int write_body(struct exchange *x) {
         rc = h1_write_body(&conn->out, &x->req_body, chunked);
         if (rc == 0 && x->req_ended && chunked)
             rc = h1_write_last_chunk(&conn->out, &x->req.trailers);
-        // Now, not only after a short send: there is none when what went before has just filled the server's window.
+        // Now, not only after a short send: there is none when what went before has just filled the server's
+        // window.
         if (client->state == WAIT && conn->out.bytes > 0 && !timer_running(&conn->timer))
             timer_start(&conn->timer, client->conf->write_timeout);
     }

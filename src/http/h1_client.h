@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// HTTP/1.1 towards upstream servers: carries one exchange at a time over a conn that may live in a pool in between. Made and
-// kept by proxy/dial.c.
+// HTTP/1.1 towards upstream servers: carries one exchange at a time over a conn that may live in a pool in
+// between. Made and kept by proxy/dial.c.
 #ifndef MOONGATE_HTTP_H1_CLIENT_H
 #define MOONGATE_HTTP_H1_CLIENT_H
 

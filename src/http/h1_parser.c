@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// llhttp's callbacks and the checks of h1_parser.h. llhttp decides where a message begins and ends; everything that two
-// parsers might read in two ways is refused in check_framing() and the field callbacks.
+// llhttp's callbacks and the checks of h1_parser.h. llhttp decides where a message begins and ends;
+// everything that two parsers might read in two ways is refused in check_framing() and the field callbacks.
 #include "http/h1_parser.h"
 
 #include "base/list.h"
@@ -75,7 +75,8 @@ static int on_header_value_complete(llhttp_t *llhttp) {
     return headers_add(headers, parser->arena, name, value) < 0 ? fail(parser, 503, "memory is out") : 0;
 }
 
-// One Content-Length of digits, or one Transfer-Encoding that is "chunked", never both (RFC 9112, 6.1 to 6.3).
+// One Content-Length of digits, or one Transfer-Encoding that is "chunked", never both (RFC 9112, 6.1 to
+// 6.3).
 static int check_framing(struct h1_parser *parser, const struct headers *headers, bool v11, enum body_framing *ret_framing,
                          uint64_t *ret_length) {
     const struct header *length = NULL, *coding = NULL;
@@ -145,7 +146,8 @@ static int request_head(struct h1_parser *parser) {
         (slice_eq(request->method, SLICE_LIT("POST")) || slice_eq(request->method, SLICE_LIT("PUT"))))
         return fail(parser, 411, "an HTTP/1.0 request with content needs Content-Length");
     request->expect_continue = v11 && headers_list_has(&request->headers, HEADER_expect, SLICE_LIT("100-continue"));
-    // An upgrade to HTTP/2 would carry requests past every rule and script: such a wish is ignored, as RFC 9110, 7.8 allows.
+    // An upgrade to HTTP/2 would carry requests past every rule and script: such a wish is ignored, as RFC
+    // 9110, 7.8 allows.
     request->upgrade = v11 && headers_find(&request->headers, HEADER_upgrade) &&
                        headers_list_has(&request->headers, HEADER_connection, SLICE_LIT("upgrade")) &&
                        !headers_list_has(&request->headers, HEADER_upgrade, SLICE_LIT("h2c")) &&
@@ -198,7 +200,8 @@ static int on_body(llhttp_t *llhttp, const char *at, size_t len) {
     return parser->ops->body(parser, at, len) == 0 ? 0 : -1;
 }
 
-// Stops behind the header of the last chunk: the lines from there on are trailers, and looked at as those of a head.
+// Stops behind the header of the last chunk: the lines from there on are trailers, and looked at as those of
+// a head.
 static int on_chunk_header(llhttp_t *llhttp) {
     struct h1_parser *parser = parser_of(llhttp);
     parser->idle_bytes = 0;
@@ -253,8 +256,8 @@ void h1_parser_response(struct h1_parser *parser, const struct h1_parser_ops *op
 
 enum { EMPTY_LINES_MAX = 16 };  // before a request line (RFC 9112, 2.2)
 
-// A part of the request line: two spaces, each alone, and the protocol of ours behind them. llhttp takes several spaces,
-// and the protocols of streaming servers.
+// A part of the request line: two spaces, each alone, and the protocol of ours behind them. llhttp takes
+// several spaces, and the protocols of streaming servers.
 static int check_request_line(struct h1_parser *parser, const char *at, size_t len) {
     const char *end = at + len;
     if (parser->line_bytes > 0 && parser->last == ' ' && parser->spaces == 2 && *at != 'H')
@@ -269,8 +272,8 @@ static int check_request_line(struct h1_parser *parser, const char *at, size_t l
     return 0;
 }
 
-// Before llhttp sees a head or trailers: every line ends in CR LF and none continues the one before (RFC 9112, 2.2 and
-// 5.2). Both are forgiven by some parsers and not by others.
+// Before llhttp sees a head or trailers: every line ends in CR LF and none continues the one before (RFC
+// 9112, 2.2 and 5.2). Both are forgiven by some parsers and not by others.
 static int check_lines(struct h1_parser *parser, const char *at, size_t len) {
     for (size_t i = 0; i < len && !parser->lines_done;) {
         if (parser->line_bytes == 0 && parser->lines > 0 && (at[i] == ' ' || at[i] == '\t'))

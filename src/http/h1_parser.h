@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// HTTP/1 message parsing on llhttp: one message at a time into a struct request or response, text copied into the
-// exchange's arena, body passed on where it lies. What llhttp would let pass and must not be forwarded is refused here
-// (RFC 9112). Used by h1_server.c and h1_client.c.
+// HTTP/1 message parsing on llhttp: one message at a time into a struct request or response, text copied into
+// the exchange's arena, body passed on where it lies. What llhttp would let pass and must not be forwarded is
+// refused here (RFC 9112). Used by h1_server.c and h1_client.c.
 #ifndef MOONGATE_HTTP_H1_PARSER_H
 #define MOONGATE_HTTP_H1_PARSER_H
 

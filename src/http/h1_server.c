@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The HTTP/1 codec towards clients. Reads and checks requests, feeds the exchange, writes what the exchange says, keeps
-// the connection alive and its time-outs. One exchange at a time; pipelined requests wait unparsed.
+// The HTTP/1 codec towards clients. Reads and checks requests, feeds the exchange, writes what the exchange
+// says, keeps the connection alive and its time-outs. One exchange at a time; pipelined requests wait
+// unparsed.
 #include "http/h1_server.h"
 
 #include "base/check.h"

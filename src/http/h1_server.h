@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// HTTP/1.0 and 1.1 towards clients: turns a conn into exchanges, one after the other. Made by proxy/frontend.c for each
-// accepted connection; knows nothing of routes.
+// HTTP/1.0 and 1.1 towards clients: turns a conn into exchanges, one after the other. Made by
+// proxy/frontend.c for each accepted connection; knows nothing of routes.
 #ifndef MOONGATE_HTTP_H1_SERVER_H
 #define MOONGATE_HTTP_H1_SERVER_H
 
@@ -18,7 +18,8 @@ struct h1_server_callbacks {
 // Takes the conn. NULL when memory is out (the conn is closed).
 struct h1_server *h1_server_new(struct conn *conn, const struct h1_server_callbacks *callbacks, void *owner)
     __attribute__((warn_unused_result));
-// Takes no further request: an idle connection closes now, a busy one after its exchange, with `Connection: close`.
+// Takes no further request: an idle connection closes now, a busy one after its exchange, with `Connection:
+// close`.
 void h1_server_drain(struct h1_server *server);
 // Ends everything at once.
 void h1_server_close(struct h1_server *server, enum close_reason reason);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Header fields: known names, look-up, change, validity; status reasons and method properties. Used by codecs, the
-// exchange and the script API.
+// Header fields: known names, look-up, change, validity; status reasons and method properties. Used by
+// codecs, the exchange and the script API.
 #include "http/message.h"
 
 #include <errno.h>

@@ -94,7 +94,8 @@ int rules_add_forwarded(struct request *request, struct arena *arena, const stru
         struct slice text = arena_copy(arena, slice_make(ip, addr_print_ip(client, ip)));
         if (!text.at || set_or_append(request, arena, HEADER_x_forwarded_for, text, append) < 0)
             return -ENOMEM;
-        // Protocol and host say what this proxy saw; only the first proxy of a chain that is trusted knows better.
+        // Protocol and host say what this proxy saw; only the first proxy of a chain that is trusted knows
+        // better.
         if ((!append || !headers_find(&request->headers, HEADER_x_forwarded_proto)) &&
             headers_set(&request->headers, arena, header_name_of(HEADER_x_forwarded_proto), request->scheme) < 0)
             return -ENOMEM;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// What a proxy must do to header fields between the two sides: hop-by-hop fields, Forwarded and its elder relatives.
-// Called by the exchange; knows nothing of connections.
+// What a proxy must do to header fields between the two sides: hop-by-hop fields, Forwarded and its elder
+// relatives. Called by the exchange; knows nothing of connections.
 #ifndef MOONGATE_HTTP_RULES_H
 #define MOONGATE_HTTP_RULES_H
 
@@ -8,9 +8,9 @@
 #include "conf/conf.h"
 #include "http/message.h"
 
-// Removes the fields that belong to one connection (RFC 9110, 7.6.1): Connection, what it names, and those that older
-// software sends without naming. Fields that frame or identify a message are never removed because a peer names them.
-// keep_upgrade: the Upgrade field stays (the codec writes its own Connection field).
+// Removes the fields that belong to one connection (RFC 9110, 7.6.1): Connection, what it names, and those
+// that older software sends without naming. Fields that frame or identify a message are never removed because
+// a peer names them. keep_upgrade: the Upgrade field stays (the codec writes its own Connection field).
 void rules_strip_hop_by_hop(struct headers *headers, bool keep_upgrade);
 
 // X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239) as the settings say. -ENOMEM.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Parsing of request targets for target.h. Called by codecs and by the script API when a script changes a path.
+// Parsing of request targets for target.h. Called by codecs and by the script API when a script changes a
+// path.
 #include "http/target.h"
 
 #include <errno.h>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Connections over the ring: reading by multishot or bounded single receives, one send at a time, closing as cancel,
-// drain, free in one function. What the bytes mean is the handler's affair; who calls: codecs, pools, relays.
+// Connections over the ring: reading by multishot or bounded single receives, one send at a time, closing as
+// cancel, drain, free in one function. What the bytes mean is the handler's affair; who calls: codecs, pools,
+// relays.
 #include "net/conn.h"
 
 #include "base/check.h"
@@ -83,8 +84,9 @@ static void copy_out(struct conn *conn) {
         log_warn("conn %llu: no memory to copy output out of receive buffers", (unsigned long long)conn->id);
 }
 
-// Receive buffers ran out: output to slow receivers gives its own back. What is being sent is cancelled, copied and sent
-// again (send_done); while somebody is starved no further output begins to hold any (hold_or_copy).
+// Receive buffers ran out: output to slow receivers gives its own back. What is being sent is cancelled,
+// copied and sent again (send_done); while somebody is starved no further output begins to hold any
+// (hold_or_copy).
 static void relieve(void) {
     list_each(link, &pinning) {
         struct conn *conn = container_of(link, struct conn, pinning);
@@ -225,7 +227,8 @@ static void conn_free(struct conn *conn) {
     slab_put(&conn_slab, conn);
 }
 
-// The one place where a conn ends: no operation pending, then free. Runs in the ring's flush, never inside a handler.
+// The one place where a conn ends: no operation pending, then free. Runs in the ring's flush, never inside a
+// handler.
 static void drain(struct conn *conn) {
     if (!conn->recv.pending && !conn->send.pending)
         conn_free(conn);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// A conn is a byte stream to one peer, whatever carries it. This header is all that codecs, pools and relays know.
+// A conn is a byte stream to one peer, whatever carries it. This header is all that codecs, pools and relays
+// know.
 //
-// Who owns what: the conn owns its descriptor, its operations and its output queue; it belongs to the codec (or pool, or
-// relay) whose handler it carries, until conn_close(), conn_finish() or conn_drop_later(); then it belongs to itself, drains
-// its last completions and frees itself. No handler is called after that.
+// Who owns what: the conn owns its descriptor, its operations and its output queue; it belongs to the codec
+// (or pool, or relay) whose handler it carries, until conn_close(), conn_finish() or conn_drop_later(); then
+// it belongs to itself, drains its last completions and frees itself. No handler is called after that.
 #ifndef MOONGATE_NET_CONN_H
 #define MOONGATE_NET_CONN_H
 
@@ -14,7 +15,8 @@
 
 struct conn;
 
-//  X(name, documentation): why a connection ended; the reason of its last exchange, too. Feeds the log and the counters.
+//  X(name, documentation): why a connection ended; the reason of its last exchange, too. Feeds the log and
+//  the counters.
 #define CLOSE_REASONS(X) \
     X(none, "still open, or ended in the normal way") \
     X(client_closed, "the client closed the connection") \
@@ -110,8 +112,8 @@ struct conn {
 
 // From an accepted descriptor (taken; closed on failure). NULL when memory is out.
 struct conn *conn_accepted(int fd, const struct conn_handler *handler, void *owner) __attribute__((warn_unused_result));
-// Begins to connect; connected(conn, 0 or negative errno) is called later, never at once. On failure the conn must be closed.
-// NULL with errno set when no socket or memory can be had.
+// Begins to connect; connected(conn, 0 or negative errno) is called later, never at once. On failure the conn
+// must be closed. NULL with errno set when no socket or memory can be had.
 struct conn *conn_connect(const struct addr *addr, void (*connected)(struct conn *conn, int error),
                           const struct conn_handler *handler, void *owner) __attribute__((warn_unused_result));
 // Gives the conn to a new owner.
@@ -123,8 +125,8 @@ void conn_pause(struct conn *conn);  // deliver no more than what is under way
 void conn_flush(struct conn *conn);
 // Half-close after the output.
 void conn_shutdown(struct conn *conn);
-// Ends the conn at once; queued output is dropped. NULL is allowed. conn->reset makes the peer see a reset, so that
-// a message that only the connection's end delimits cannot be taken for whole.
+// Ends the conn at once; queued output is dropped. NULL is allowed. conn->reset makes the peer see a reset,
+// so that a message that only the connection's end delimits cannot be taken for whole.
 void conn_close(struct conn *conn, enum close_reason reason);
 // Sends what is queued, shuts down, reads on for linger_ms so that the peer gets it (RFC 9112, 9.6), closes.
 void conn_finish(struct conn *conn, enum close_reason reason, uint64_t linger_ms);
@@ -133,7 +135,8 @@ void conn_finish(struct conn *conn, enum close_reason reason, uint64_t linger_ms
 const struct addr *conn_remote(struct conn *conn);
 const struct addr *conn_local(struct conn *conn);
 
-// A place for the script layer: its record of this conn, released with it. gone() is called when the conn is freed.
+// A place for the script layer: its record of this conn, released with it. gone() is called when the conn is
+// freed.
 struct conn_script {
     void (*gone)(struct conn_script *script);
 };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The accepting half of listener.h: one multishot accept a listener, drained before it is closed so that no connection
-// that the kernel handed over is lost. Binding is bind.c's. Called by the worker.
+// The accepting half of listener.h: one multishot accept a listener, drained before it is closed so that no
+// connection that the kernel handed over is lost. Binding is bind.c's. Called by the worker.
 #include "net/listener.h"
 
 #include "base/counters.h"

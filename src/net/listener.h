@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Listening sockets: bound by the master (as root), accepted from by a worker. One socket for each worker index and address
-// (SO_REUSEPORT), kept open by the master, so that an accept queue outlives its worker.
+// Listening sockets: bound by the master (as root), accepted from by a worker. One socket for each worker
+// index and address (SO_REUSEPORT), kept open by the master, so that an accept queue outlives its worker.
 #ifndef MOONGATE_NET_LISTENER_H
 #define MOONGATE_NET_LISTENER_H
 
@@ -10,12 +10,14 @@
 #include "base/timer.h"
 #include "ring/ring.h"
 
-// Binds and listens. shared: one socket serves all workers (unix sockets; no SO_REUSEPORT). Returns a non-blocking, close-on-exec
-// descriptor or a negative errno with what to do about it ("address in use by another program", "needs root", ...).
+// Binds and listens. shared: one socket serves all workers (unix sockets; no SO_REUSEPORT). Returns a
+// non-blocking, close-on-exec descriptor or a negative errno with what to do about it ("address in use by
+// another program", "needs root", ...).
 int listener_bind(const struct addr *addr, unsigned backlog, bool shared, struct error *error) __attribute__((warn_unused_result));
 
-// Whether no other program listens there: with SO_REUSEPORT a second one of the same user would be let in and get a part
-// of the connections. Removes the file of a unix socket at which nobody answers. Ask before the first listener_bind().
+// Whether no other program listens there: with SO_REUSEPORT a second one of the same user would be let in and
+// get a part of the connections. Removes the file of a unix socket at which nobody answers. Ask before the
+// first listener_bind().
 int listener_check_free(const struct addr *addr, struct error *error) __attribute__((warn_unused_result));
 
 struct listener {

@@ -138,7 +138,8 @@ int channel_receive(struct channel *channel, struct message *ret_message, int *r
     ssize_t n;
     if (channel->fd < 0)
         return -EPIPE;
-    // ECONNRESET says once that the other side ended with our messages unread; its own last ones still stand behind it.
+    // ECONNRESET says once that the other side ended with our messages unread; its own last ones still stand
+    // behind it.
     int resets = 0;
     do
         n = recvmsg(channel->fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);

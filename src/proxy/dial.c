@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Connections to servers: the newest idle one of the pool, or a new one within connect_timeout. A server's pool holds the
-// most lately used first; its upstream's `keepalive` bounds all of a worker's idle ones.
+// Connections to servers: the newest idle one of the pool, or a new one within connect_timeout. A server's
+// pool holds the most lately used first; its upstream's `keepalive` bounds all of a worker's idle ones.
 #include "proxy/dial.h"
 
 #include "base/check.h"

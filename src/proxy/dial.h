@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Getting an exchange a connection to a server of its upstream: from the pool or by connecting; and keeping the pool.
-// Called by frontend.c.
+// Getting an exchange a connection to a server of its upstream: from the pool or by connecting; and keeping
+// the pool. Called by frontend.c.
 #ifndef MOONGATE_PROXY_DIAL_H
 #define MOONGATE_PROXY_DIAL_H
 

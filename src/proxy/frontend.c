@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Where listeners, scripts, codecs, routes, upstreams and logs meet. A client is what is known of one accepted connection
-// over all its exchanges and generations; a frontend is one of a generation.
+// Where listeners, scripts, codecs, routes, upstreams and logs meet. A client is what is known of one
+// accepted connection over all its exchanges and generations; a frontend is one of a generation.
 #include "proxy/frontend.h"
 
 #include "base/check.h"
@@ -30,7 +30,8 @@ struct route {
     struct access_log *log;     // its own, or the frontend's
 };
 
-// An accepted connection. waiting: its connect hook has yielded, `asked` is the frontend whose it is; otherwise the codec has it.
+// An accepted connection. waiting: its connect hook has yielded, `asked` is the frontend whose it is;
+// otherwise the codec has it.
 struct client {
     struct list link;
     struct conn *conn;          // only while the connect hook decides

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// A frontend of one generation: takes accepted connections through the connect hook to a codec, and is the site of their
-// exchanges (routes, dialling, log). This file is where the layers below meet; the generation (proc/) owns it.
+// A frontend of one generation: takes accepted connections through the connect hook to a codec, and is the
+// site of their exchanges (routes, dialling, log). This file is where the layers below meet; the generation
+// (proc/) owns it.
 #ifndef MOONGATE_PROXY_FRONTEND_H
 #define MOONGATE_PROXY_FRONTEND_H
 
@@ -34,14 +35,16 @@ int frontend_new(const struct frontend_options *options, struct frontend **ret_f
     __attribute__((warn_unused_result));
 void frontend_free(struct frontend *frontend);
 
-// A connection was accepted on `listener_name` (takes fd). The connection asks frontend_current() for each of its exchanges.
+// A connection was accepted on `listener_name` (takes fd). The connection asks frontend_current() for each of
+// its exchanges.
 void frontend_accept(struct frontend *frontend, const char *listener_name, int fd);
 
-// Which frontend serves a listener now; filled in by the worker. NULL: the listener was removed, the connection drains.
+// Which frontend serves a listener now; filled in by the worker. NULL: the listener was removed, the
+// connection drains.
 extern struct frontend *(*frontend_current)(const char *listener_name);
 
-// All client connections of the worker: those idle, or whose listener is gone (or all: everything = true), are told to end:
-// idle ones at once, others with `Connection: close` after their exchange.
+// All client connections of the worker: those idle, or whose listener is gone (or all: everything = true),
+// are told to end: idle ones at once, others with `Connection: close` after their exchange.
 void frontend_drain(bool everything);
 // Closes what is left of connections whose listener is gone, at once.
 void frontend_close_removed(void);

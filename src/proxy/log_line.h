@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// A line of the access log while it is printed, and how a value of each kind looks in the place where it stands:
-// quoted, bare or JSON. No byte of a peer leaves it that could forge a line or a field. Below the variables
-// (log_variables.c), which say what a value is; compiled formats (log_format.c) say where it stands.
+// A line of the access log while it is printed, and how a value of each kind looks in the place where it
+// stands: quoted, bare or JSON. No byte of a peer leaves it that could forge a line or a field. Below the
+// variables (log_variables.c), which say what a value is; compiled formats (log_format.c) say where it
+// stands.
 #ifndef MOONGATE_PROXY_LOG_LINE_H
 #define MOONGATE_PROXY_LOG_LINE_H
 

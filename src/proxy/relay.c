@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Relays of relay.h. Each side is read until the other side's output backs up beyond buffer_high, and again when it has
-// fallen to buffer_low. An orderly end of one direction is passed on as a half-close; the relay ends when both have.
+// Relays of relay.h. Each side is read until the other side's output backs up beyond buffer_high, and again
+// when it has fallen to buffer_low. An orderly end of one direction is passed on as a half-close; the relay
+// ends when both have.
 #include "proxy/relay.h"
 
 #include "base/counters.h"

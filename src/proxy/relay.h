@@ -6,8 +6,8 @@
 #include "conf/conf.h"
 #include "net/conn.h"
 
-// Takes both conns and what was read from each but not passed on. ended(owner) is called once, when both are gone; settings
-// must be valid until then.
+// Takes both conns and what was read from each but not passed on. ended(owner) is called once, when both are
+// gone; settings must be valid until then.
 void relay_start(struct conn *client, struct queue *from_client, struct conn *server, struct queue *from_server,
                  const struct conf_settings *settings, void (*ended)(void *owner), void *owner);
 // Ends all relays of the worker.

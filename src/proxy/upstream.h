@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// An upstream: servers, the choice among them, and the pool of idle connections of this worker. Belongs to one generation.
-// The exchange asks by way of its site (frontend.c); dial.c makes or finds the connection.
+// An upstream: servers, the choice among them, and the pool of idle connections of this worker. Belongs to
+// one generation. The exchange asks by way of its site (frontend.c); dial.c makes or finds the connection.
 #ifndef MOONGATE_PROXY_UPSTREAM_H
 #define MOONGATE_PROXY_UPSTREAM_H
 

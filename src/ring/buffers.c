@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Receive buffers lent to the kernel. On Linux 6.12 and later large incremental ones: the kernel fills a buffer with many
-// receives and says with BUF_MORE that it keeps it; elsewhere a receive takes a whole, smaller buffer.
-// Few buffers lie with the kernel at a time and the last one returned is lent first, so that the working set stays small
-// and warm. A buffer is a block: one reference is the kernel's, one is each span's that is still held.
+// Receive buffers lent to the kernel. On Linux 6.12 and later large incremental ones: the kernel fills a
+// buffer with many receives and says with BUF_MORE that it keeps it; elsewhere a receive takes a whole,
+// smaller buffer. Few buffers lie with the kernel at a time and the last one returned is lent first, so that
+// the working set stays small and warm. A buffer is a block: one reference is the kernel's, one is each
+// span's that is still held.
 #include "ring/engine.h"
 
 #include "base/check.h"
@@ -107,8 +108,9 @@ void ring_wait_buffers(struct ring_starved *who, const struct op *op) {
         list_push_back(&starved[op->group], &who->link);
 }
 
-// A bulk receive may use up a whole buffer: no more of them are woken than there are buffers, in turn, or all would try
-// and most fail again. Whoever finds its socket empty leaves its buffer to the next, who is woken a turn later.
+// A bulk receive may use up a whole buffer: no more of them are woken than there are buffers, in turn, or all
+// would try and most fail again. Whoever finds its socket empty leaves its buffer to the next, who is woken a
+// turn later.
 void buffers_feed(void) {
     for (int i = 0; i < GROUP_COUNT; i++) {
         unsigned budget = i == GROUP_ONCE ? groups[i].lent : groups[i].lent > 0 ? UINT_MAX : 0;
@@ -177,8 +179,8 @@ static int group_init(struct group *group, int id, size_t bytes, struct error *e
     return 0;
 }
 
-// Whether the kernel takes incremental buffer rings: registering a tiny one tells. The environment can say no, so that the
-// way of older kernels is tested on newer ones: MOONGATE_RING_WITHOUT=incremental.
+// Whether the kernel takes incremental buffer rings: registering a tiny one tells. The environment can say
+// no, so that the way of older kernels is tested on newer ones: MOONGATE_RING_WITHOUT=incremental.
 static bool probe_incremental(void) {
     const char *without = getenv("MOONGATE_RING_WITHOUT");
     if (without && strstr(without, "incremental"))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// What the kernel has and liburing 2.3's headers do not name. Values are the kernel's uapi (linux/io_uring.h); each goes
-// away when the oldest supported liburing knows it.
+// What the kernel has and liburing 2.3's headers do not name. Values are the kernel's uapi
+// (linux/io_uring.h); each goes away when the oldest supported liburing knows it.
 #ifndef MOONGATE_RING_COMPAT_H
 #define MOONGATE_RING_COMPAT_H
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// What the three files of the ring share among themselves: ring.c (set-up and turn), op.c (preparing operations),
-// buffers.c (receive buffers). Nobody else includes it.
+// What the three files of the ring share among themselves: ring.c (set-up and turn), op.c (preparing
+// operations), buffers.c (receive buffers). Nobody else includes it.
 #ifndef MOONGATE_RING_ENGINE_H
 #define MOONGATE_RING_ENGINE_H
 
 #include "ring/compat.h"
 #include "ring/ring.h"
 
-// Two groups, because the order of completions is the order of bytes in a shared incremental buffer only among
-// operations of one kind: multishot completions are posted at once, single ones at the end of a batch.
+// Two groups, because the order of completions is the order of bytes in a shared incremental buffer only
+// among operations of one kind: multishot completions are posted at once, single ones at the end of a batch.
 enum buffer_group { GROUP_MULTI, GROUP_ONCE, GROUP_COUNT };
 
 struct engine {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// One function an operation: fills a submission entry and marks the op as the kernel's. Called by conns, listeners, logs.
+// One function an operation: fills a submission entry and marks the op as the kernel's. Called by conns,
+// listeners, logs.
 #include "ring/engine.h"
 
 #include "base/check.h"
@@ -60,8 +61,8 @@ void ring_send(struct op *op, int fd, const void *at, size_t len) {
     own(sqe, op, GROUP_MULTI);
 }
 
-// The kernel copies message headers and vectors when it takes the submission (SUBMIT_STABLE), so they need to live only
-// until then: a few are kept here and reused after each submission.
+// The kernel copies message headers and vectors when it takes the submission (SUBMIT_STABLE), so they need to
+// live only until then: a few are kept here and reused after each submission.
 static struct {
     struct msghdr header;
     struct iovec vectors[RING_VECTORS];

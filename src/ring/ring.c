@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Setting up the ring, telling why it is refused, and the turn: flush, submit and wait in one system call, handle all
-// completions, run the timers. Driven by proc/worker.c; handlers belong to the operations' owners.
+// Setting up the ring, telling why it is refused, and the turn: flush, submit and wait in one system call,
+// handle all completions, run the timers. Driven by proc/worker.c; handlers belong to the operations' owners.
 #include "ring/engine.h"
 
 #include "base/check.h"

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The worker's io_uring: the only way to the kernel on the data path, and the only folder that includes liburing.
+// The worker's io_uring: the only way to the kernel on the data path, and the only folder that includes
+// liburing.
 //
 // Glossary
-//   op          one request to the kernel, embedded in the object it serves. From ring_*() to the completion without `more`
-//               the op and the memory it names belong to the kernel: an owner with a pending op must not be freed.
+//   op          one request to the kernel, embedded in the object it serves. From ring_*() to the completion
+//               without `more` the op and the memory it names belong to the kernel: an owner with a pending
+//               op must not be freed.
 //   completion  what the kernel says of an op; a multishot op has many, all but the last with `more`
 //   turn        submit everything, wait for completions or the next timer, handle them all, flush
 //   buffer      a receive buffer lent to the kernel; data arrives as a span of it (base/block.h)
@@ -49,15 +51,18 @@ struct ring_options {
     size_t receive_bytes;       // memory for receive buffers
 };
 
-// Call in the process that will drive the ring (after fork). The error says why io_uring is refused and how to allow it.
+// Call in the process that will drive the ring (after fork). The error says why io_uring is refused and how
+// to allow it.
 int ring_init(const struct ring_options *options, struct error *error) __attribute__((warn_unused_result));
 void ring_release(void);
 
-// One turn: flush, submit, wait (at most until the next timer or max_wait_ms), handle. Negative errno when the ring broke.
+// One turn: flush, submit, wait (at most until the next timer or max_wait_ms), handle. Negative errno when
+// the ring broke.
 int ring_turn(uint64_t max_wait_ms) __attribute__((warn_unused_result));
 void ring_flush_later(struct ring_flush *flush);
 
-// Features found at run time, for -V: a line each, "name: yes (meaning)". Returns how many lines were printed.
+// Features found at run time, for -V: a line each, "name: yes (meaning)". Returns how many lines were
+// printed.
 int ring_print_features(void (*print)(void *to, const char *line), void *to);
 // 0 when io_uring may be used here; else the error with cause and cure.
 int ring_probe(struct error *error) __attribute__((warn_unused_result));
@@ -72,7 +77,8 @@ void ring_sendv(struct op *op, int fd, const struct iovec *vectors, unsigned cou
 void ring_connect(struct op *op, int fd, const struct sockaddr *addr, socklen_t len);
 void ring_poll_multishot(struct op *op, int fd, unsigned events);
 void ring_write(struct op *op, int fd, const void *at, size_t len);  // at the end of a file opened for appending
-// Asks the kernel to end a pending op early; its last completion still comes (-ECANCELED or what was done by then).
+// Asks the kernel to end a pending op early; its last completion still comes (-ECANCELED or what was done by
+// then).
 void ring_cancel(struct op *op);
 // Closes a descriptor with no op of its own: nothing of it may be pending.
 void ring_close(int fd);
@@ -81,7 +87,8 @@ void ring_close(int fd);
 bool ring_buffers_scarce(void);
 // True while somebody waits for a buffer: nothing may begin to hold one then that could hold it for long.
 bool ring_buffers_awaited(void);
-// Called (from the turn) when there are buffers again after op, a recv, failed with -ENOBUFS; removed when called.
+// Called (from the turn) when there are buffers again after op, a recv, failed with -ENOBUFS; removed when
+// called.
 struct ring_starved {
     struct list link;
     void (*fed)(struct ring_starved *starved);

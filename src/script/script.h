@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The script layer as others see it: one script_host (a Lua state with all scripts of a configuration) belongs to one
-// generation of one worker; a chain is the scripts of one frontend in order.
+// The script layer as others see it: one script_host (a Lua state with all scripts of a configuration)
+// belongs to one generation of one worker; a chain is the scripts of one frontend in order.
 //
 // To add a hook: script/hooks.h (the table), a call here or in struct exchange_hooks, the manual.
 #ifndef MOONGATE_SCRIPT_SCRIPT_H
@@ -38,7 +38,8 @@ struct script_options {
 
 // Only compiles every script (the master's check): file:line: why.
 int script_check(const struct conf *conf, struct error *error) __attribute__((warn_unused_result));
-// Makes the Lua state, runs every script's main chunk and checks the table of hooks that it returns. Main chunks may not yield.
+// Makes the Lua state, runs every script's main chunk and checks the table of hooks that it returns. Main
+// chunks may not yield.
 int script_host_new(const struct script_options *options, struct script_host **ret_host, struct error *error)
     __attribute__((warn_unused_result));
 // No exchange of its may live. Records of conns that live on are detached.
@@ -48,8 +49,8 @@ void script_host_free(struct script_host *host);
 struct script_chain *script_chain_of(struct script_host *host, const struct conf_frontend *frontend);
 const struct exchange_hooks *script_chain_hooks(struct script_chain *chain);  // scripts argument: the chain itself
 
-// The connect hook. STEP_MORE: *ret_reject says the verdict. STEP_WAIT: decided(conn, owner, reject) is called later, unless
-// script_connect_cancel() came first.
+// The connect hook. STEP_MORE: *ret_reject says the verdict. STEP_WAIT: decided(conn, owner, reject) is
+// called later, unless script_connect_cancel() came first.
 enum step_result script_connect(struct script_chain *chain, struct conn *conn, bool *ret_reject,
                                 void (*decided)(struct conn *conn, void *owner, bool reject), void *owner);
 void script_connect_cancel(struct script_chain *chain, struct conn *conn);
