@@ -75,13 +75,15 @@ static void print_manual_lists(void) {
     };
     conf_print_man(stdout);
     puts(".Sh LOG VARIABLES\n"
-         "A format of\n.Ic log_format\nmay use these, as\n.Va $name\nor\n.Va ${name}\n(the latter in single quotes only: elsewhere it names a "
-         "variable\nof the environment).\nWhat is absent is written as a hyphen.\n.Bl -tag -width indent");
+         "A format of\n.Ic log_format\nmay use these, as\n.Va $name\nor\n.Va ${name}\n"
+         "(the latter in single quotes only: elsewhere it names a variable\nof the environment).\n"
+         "What is absent is written as a hyphen.\n.Bl -tag -width indent");
     access_log_print_variables(print_item, stdout);
     puts(".El\n.Sh TERMINATION REASONS\nWhat\n.Va $termination\nsays:\n.Bl -tag -width indent");
     for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
         print_item(stdout, reasons[i].name, reasons[i].doc);
-    puts(".El\n.Sh COUNTERS\nWhat\n.Ic moongatectl show stats\nprints for the workers together:\n.Bl -tag -width indent");
+    puts(".El\n.Sh COUNTERS\nWhat\n.Ic moongatectl show stats\n"
+         "prints for the workers together:\n.Bl -tag -width indent");
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         print_item(stdout, counts[i].name, counts[i].doc);
     puts(".El");

@@ -30,6 +30,7 @@ char *arena_printf(struct arena *arena, const char *format, ...) __attribute__((
 
 // Appends to a slice that is in this arena already (or empty): in place when it is the newest piece and there
 // is room, else by moving it. -ENOMEM leaves *target as it was.
-int arena_append(struct arena *arena, struct slice *target, const char *at, size_t len) __attribute__((warn_unused_result));
+int arena_append(struct arena *arena, struct slice *target, const char *at, size_t len)
+    __attribute__((warn_unused_result));
 
 #endif

@@ -20,7 +20,7 @@ int error_prefix(struct error *error, int code, const char *format, ...) {
     int n = vsnprintf(error->text, sizeof error->text, format, args);
     va_end(args);
     if (n >= 0 && (size_t)n < sizeof error->text)
-        snprintf(error->text + n, sizeof error->text - (size_t)n, ": %.*s", (int)(sizeof error->text - (size_t)n - 3),
-                 inner.text);
+        snprintf(error->text + n, sizeof error->text - (size_t)n, ": %.*s",
+                 (int)(sizeof error->text - (size_t)n - 3), inner.text);
     return code;
 }

@@ -10,6 +10,7 @@ struct error {
 // Writes the text and returns `code` (a negative errno), so that "return error_set(...)" reads well.
 int error_set(struct error *error, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 // Puts "prefix: " before the text that is there already; returns `code`.
-int error_prefix(struct error *error, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+int error_prefix(struct error *error, int code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 #endif

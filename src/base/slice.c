@@ -39,7 +39,8 @@ int slice_to_u64(struct slice s, uint64_t *ret_value) {
     for (size_t i = 0; i < s.len; i++) {
         if (s.at[i] < '0' || s.at[i] > '9')
             return -EINVAL;
-        if (__builtin_mul_overflow(value, 10u, &value) || __builtin_add_overflow(value, (unsigned)(s.at[i] - '0'), &value))
+        if (__builtin_mul_overflow(value, 10u, &value) ||
+            __builtin_add_overflow(value, (unsigned)(s.at[i] - '0'), &value))
             return -ERANGE;
     }
     *ret_value = value;

@@ -37,7 +37,7 @@ enum conf_log_target { LOG_TARGET_STDERR, LOG_TARGET_SYSLOG, LOG_TARGET_FILE };
 
 // All times are milliseconds, all sizes bytes.
 struct conf_settings {
-    uint64_t header_timeout;      // the whole request head, from its first byte (and for a first request from accept)
+    uint64_t header_timeout;      // the whole request head, from its first byte (the first one: from accept)
     uint64_t body_timeout;        // between two reads of a request body
     uint64_t send_timeout;        // between two successful writes to the client
     uint64_t keepalive_timeout;   // an idle client connection
@@ -167,7 +167,7 @@ struct conf {
     uint64_t drain_timeout;       // graceful stop, and connections of a removed listener
     uint64_t reload_timeout;      // for all workers to load a new configuration
     bool script_unsafe;
-    struct conf_path *scripts;    // folders where `script` and require look, in order; the ready-made ones come last
+    struct conf_path *scripts;    // folders where `script` and require look, in order; ours come last
     struct conf_shared *shared;
     struct conf_log_format *log_formats;
     struct conf_settings settings;

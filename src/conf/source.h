@@ -13,7 +13,8 @@ struct source;
 
 struct source *source_new_disk(void);
 // Maps what source_export() wrote. The descriptor may be closed afterwards.
-int source_new_memory(int fd, struct source **ret_source, struct error *error) __attribute__((warn_unused_result));
+int source_new_memory(int fd, struct source **ret_source, struct error *error)
+    __attribute__((warn_unused_result));
 void source_free(struct source *source);
 
 // The text of a file; valid as long as the source. Disk: read and remembered. Memory: -ENOENT when it was not
@@ -32,7 +33,8 @@ int source_add_tree(struct source *source, const char *folder, const char *suffi
 
 // Enters a text that is on no disk, as if it had been read from `path`; copied. -EEXIST when there is one
 // already.
-int source_put(struct source *source, const char *path, struct slice text) __attribute__((warn_unused_result));
+int source_put(struct source *source, const char *path, struct slice text)
+    __attribute__((warn_unused_result));
 
 // A sealed memfd with everything read so far; the caller closes it. Negative errno.
 int source_export(struct source *source, struct error *error) __attribute__((warn_unused_result));

@@ -23,10 +23,10 @@ struct client {
     struct exchange *x;
     enum state state;
     bool head_now, paused, parsing;
-    bool request_done;       // all of the request is on the conn's queue
-    bool spoiled;            // must not carry another exchange
+    bool request_done;  // all of the request is on the conn's queue
+    bool spoiled;       // must not carry another exchange
     unsigned interims;
-    struct queue pending;    // received, not parsed (while paused), or what followed a 101
+    struct queue pending;  // received, not parsed (while paused), or what followed a 101
     struct block *feeding;
     struct h1_parser parser;
 };
@@ -102,8 +102,8 @@ static void parse(struct client *client, struct span span) {
             static struct log_limit limit;
             uint32_t suppressed;
             if (log_limit_pass(&limit, 10, &suppressed))
-                log_warn("upstream server \"%.*s\": bad response: %s (request %s)", SLICE_ARG(x->upstream_name),
-                         client->parser.error_why, exchange_id(x));
+                log_warn("upstream server \"%.*s\": bad response: %s (request %s)",
+                         SLICE_ARG(x->upstream_name), client->parser.error_why, exchange_id(x));
             client->parsing = false;
             block_unref(span.block);
             fail(client, 502, client->parser.error_status == 503 ? CLOSE_memory : CLOSE_upstream_protocol);
@@ -223,10 +223,14 @@ static void on_timeout(struct conn *conn) {
 }
 
 static const struct conn_handler handler = {
-    .data = on_data, .ended = on_ended, .written = on_written, .broken = on_broken, .timeout = on_timeout,
+    .data = on_data,
+    .ended = on_ended,
+    .written = on_written,
+    .broken = on_broken,
+    .timeout = on_timeout,
 };
 
-// ---- struct upstream_ops -----------------------------------------------------------------------------------------
+// ---- struct upstream_ops ----------------------------------------------------------------------------------
 
 static int write_head(struct exchange *x) {
     struct client *client = x->up_owner;
@@ -313,8 +317,8 @@ static struct conn *detach(struct exchange *x, struct queue *ret_read) {
 static void release(struct exchange *x, bool reusable) {
     struct client *client = x->up_owner;
     struct conn *conn = client->public.conn;
-    reusable = reusable && client->state == DONE && client->request_done && !client->spoiled && !conn->broken &&
-               conn->out.bytes == 0 && conn->reading != READING_ENDED;
+    reusable = reusable && client->state == DONE && client->request_done && !client->spoiled &&
+        !conn->broken && conn->out.bytes == 0 && conn->reading != READING_ENDED;
     client->x = NULL;
     client->state = IDLE;
     queue_release(&client->pending);
@@ -327,19 +331,25 @@ static void release(struct exchange *x, bool reusable) {
 }
 
 static const struct upstream_ops upstream = {
-    .head = write_head, .body = write_body, .backlog = backlog, .want_body = want_body, .detach = detach, .release = release,
+    .head = write_head,
+    .body = write_body,
+    .backlog = backlog,
+    .want_body = want_body,
+    .detach = detach,
+    .release = release,
 };
 
-// ---- life --------------------------------------------------------------------------------------------------------
+// ---- life -------------------------------------------------------------------------------------------------
 
-struct h1_client *h1_client_new(struct conn *conn, const struct conf_upstream *conf, const struct h1_client_callbacks *callbacks,
-                                void *owner) {
+struct h1_client *h1_client_new(struct conn *conn, const struct conf_upstream *conf,
+                                const struct h1_client_callbacks *callbacks, void *owner) {
     struct client *client = slab_get(&client_slab);
     if (!client) {
         conn_close(conn, CLOSE_memory);
         return NULL;
     }
-    *client = (struct client){ .public = { .conn = conn, .owner = owner }, .conf = conf, .callbacks = callbacks };
+    *client =
+        (struct client){ .public = { .conn = conn, .owner = owner }, .conf = conf, .callbacks = callbacks };
     list_init(&client->public.link);
     conn_adopt(conn, &handler, &client->public);
     return &client->public;

@@ -21,8 +21,9 @@ struct h1_client_callbacks {
 };
 
 // Takes the conn, which is connected. NULL when memory is out (the conn is closed).
-struct h1_client *h1_client_new(struct conn *conn, const struct conf_upstream *conf, const struct h1_client_callbacks *callbacks,
-                                void *owner) __attribute__((warn_unused_result));
+struct h1_client *h1_client_new(struct conn *conn, const struct conf_upstream *conf,
+                                const struct h1_client_callbacks *callbacks, void *owner)
+    __attribute__((warn_unused_result));
 void h1_client_free(struct h1_client *client, enum close_reason reason);
 // Starts a time-out after which an idle client is `lost`.
 void h1_client_idle(struct h1_client *client, uint64_t ms);

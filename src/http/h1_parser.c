@@ -39,7 +39,9 @@ static int on_method(llhttp_t *llhttp, const char *at, size_t len) {
 
 static int count_head(struct h1_parser *parser, size_t len) {
     parser->head_bytes += len;
-    return parser->head_bytes > parser->limits.max_head ? fail(parser, 431, "the head is longer than max_head") : 0;
+    return parser->head_bytes > parser->limits.max_head
+        ? fail(parser, 431, "the head is longer than max_head")
+        : 0;
 }
 
 static int on_status(llhttp_t *llhttp, const char *at, size_t len) {
@@ -77,8 +79,8 @@ static int on_header_value_complete(llhttp_t *llhttp) {
 
 // One Content-Length of digits, or one Transfer-Encoding that is "chunked", never both (RFC 9112, 6.1 to
 // 6.3).
-static int check_framing(struct h1_parser *parser, const struct headers *headers, bool v11, enum body_framing *ret_framing,
-                         uint64_t *ret_length) {
+static int check_framing(struct h1_parser *parser, const struct headers *headers, bool v11,
+                         enum body_framing *ret_framing, uint64_t *ret_length) {
     const struct header *length = NULL, *coding = NULL;
     for (uint32_t i = 0; i < headers->count; i++) {
         const struct header *header = &headers->at[i];
@@ -145,13 +147,14 @@ static int request_head(struct h1_parser *parser) {
     if (!v11 && request->framing == BODY_NONE &&
         (slice_eq(request->method, SLICE_LIT("POST")) || slice_eq(request->method, SLICE_LIT("PUT"))))
         return fail(parser, 411, "an HTTP/1.0 request with content needs Content-Length");
-    request->expect_continue = v11 && headers_list_has(&request->headers, HEADER_expect, SLICE_LIT("100-continue"));
+    request->expect_continue =
+        v11 && headers_list_has(&request->headers, HEADER_expect, SLICE_LIT("100-continue"));
     // An upgrade to HTTP/2 would carry requests past every rule and script: such a wish is ignored, as RFC
     // 9110, 7.8 allows.
     request->upgrade = v11 && headers_find(&request->headers, HEADER_upgrade) &&
-                       headers_list_has(&request->headers, HEADER_connection, SLICE_LIT("upgrade")) &&
-                       !headers_list_has(&request->headers, HEADER_upgrade, SLICE_LIT("h2c")) &&
-                       !headers_list_has(&request->headers, HEADER_upgrade, SLICE_LIT("h2"));
+        headers_list_has(&request->headers, HEADER_connection, SLICE_LIT("upgrade")) &&
+        !headers_list_has(&request->headers, HEADER_upgrade, SLICE_LIT("h2c")) &&
+        !headers_list_has(&request->headers, HEADER_upgrade, SLICE_LIT("h2"));
     return 0;
 }
 
@@ -166,7 +169,8 @@ static int response_head(struct h1_parser *parser) {
         return fail(parser, 502, "the status is not between 100 and 599");
     if (!header_value_valid(response->reason))
         return fail(parser, 502, "the reason phrase holds a control character");
-    if (check_framing(parser, &response->headers, response->minor == 1, &response->framing, &response->length) < 0)
+    if (check_framing(parser, &response->headers, response->minor == 1, &response->framing,
+                      &response->length) < 0)
         return -1;
     bool bodiless = response->status < 200 || response->status == 204 || response->status == 304;
     if (bodiless && response->framing == BODY_CHUNKED && response->status != 304)
@@ -232,8 +236,8 @@ static const llhttp_settings_t *callbacks(void) {
     return &settings;
 }
 
-static void begin(struct h1_parser *parser, llhttp_type_t type, const struct h1_parser_ops *ops, struct h1_limits limits,
-                  struct arena *arena) {
+static void begin(struct h1_parser *parser, llhttp_type_t type, const struct h1_parser_ops *ops,
+                  struct h1_limits limits, struct arena *arena) {
     memset(parser, 0, sizeof *parser);
     llhttp_init(&parser->llhttp, type, callbacks());
     parser->ops = ops;
@@ -241,14 +245,14 @@ static void begin(struct h1_parser *parser, llhttp_type_t type, const struct h1_
     parser->arena = arena;
 }
 
-void h1_parser_request(struct h1_parser *parser, const struct h1_parser_ops *ops, struct h1_limits limits, struct arena *arena,
-                       struct request *request) {
+void h1_parser_request(struct h1_parser *parser, const struct h1_parser_ops *ops, struct h1_limits limits,
+                       struct arena *arena, struct request *request) {
     begin(parser, HTTP_REQUEST, ops, limits, arena);
     parser->request = request;
 }
 
-void h1_parser_response(struct h1_parser *parser, const struct h1_parser_ops *ops, struct h1_limits limits, struct arena *arena,
-                        struct response *response, bool to_head) {
+void h1_parser_response(struct h1_parser *parser, const struct h1_parser_ops *ops, struct h1_limits limits,
+                        struct arena *arena, struct response *response, bool to_head) {
     begin(parser, HTTP_RESPONSE, ops, limits, arena);
     parser->response = response;
     parser->no_body = to_head;
@@ -262,10 +266,12 @@ static int check_request_line(struct h1_parser *parser, const char *at, size_t l
     const char *end = at + len;
     if (parser->line_bytes > 0 && parser->last == ' ' && parser->spaces == 2 && *at != 'H')
         return fail(parser, 400, "the request line does not end in an HTTP version");
-    for (const char *space = at; space < end && (space = memchr(space, ' ', (size_t)(end - space))); space++) {
+    for (const char *space = at; space < end && (space = memchr(space, ' ', (size_t)(end - space)));
+         space++) {
         bool first = space == at && parser->line_bytes == 0;
         if (first || (space > at ? space[-1] : parser->last) == ' ' || ++parser->spaces > 2)
-            return fail(parser, 400, "the request line is not a method, a target and a version with one space between");
+            return fail(parser, 400,
+                        "the request line is not a method, a target and a version with one space between");
         if (parser->spaces == 2 && space + 1 < end && space[1] != 'H')
             return fail(parser, 400, "the request line does not end in an HTTP version");
     }
@@ -280,7 +286,8 @@ static int check_lines(struct h1_parser *parser, const char *at, size_t len) {
             return fail(parser, 400, "a field is continued on a second line");
         const char *end = memchr(at + i, '\n', len - i);
         size_t bytes = end ? (size_t)(end - (at + i)) : len - i;
-        if (parser->lines == 0 && parser->request && bytes > 0 && check_request_line(parser, at + i, bytes) < 0)
+        if (parser->lines == 0 && parser->request && bytes > 0 &&
+            check_request_line(parser, at + i, bytes) < 0)
             return -1;
         parser->line_bytes += bytes;
         if (bytes > 0)

@@ -37,7 +37,7 @@ struct h1_parser {
     struct h1_limits limits;
     struct slice name, value;   // the field being read
     size_t head_bytes, header_count;
-    size_t line_bytes;          // of the line of a head or trailers that is being read, over all feeds (check_lines)
+    size_t line_bytes;          // of the line of a head or trailers that is being read, over all feeds
     size_t idle_bytes;          // since a piece of the body or a chunk's header came
     unsigned lines, empty_lines, spaces;
     char last;
@@ -49,10 +49,10 @@ struct h1_parser {
 };
 
 // Prepares for the next message. request or response must be zeroed and lives as long as the parse does.
-void h1_parser_request(struct h1_parser *parser, const struct h1_parser_ops *ops, struct h1_limits limits, struct arena *arena,
-                       struct request *request);
-void h1_parser_response(struct h1_parser *parser, const struct h1_parser_ops *ops, struct h1_limits limits, struct arena *arena,
-                        struct response *response, bool to_head);
+void h1_parser_request(struct h1_parser *parser, const struct h1_parser_ops *ops, struct h1_limits limits,
+                       struct arena *arena, struct request *request);
+void h1_parser_response(struct h1_parser *parser, const struct h1_parser_ops *ops, struct h1_limits limits,
+                        struct arena *arena, struct response *response, bool to_head);
 enum h1_result h1_parser_feed(struct h1_parser *parser, const char *at, size_t len, size_t *ret_used);
 // The stream ended: true when that completes the message (a response delimited by the connection's end).
 bool h1_parser_eof(struct h1_parser *parser);

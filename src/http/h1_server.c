@@ -29,19 +29,19 @@ struct h1_server {
     struct exchange *x;
     enum state state;
     enum timer_kind timer_kind;
-    unsigned busy;           // calls on the stack that go on using this object
+    unsigned busy;  // calls on the stack that go on using this object
     uint64_t requests;
-    struct queue pending;    // received, not parsed
-    struct block *feeding;   // of the span that is being parsed
+    struct queue pending;            // received, not parsed
+    struct block *feeding;           // of the span that is being parsed
     uint32_t keepalive_ms, send_ms;  // of the last exchange, for the time until the next
     bool keep_alive;
-    bool cut;                // the rest of a refused request is not read as HTTP: the client may still be sending it
+    bool cut;  // what follows a refused request is not read as HTTP: it may be its rest
     bool draining;
-    bool body_paused;        // the exchange wants no more of the body for the time being
-    bool head_now;           // the head became complete in this feed
-    bool chunked;            // the response goes out in chunks
-    bool skip_body;          // HEAD: the response's body is dropped
-    bool to_close;           // HTTP/1.0: the end of the connection ends the response
+    bool body_paused;  // the exchange wants no more of the body for the time being
+    bool head_now;     // the head became complete in this feed
+    bool chunked;      // the response goes out in chunks
+    bool skip_body;    // HEAD: the response's body is dropped
+    bool to_close;     // HTTP/1.0: the end of the connection ends the response
     struct h1_parser parser;
 };
 
@@ -95,7 +95,7 @@ static void lose_client(struct h1_server *server, enum close_reason reason) {
     end(server, reason, 0, true);
 }
 
-// ---- requests ----------------------------------------------------------------------------------------------------
+// ---- requests ---------------------------------------------------------------------------------------------
 
 static int on_head(struct h1_parser *parser) {
     struct h1_server *server = container_of(parser, struct h1_server, parser);
@@ -107,7 +107,7 @@ static int on_head(struct h1_parser *parser) {
     bool keep = headers_list_has(&request->headers, HEADER_connection, SLICE_LIT("keep-alive"));
     server->requests++;
     server->keep_alive = !server->draining && !close && (request->minor == 1 || keep) &&
-                         (settings->keepalive_requests == 0 || server->requests < settings->keepalive_requests);
+        (settings->keepalive_requests == 0 || server->requests < settings->keepalive_requests);
     if (slice_eq(request->method, SLICE_LIT("CONNECT"))) {
         parser->error_status = 501;
         parser->error_why = "CONNECT is not offered here";
@@ -168,9 +168,11 @@ static void cut(struct h1_server *server) {
 static void refuse(struct h1_server *server) {
     struct exchange *x = server->x;
     unsigned status = server->parser.error_status;
-    enum close_reason reason = status == 413 || status == 414 || status == 431 ? CLOSE_limit
-                               : status == 503                                 ? CLOSE_memory
-                                                                               : CLOSE_bad_request;
+    enum close_reason reason = CLOSE_bad_request;
+    if (status == 413 || status == 414 || status == 431)
+        reason = CLOSE_limit;
+    else if (status == 503)
+        reason = CLOSE_memory;
     cut(server);
     exchange_client_error(x, status, reason, server->parser.error_why);
 }
@@ -221,7 +223,8 @@ static void advance(struct h1_server *server) {
     if (server->busy > 0)
         return;
     server->busy++;
-    while (server->state != GONE && server->state != REPLY && !(server->state == BODY && server->body_paused)) {
+    while (server->state != GONE && server->state != REPLY &&
+           !(server->state == BODY && server->body_paused)) {
         struct span span;
         // A client that sends requests and reads no answers gets no further ones started.
         if (server->state == IDLE && server->conn->slow)
@@ -236,7 +239,8 @@ static void advance(struct h1_server *server) {
         else
             conn_read(server->conn);
         if (!queue_empty(&server->pending) && queue_unpin(&server->pending) < 0)
-            log_warn("conn %llu: no memory to copy input out of receive buffers", (unsigned long long)server->conn->id);
+            log_warn("conn %llu: no memory to copy input out of receive buffers",
+                     (unsigned long long)server->conn->id);
     }
     server->busy--;
     release(server);
@@ -266,7 +270,8 @@ static void on_written(struct conn *conn) {
     struct exchange *x = server->x;
     if (server->timer_kind == TIMER_SEND && conn->out.bytes == 0)
         set_timer(server, server->state == IDLE ? TIMER_KEEPALIVE : TIMER_NONE, server->keepalive_ms);
-    else if (server->timer_kind == TIMER_SEND || (server->timer_kind == TIMER_KEEPALIVE && conn->out.bytes > 0))
+    else if (server->timer_kind == TIMER_SEND ||
+             (server->timer_kind == TIMER_KEEPALIVE && conn->out.bytes > 0))
         set_timer(server, TIMER_SEND, x ? x->settings->send_timeout : server->send_ms);
     if (x && x->step == EXCHANGE_relay && conn->out.bytes <= x->settings->buffer_low)
         exchange_run(x);
@@ -311,16 +316,21 @@ static void on_timeout(struct conn *conn) {
 }
 
 static const struct conn_handler handler = {
-    .data = on_data, .ended = on_ended, .written = on_written, .broken = on_broken, .timeout = on_timeout,
+    .data = on_data,
+    .ended = on_ended,
+    .written = on_written,
+    .broken = on_broken,
+    .timeout = on_timeout,
 };
 
-// ---- responses: struct downstream_ops ----------------------------------------------------------------------------
+// ---- responses: struct downstream_ops ---------------------------------------------------------------------
 
 static int write_interim(struct exchange *x, unsigned status, const struct headers *headers) {
     struct h1_server *server = x->down_owner;
     if (x->req.minor == 0)
         return 0;  // RFC 9110, 15.2: never to an HTTP/1.0 client
-    int rc = h1_write_response(&server->conn->out, status, slice_of(status_reason(status)), headers, BODY_NONE, 0, false, NULL);
+    int rc = h1_write_response(&server->conn->out, status, slice_of(status_reason(status)), headers,
+                               BODY_NONE, 0, false, NULL);
     conn_flush(server->conn);
     return rc;
 }
@@ -440,11 +450,17 @@ static void finished(struct exchange *x, bool aborted, enum close_reason reason)
 }
 
 static const struct downstream_ops downstream = {
-    .interim = write_interim, .head = write_head, .body = write_body, .backlog = backlog, .want_body = want_body,
-    .conn = conn_of, .detach = detach, .finished = finished,
+    .interim = write_interim,
+    .head = write_head,
+    .body = write_body,
+    .backlog = backlog,
+    .want_body = want_body,
+    .conn = conn_of,
+    .detach = detach,
+    .finished = finished,
 };
 
-// ---- life --------------------------------------------------------------------------------------------------------
+// ---- life -------------------------------------------------------------------------------------------------
 
 struct h1_server *h1_server_new(struct conn *conn, const struct h1_server_callbacks *callbacks, void *owner) {
     struct exchange_site *site = callbacks->site(owner);

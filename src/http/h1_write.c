@@ -79,7 +79,8 @@ int h1_write_request(struct queue *out, const struct request *request, const cha
     to = put_fields(to, &request->headers, false);
     // A method that expects content is told that there is none (RFC 9110, 8.6).
     enum body_framing framing = request->framing;
-    if (framing == BODY_NONE && (slice_eq(request->method, SLICE_LIT("POST")) || slice_eq(request->method, SLICE_LIT("PUT"))))
+    if (framing == BODY_NONE &&
+        (slice_eq(request->method, SLICE_LIT("POST")) || slice_eq(request->method, SLICE_LIT("PUT"))))
         framing = BODY_LENGTH;
     to = put_framing(to, framing, request->framing == BODY_LENGTH ? request->length : 0, connection);
     queue_wrote(out, (size_t)(to - start));

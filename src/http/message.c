@@ -57,7 +57,8 @@ int headers_add(struct headers *headers, struct arena *arena, struct slice name,
 static bool same_name(const struct header *header, struct slice name, enum header_id id) {
     if (header->name.len == 0)
         return false;
-    return id != HEADER_OTHER ? header->id == id : header->id == HEADER_OTHER && slice_ieq(header->name, name);
+    return id != HEADER_OTHER ? header->id == id
+                              : header->id == HEADER_OTHER && slice_ieq(header->name, name);
 }
 
 int headers_set(struct headers *headers, struct arena *arena, struct slice name, struct slice value) {
@@ -121,10 +122,13 @@ bool headers_list_has(const struct headers *headers, enum header_id id, struct s
 }
 
 // tchar of RFC 9110, 5.6.2
+// clang-format off
 static const bool token_char[256] = {
-    ['!'] = 1, ['#'] = 1, ['$'] = 1, ['%'] = 1, ['&'] = 1, ['\''] = 1, ['*'] = 1, ['+'] = 1, ['-'] = 1, ['.'] = 1,
-    ['^'] = 1, ['_'] = 1, ['`'] = 1, ['|'] = 1, ['~'] = 1, ['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1,
+    ['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1,
+    ['!'] = 1, ['#'] = 1, ['$'] = 1, ['%'] = 1, ['&'] = 1, ['\''] = 1, ['*'] = 1, ['+'] = 1,
+    ['-'] = 1, ['.'] = 1, ['^'] = 1, ['_'] = 1, ['`'] = 1, ['|'] = 1, ['~'] = 1,
 };
+// clang-format on
 
 static bool all_token(struct slice s) {
     for (size_t i = 0; i < s.len; i++)
@@ -160,26 +164,32 @@ bool method_idempotent(struct slice method) {
 }
 
 //  X(status, reason): RFC 9110, 15, and those of RFC 6585
+// clang-format off
 #define STATUSES(X) \
     X(100, "Continue") X(101, "Switching Protocols") X(102, "Processing") X(103, "Early Hints") \
-    X(200, "OK") X(201, "Created") X(202, "Accepted") X(203, "Non-Authoritative Information") X(204, "No Content") \
-    X(205, "Reset Content") X(206, "Partial Content") X(207, "Multi-Status") \
-    X(300, "Multiple Choices") X(301, "Moved Permanently") X(302, "Found") X(303, "See Other") X(304, "Not Modified") \
-    X(307, "Temporary Redirect") X(308, "Permanent Redirect") \
-    X(400, "Bad Request") X(401, "Unauthorized") X(402, "Payment Required") X(403, "Forbidden") X(404, "Not Found") \
-    X(405, "Method Not Allowed") X(406, "Not Acceptable") X(407, "Proxy Authentication Required") X(408, "Request Timeout") \
-    X(409, "Conflict") X(410, "Gone") X(411, "Length Required") X(412, "Precondition Failed") X(413, "Content Too Large") \
-    X(414, "URI Too Long") X(415, "Unsupported Media Type") X(416, "Range Not Satisfiable") X(417, "Expectation Failed") \
-    X(418, "I'm a teapot") X(421, "Misdirected Request") X(422, "Unprocessable Content") X(423, "Locked") X(425, "Too Early") \
-    X(426, "Upgrade Required") X(428, "Precondition Required") X(429, "Too Many Requests") \
-    X(431, "Request Header Fields Too Large") X(451, "Unavailable For Legal Reasons") \
-    X(500, "Internal Server Error") X(501, "Not Implemented") X(502, "Bad Gateway") X(503, "Service Unavailable") \
-    X(504, "Gateway Timeout") X(505, "HTTP Version Not Supported") X(507, "Insufficient Storage") \
-    X(511, "Network Authentication Required")
+    X(200, "OK") X(201, "Created") X(202, "Accepted") X(203, "Non-Authoritative Information") \
+    X(204, "No Content") X(205, "Reset Content") X(206, "Partial Content") X(207, "Multi-Status") \
+    X(300, "Multiple Choices") X(301, "Moved Permanently") X(302, "Found") X(303, "See Other") \
+    X(304, "Not Modified") X(307, "Temporary Redirect") X(308, "Permanent Redirect") \
+    X(400, "Bad Request") X(401, "Unauthorized") X(402, "Payment Required") X(403, "Forbidden") \
+    X(404, "Not Found") X(405, "Method Not Allowed") X(406, "Not Acceptable") \
+    X(407, "Proxy Authentication Required") X(408, "Request Timeout") X(409, "Conflict") X(410, "Gone") \
+    X(411, "Length Required") X(412, "Precondition Failed") X(413, "Content Too Large") \
+    X(414, "URI Too Long") X(415, "Unsupported Media Type") X(416, "Range Not Satisfiable") \
+    X(417, "Expectation Failed") X(418, "I'm a teapot") X(421, "Misdirected Request") \
+    X(422, "Unprocessable Content") X(423, "Locked") X(425, "Too Early") X(426, "Upgrade Required") \
+    X(428, "Precondition Required") X(429, "Too Many Requests") X(431, "Request Header Fields Too Large") \
+    X(451, "Unavailable For Legal Reasons") \
+    X(500, "Internal Server Error") X(501, "Not Implemented") X(502, "Bad Gateway") \
+    X(503, "Service Unavailable") X(504, "Gateway Timeout") X(505, "HTTP Version Not Supported") \
+    X(507, "Insufficient Storage") X(511, "Network Authentication Required")
+// clang-format on
 
 const char *status_reason(unsigned status) {
     switch (status) {
-#define X(code, reason) case code: return reason;
+#define X(code, reason) \
+    case code:          \
+        return reason;
         STATUSES(X)
 #undef X
     }

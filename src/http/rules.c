@@ -66,7 +66,8 @@ bool rules_trailer_allowed(enum header_id id) {
     }
 }
 
-static int set_or_append(struct request *request, struct arena *arena, enum header_id id, struct slice value, bool append) {
+static int set_or_append(struct request *request, struct arena *arena, enum header_id id, struct slice value,
+                         bool append) {
     const struct header *old = append ? headers_find(&request->headers, id) : NULL;
     if (!old)
         return headers_set(&request->headers, arena, header_name_of(id), value);
@@ -88,6 +89,7 @@ static int set_or_append(struct request *request, struct arena *arena, enum head
 
 int rules_add_forwarded(struct request *request, struct arena *arena, const struct conf_settings *settings,
                         const struct addr *client, const struct addr *local) {
+    struct headers *headers = &request->headers;
     char ip[ADDR_IP_MAX];
     if (settings->x_forwarded != X_FORWARDED_OFF) {
         bool append = settings->x_forwarded == X_FORWARDED_APPEND;
@@ -96,11 +98,11 @@ int rules_add_forwarded(struct request *request, struct arena *arena, const stru
             return -ENOMEM;
         // Protocol and host say what this proxy saw; only the first proxy of a chain that is trusted knows
         // better.
-        if ((!append || !headers_find(&request->headers, HEADER_x_forwarded_proto)) &&
-            headers_set(&request->headers, arena, header_name_of(HEADER_x_forwarded_proto), request->scheme) < 0)
+        if ((!append || !headers_find(headers, HEADER_x_forwarded_proto)) &&
+            headers_set(headers, arena, header_name_of(HEADER_x_forwarded_proto), request->scheme) < 0)
             return -ENOMEM;
-        if ((!append || !headers_find(&request->headers, HEADER_x_forwarded_host)) && request->authority.len > 0 &&
-            headers_set(&request->headers, arena, header_name_of(HEADER_x_forwarded_host), request->authority) < 0)
+        if ((!append || !headers_find(headers, HEADER_x_forwarded_host)) && request->authority.len > 0 &&
+            headers_set(headers, arena, header_name_of(HEADER_x_forwarded_host), request->authority) < 0)
             return -ENOMEM;
     }
     if (settings->forwarded) {
@@ -111,8 +113,9 @@ int rules_add_forwarded(struct request *request, struct arena *arena, const stru
         // IPv6 addresses stand in brackets and quotes; a unix socket has no address: "unknown" (RFC 7239, 6).
         bool known = addr_family(client) == AF_INET || addr_family(client) == AF_INET6;
         bool by_known = addr_family(local) == AF_INET || addr_family(local) == AF_INET6;
-        char *value = arena_printf(arena, "for=%s%s%s;by=%s%s%s;host=\"%.*s\";proto=%.*s", v6 ? "\"[" : "", known ? ip : "unknown",
-                                   v6 ? "]\"" : "", by_v6 ? "\"[" : "", by_known ? by : "unknown", by_v6 ? "]\"" : "",
+        char *value = arena_printf(arena, "for=%s%s%s;by=%s%s%s;host=\"%.*s\";proto=%.*s", v6 ? "\"[" : "",
+                                   known ? ip : "unknown", v6 ? "]\"" : "", by_v6 ? "\"[" : "",
+                                   by_known ? by : "unknown", by_v6 ? "]\"" : "",
                                    SLICE_ARG(request->authority), SLICE_ARG(request->scheme));
         if (!value || set_or_append(request, arena, HEADER_forwarded, slice_of(value), true) < 0)
             return -ENOMEM;

@@ -15,7 +15,8 @@ void rules_strip_hop_by_hop(struct headers *headers, bool keep_upgrade);
 
 // X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239) as the settings say. -ENOMEM.
 int rules_add_forwarded(struct request *request, struct arena *arena, const struct conf_settings *settings,
-                        const struct addr *client, const struct addr *local) __attribute__((warn_unused_result));
+                        const struct addr *client, const struct addr *local)
+    __attribute__((warn_unused_result));
 
 // Fields that must not stand in trailers (RFC 9110, 6.5.1): framing, routing, authentication.
 bool rules_trailer_allowed(enum header_id id);

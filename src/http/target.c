@@ -89,8 +89,8 @@ bool authority_valid(struct slice authority) {
     } else {
         for (; i < host.len && host.at[i] != ':'; i++) {
             char c = host.at[i];
-            bool unreserved = (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') || c == '-' || c == '.' ||
-                              c == '_' || c == '~';
+            bool unreserved = (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') ||
+                c == '-' || c == '.' || c == '_' || c == '~';
             bool sub_delims = c && strchr("!$&'()*+,;=", c) != NULL;
             if (c == '%') {
                 if (i + 2 >= host.len || hex_digit(host.at[i + 1]) < 0 || hex_digit(host.at[i + 2]) < 0)

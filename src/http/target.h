@@ -8,11 +8,13 @@
 
 // Splits request->target into raw_path, query, scheme and authority (absolute form) and fills in path. For
 // CONNECT and "*" the path is the target. 0, or -EINVAL with a reason in *ret_why.
-int target_parse(struct request *request, struct arena *arena, const char **ret_why) __attribute__((warn_unused_result));
+int target_parse(struct request *request, struct arena *arena, const char **ret_why)
+    __attribute__((warn_unused_result));
 
 // Percent-decodes once, removes dot segments, joins repeated slashes. The result begins with '/' and never
 // leads above it. -EINVAL for bad or NUL percent-encoding, controls and non-ASCII on the wire; -ENOMEM.
-int path_normalise(struct slice raw, struct arena *arena, struct slice *ret_path) __attribute__((warn_unused_result));
+int path_normalise(struct slice raw, struct arena *arena, struct slice *ret_path)
+    __attribute__((warn_unused_result));
 
 // host [ ":" port ] of RFC 9110, 7.2: registered name, IPv4, or bracketed IPv6; no userinfo; empty is allowed
 // for Host.

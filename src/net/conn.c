@@ -42,12 +42,12 @@ unsigned conn_count(void) {
 static const char *const state_names[] = { "connecting", "open", "finishing", "closing" };
 
 static void set_state(struct conn *conn, enum conn_state state) {
-    log_debug("conn %llu: %s -> %s (%s)", (unsigned long long)conn->id, state_names[conn->state], state_names[state],
-              close_reason_name(conn->reason));
+    log_debug("conn %llu: %s -> %s (%s)", (unsigned long long)conn->id, state_names[conn->state],
+              state_names[state], close_reason_name(conn->reason));
     conn->state = state;
 }
 
-// ---- receiving ---------------------------------------------------------------------------------------------------
+// ---- receiving --------------------------------------------------------------------------------------------
 
 static void arm_recv(struct conn *conn) {
     if (conn->reading != READING_OFF || conn->recv.pending)
@@ -110,7 +110,8 @@ static void recv_done(struct op *op, const struct completion *c) {
         if (c->span.block)
             block_unref(c->span.block);
         if (conn->state == CONN_FINISHING && !c->more) {
-            conn->reading = c->res > 0 || c->res == -ECANCELED || c->res == -ENOBUFS ? READING_OFF : READING_ENDED;
+            conn->reading =
+                c->res > 0 || c->res == -ECANCELED || c->res == -ENOBUFS ? READING_OFF : READING_ENDED;
             if (conn->reading == READING_OFF && c->res != -ENOBUFS) {
                 arm_recv(conn);
                 return;
@@ -140,7 +141,7 @@ static void recv_done(struct op *op, const struct completion *c) {
     }
 }
 
-// ---- sending -----------------------------------------------------------------------------------------------------
+// ---- sending ----------------------------------------------------------------------------------------------
 
 static void hold_or_copy(struct conn *conn) {
     if ((conn->slow && ring_buffers_scarce()) || ring_buffers_awaited())
@@ -206,7 +207,7 @@ void conn_shutdown(struct conn *conn) {
     ring_flush_later(&conn->flusher);
 }
 
-// ---- closing -----------------------------------------------------------------------------------------------------
+// ---- closing ----------------------------------------------------------------------------------------------
 
 static void conn_free(struct conn *conn) {
     if (conn->reset)
@@ -302,13 +303,14 @@ static void timed_out(struct timer *timer) {
         conn->handler->timeout(conn);
 }
 
-// ---- beginning ---------------------------------------------------------------------------------------------------
+// ---- beginning --------------------------------------------------------------------------------------------
 
 static struct conn *conn_new(int fd, const struct conn_handler *handler, void *owner) {
     struct conn *conn = slab_get(&conn_slab);
     if (!conn)
         return NULL;
-    *conn = (struct conn){ .handler = handler, .owner = owner, .fd = fd, .id = ++last_id, .state = CONN_OPEN };
+    *conn =
+        (struct conn){ .handler = handler, .owner = owner, .fd = fd, .id = ++last_id, .state = CONN_OPEN };
     queue_init(&conn->out);
     timer_init(&conn->timer, timed_out);
     op_init(&conn->recv, recv_done);
@@ -377,7 +379,7 @@ void conn_adopt(struct conn *conn, const struct conn_handler *handler, void *own
     conn->owner = owner;
 }
 
-// ---- what is asked for now and then ------------------------------------------------------------------------------
+// ---- what is asked for now and then -----------------------------------------------------------------------
 
 static struct conn_parts *parts_of(struct conn *conn) {
     if (!conn->parts)

@@ -39,8 +39,9 @@ static void accept_done(struct op *op, const struct completion *c) {
         uint32_t suppressed;
         counters->connections_limited++;
         if (log_limit_pass(&limit, 1, &suppressed))
-            log_error("listener \"%s\": accepting failed: %s; new connections wait, trying again every %d ms (raise the limit of "
-                      "open files, or lower `connections`)", listener->name, strerror(-c->res), RETRY_MS);
+            log_error("listener \"%s\": accepting failed: %s; new connections wait, trying again every %d ms "
+                      "(raise the limit of open files, or lower `connections`)",
+                      listener->name, strerror(-c->res), RETRY_MS);
         timer_start(&listener->retry, RETRY_MS);
         return;
     }
@@ -54,7 +55,8 @@ static void retry(struct timer *timer) {
         ring_accept_multishot(&listener->accept, listener->fd);
 }
 
-struct listener *listener_new(const char *name, int fd, void (*accepted)(struct listener *listener, int fd), void *owner) {
+struct listener *listener_new(const char *name, int fd, void (*accepted)(struct listener *listener, int fd),
+                              void *owner) {
     struct listener *listener = calloc(1, sizeof *listener);
     if (!listener)
         return NULL;

@@ -13,7 +13,8 @@
 // Binds and listens. shared: one socket serves all workers (unix sockets; no SO_REUSEPORT). Returns a
 // non-blocking, close-on-exec descriptor or a negative errno with what to do about it ("address in use by
 // another program", "needs root", ...).
-int listener_bind(const struct addr *addr, unsigned backlog, bool shared, struct error *error) __attribute__((warn_unused_result));
+int listener_bind(const struct addr *addr, unsigned backlog, bool shared, struct error *error)
+    __attribute__((warn_unused_result));
 
 // Whether no other program listens there: with SO_REUSEPORT a second one of the same user would be let in and
 // get a part of the connections. Removes the file of a unix socket at which nobody answers. Ask before the
@@ -29,12 +30,13 @@ struct listener {
     bool accepting, stopping;
     // A new descriptor: the callee takes it.
     void (*accepted)(struct listener *listener, int fd);
-    void (*stopped)(struct listener *listener);  // last completion drained; fd is closed; may free the listener
+    void (*stopped)(struct listener *listener);  // last completion drained, fd closed; may free it
     void *owner;               // struct frontend of the current generation
 };
 
 // Takes fd.
-struct listener *listener_new(const char *name, int fd, void (*accepted)(struct listener *listener, int fd), void *owner);
+struct listener *listener_new(const char *name, int fd, void (*accepted)(struct listener *listener, int fd),
+                              void *owner);
 void listener_start(struct listener *listener);
 // For the connection limit: stops taking from the queue without closing; listener_start() goes on.
 void listener_pause(struct listener *listener);

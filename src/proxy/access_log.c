@@ -55,7 +55,7 @@ struct access_log {
 
 static struct list sinks = { &sinks, &sinks };
 
-// ---- writing ----------------------------------------------------------------------------------------------------
+// ---- writing ----------------------------------------------------------------------------------------------
 
 static void tell_dropped(struct access_log_sink *sink, int error) {
     uint32_t suppressed;
@@ -170,7 +170,7 @@ static void timer_fired(struct timer *timer) {
     }
 }
 
-// ---- sinks ------------------------------------------------------------------------------------------------------
+// ---- sinks ------------------------------------------------------------------------------------------------
 
 static struct access_log_sink *find_sink(const char *path) {
     list_each(link, &sinks) {
@@ -241,7 +241,7 @@ bool access_log_idle(void) {
     return true;
 }
 
-// ---- logs -------------------------------------------------------------------------------------------------------
+// ---- logs -------------------------------------------------------------------------------------------------
 
 void access_log_set_worker(unsigned worker) {
     log_format_set_worker(worker);

@@ -74,11 +74,12 @@ static void failed(struct exchange *x, struct server *server, int error) {
     counters->upstream_connect_errors++;
     server_failed(server);
     if (log_limit_pass(&limit, 10, &suppressed))
-        log_error("upstream \"%s\": connecting to \"%s\" failed: %s (request %s)", server->upstream->conf->name, server->conf->name,
-                  strerror(-error), exchange_id(x));
+        log_error("upstream \"%s\": connecting to \"%s\" failed: %s (request %s)",
+                  server->upstream->conf->name, server->conf->name, strerror(-error), exchange_id(x));
     // Nothing of the request was sent: any method may go to the next server.
     bool again = x->attempt < server->upstream->conf->tries;
-    exchange_dial_failed(x, again, timeout ? 504 : 502, timeout ? CLOSE_upstream_timeout : CLOSE_upstream_connect);
+    exchange_dial_failed(x, again, timeout ? 504 : 502,
+                         timeout ? CLOSE_upstream_timeout : CLOSE_upstream_connect);
 }
 
 // Ends the attempt; the conn, if still there, is closed.

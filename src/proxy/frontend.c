@@ -19,7 +19,7 @@ struct frontend {
     struct exchange_site site;  // first: a site pointer is a frontend pointer
     struct frontend_options options;
     struct access_log *log;
-    struct route *routes;       // longest prefix first
+    struct route *routes;  // longest prefix first
     unsigned route_count;
 };
 
@@ -27,17 +27,17 @@ struct route {
     struct slice prefix;
     const struct conf_route *conf;
     struct upstream *upstream;
-    struct access_log *log;     // its own, or the frontend's
+    struct access_log *log;  // its own, or the frontend's
 };
 
 // An accepted connection. waiting: its connect hook has yielded, `asked` is the frontend whose it is;
 // otherwise the codec has it.
 struct client {
     struct list link;
-    struct conn *conn;          // only while the connect hook decides
+    struct conn *conn;  // only while the connect hook decides
     struct h1_server *codec;
     struct frontend *asked;
-    const char *listener;       // interned: lives as long as the process
+    const char *listener;  // interned: lives as long as the process
 };
 
 struct frontend *(*frontend_current)(const char *listener_name);
@@ -54,7 +54,7 @@ static struct frontend *of_site(struct exchange_site *site) {
     return container_of(site, struct frontend, site);
 }
 
-// ---- the site of exchanges ---------------------------------------------------------------------------------------
+// ---- the site of exchanges --------------------------------------------------------------------------------
 
 static void hold(struct exchange_site *site) {
     struct frontend *frontend = of_site(site);
@@ -67,7 +67,7 @@ static void drop(struct exchange_site *site) {
 }
 
 static struct upstream *find_upstream(struct frontend *frontend, struct slice name) {
-    list_each (link, frontend->options.upstreams) {
+    list_each(link, frontend->options.upstreams) {
         struct upstream *upstream = container_of(link, struct upstream, link);
         if (slice_eq(slice_of(upstream->conf->name), name))
             return upstream;
@@ -93,11 +93,14 @@ static int route(struct exchange_site *site, struct exchange *x, struct error *e
     if (x->route_choice.len > 0) {
         x->upstream = find_upstream(frontend, x->route_choice);
         if (!x->upstream)
-            return error_set(error, -EINVAL, "a script chose \"%.*s\", which is no upstream of this configuration", SLICE_ARG(x->route_choice));
+            return error_set(error, -EINVAL,
+                             "a script chose \"%.*s\", which is no upstream of this configuration",
+                             SLICE_ARG(x->route_choice));
     } else if (found) {
         x->upstream = found->upstream;
     } else {
-        return error_set(error, -ENOENT, "frontend \"%s\" has no route for \"%.*s\"", frontend->options.frontend->name, SLICE_ARG(x->req.path));
+        return error_set(error, -ENOENT, "frontend \"%s\" has no route for \"%.*s\"",
+                         frontend->options.frontend->name, SLICE_ARG(x->req.path));
     }
     if (x->upstream != before)
         x->tried = 0;
@@ -118,8 +121,8 @@ static void tunnel_ended(void *owner) {
     drop(owner);
 }
 
-static void tunnel(struct exchange_site *site, struct exchange *x, struct conn *client, struct queue *from_client,
-                   struct conn *server, struct queue *from_server) {
+static void tunnel(struct exchange_site *site, struct exchange *x, struct conn *client,
+                   struct queue *from_client, struct conn *server, struct queue *from_server) {
     hold(site);  // for its settings
     relay_start(client, from_client, server, from_server, x->settings, tunnel_ended, site);
 }
@@ -136,7 +139,7 @@ static void write_log(struct exchange_site *site, struct exchange *x) {
         access_log_write(log, x);
 }
 
-// ---- clients -----------------------------------------------------------------------------------------------------
+// ---- clients ----------------------------------------------------------------------------------------------
 
 static void client_free(struct client *client) {
     list_remove(&client->link);
@@ -237,7 +240,8 @@ void frontend_accept(struct frontend *frontend, const char *listener_name, int f
         conn_remote(client->conn);  // now: a peer that resets has no address afterwards
     if (frontend->options.connect) {
         bool rejected = false;
-        if (frontend->options.connect->run(frontend->options.scripts, client->conn, &rejected, decided, client) == STEP_WAIT) {
+        if (frontend->options.connect->run(frontend->options.scripts, client->conn, &rejected, decided,
+                                           client) == STEP_WAIT) {
             hold(&frontend->site);
             client->asked = frontend;
             timer_start(&client->conn->timer, frontend->site.settings->header_timeout);
@@ -292,17 +296,27 @@ void frontend_close_all(void) {
     relay_close_all(CLOSE_drain);
 }
 
-// ---- life --------------------------------------------------------------------------------------------------------
+// ---- life -------------------------------------------------------------------------------------------------
 
-int frontend_new(const struct frontend_options *options, struct frontend **ret_frontend, struct error *error) {
+int frontend_new(const struct frontend_options *options, struct frontend **ret_frontend,
+                 struct error *error) {
     const struct conf_frontend *conf = options->frontend;
     struct frontend *frontend = calloc(1, sizeof *frontend);
     if (!frontend)
         return error_set(error, -ENOMEM, "memory is out");
     frontend->options = *options;
     frontend->site = (struct exchange_site){
-        .name = conf->name, .settings = &conf->settings, .hooks = options->hooks, .scripts = options->scripts, .route = route, .dial = site_dial,
-        .dial_cancel = site_dial_cancel, .tunnel = tunnel, .log = write_log, .hold = hold, .drop = drop,
+        .name = conf->name,
+        .settings = &conf->settings,
+        .hooks = options->hooks,
+        .scripts = options->scripts,
+        .route = route,
+        .dial = site_dial,
+        .dial_cancel = site_dial_cancel,
+        .tunnel = tunnel,
+        .log = write_log,
+        .hold = hold,
+        .drop = drop,
     };
     int rc = 0;
     if (conf->settings.access_log)
@@ -315,7 +329,8 @@ int frontend_new(const struct frontend_options *options, struct frontend **ret_f
         rc = error_set(error, -ENOMEM, "memory is out");
     for (const struct conf_route *r = conf->routes; r && rc == 0; r = r->next) {
         struct route *to = &frontend->routes[frontend->route_count++];
-        *to = (struct route){ slice_of(r->prefix), r, find_upstream(frontend, slice_of(r->upstream->name)), frontend->log };
+        *to = (struct route){ slice_of(r->prefix), r, find_upstream(frontend, slice_of(r->upstream->name)),
+                              frontend->log };
         check_fatal(to->upstream);
         if (r->settings.access_log != conf->settings.access_log) {
             to->log = NULL;

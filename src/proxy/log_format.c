@@ -31,7 +31,7 @@ struct log_format {
     struct log_item items[];
 };
 
-// ---- a line -----------------------------------------------------------------------------------------------------
+// ---- a line -----------------------------------------------------------------------------------------------
 
 size_t log_format_line(const struct log_format *format, struct exchange *x, char *at, size_t room,
                        size_t limit) {
@@ -46,7 +46,7 @@ size_t log_format_line(const struct log_format *format, struct exchange *x, char
     return line.full ? 0 : (size_t)(line.at - at);
 }
 
-// ---- compiling --------------------------------------------------------------------------------------------------
+// ---- compiling --------------------------------------------------------------------------------------------
 
 enum { NAME_SUFFIX = sizeof "NAME" - 1, NAME_MAX_BYTES = 64 };
 

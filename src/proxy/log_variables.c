@@ -73,7 +73,7 @@ void log_format_set_worker(unsigned worker) {
     worker_number = worker;
 }
 
-// ---- one function a variable ------------------------------------------------------------------------------------
+// ---- one function a variable ------------------------------------------------------------------------------
 
 static struct conn *client_of(struct log_line *line) {
     return line->x->down && line->x->down->conn ? line->x->down->conn(line->x) : NULL;

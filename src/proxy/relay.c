@@ -96,11 +96,16 @@ static void on_timeout(struct conn *conn) {
 }
 
 static const struct conn_handler handler = {
-    .data = on_data, .ended = on_ended, .written = on_written, .broken = on_broken, .timeout = on_timeout,
+    .data = on_data,
+    .ended = on_ended,
+    .written = on_written,
+    .broken = on_broken,
+    .timeout = on_timeout,
 };
 
-void relay_start(struct conn *client, struct queue *from_client, struct conn *server, struct queue *from_server,
-                 const struct conf_settings *settings, void (*ended)(void *owner), void *owner) {
+void relay_start(struct conn *client, struct queue *from_client, struct conn *server,
+                 struct queue *from_server, const struct conf_settings *settings, void (*ended)(void *owner),
+                 void *owner) {
     struct relay *relay = slab_get(&relay_slab);
     if (!relay) {
         log_error("no memory for a tunnel");
@@ -111,7 +116,10 @@ void relay_start(struct conn *client, struct queue *from_client, struct conn *se
         ended(owner);
         return;
     }
-    *relay = (struct relay){ .sides = { { .conn = client }, { .conn = server } }, .settings = settings, .ended = ended, .owner = owner };
+    *relay = (struct relay){ .sides = { { .conn = client }, { .conn = server } },
+                             .settings = settings,
+                             .ended = ended,
+                             .owner = owner };
     list_push_back(&relays, &relay->link);
     count++;
     counters->tunnels++;

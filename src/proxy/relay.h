@@ -8,8 +8,9 @@
 
 // Takes both conns and what was read from each but not passed on. ended(owner) is called once, when both are
 // gone; settings must be valid until then.
-void relay_start(struct conn *client, struct queue *from_client, struct conn *server, struct queue *from_server,
-                 const struct conf_settings *settings, void (*ended)(void *owner), void *owner);
+void relay_start(struct conn *client, struct queue *from_client, struct conn *server,
+                 struct queue *from_server, const struct conf_settings *settings, void (*ended)(void *owner),
+                 void *owner);
 // Ends all relays of the worker.
 void relay_close_all(enum close_reason reason);
 unsigned relay_count(void);

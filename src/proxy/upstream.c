@@ -70,7 +70,8 @@ void server_failed(struct server *server) {
 
 void server_succeeded(struct server *server) {
     if (server->failures >= 2)
-        log_notice("upstream \"%s\": server \"%s\" answers again", server->upstream->conf->name, server->conf->name);
+        log_notice("upstream \"%s\": server \"%s\" answers again", server->upstream->conf->name,
+                   server->conf->name);
     server->failures = 0;
     server->down_until_ms = 0;
 }

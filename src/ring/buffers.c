@@ -18,7 +18,7 @@
 enum {
     INCREMENTAL_SIZE = 256 * 1024,
     WHOLE_SIZE = 64 * 1024,
-    LENT_MULTI = 8,    // buffers with the kernel: enough for what comes in within a turn
+    LENT_MULTI = 8,  // buffers with the kernel: enough for what comes in within a turn
     LENT_ONCE = 32,
 };
 
@@ -155,20 +155,26 @@ static int group_init(struct group *group, int id, size_t bytes, struct error *e
     while (group->entries < group->count)
         group->entries *= 2;
     group->shared_bytes = group->entries * sizeof(struct io_uring_buf);
-    group->shared = mmap(NULL, group->shared_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    group->shared =
+        mmap(NULL, group->shared_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     group->memory_bytes = group->count * buffer_size;
-    group->memory = mmap(NULL, group->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    group->memory =
+        mmap(NULL, group->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     group->buffers = calloc(group->count, sizeof *group->buffers);
     if (group->shared == MAP_FAILED || group->memory == MAP_FAILED || !group->buffers)
-        return error_set(error, -ENOMEM, "no memory for %zu bytes of receive buffers (receive_buffers)", bytes);
+        return error_set(error, -ENOMEM, "no memory for %zu bytes of receive buffers (receive_buffers)",
+                         bytes);
     io_uring_buf_ring_init(group->shared);
     int rc = register_ring(group, id, incremental ? IOU_PBUF_RING_INC : 0);
     if (rc < 0)
         return error_set(error, rc, "registering receive buffers: %s", strerror(-rc));
     for (unsigned i = group->count; i-- > 0;) {
         struct receive_buffer *buffer = &group->buffers[i];
-        buffer->block = (struct block){ .base = group->memory + i * buffer_size, .size = (uint32_t)buffer_size,
-                                        .used = (uint32_t)buffer_size, .scarce = true, .release = give_back };
+        buffer->block = (struct block){ .base = group->memory + i * buffer_size,
+                                        .size = (uint32_t)buffer_size,
+                                        .used = (uint32_t)buffer_size,
+                                        .scarce = true,
+                                        .release = give_back };
         buffer->id = (uint16_t)i;
         buffer->group = (uint8_t)id;
         buffer->next_free = group->free;

@@ -17,7 +17,7 @@ struct script_chain;
 
 // Where the running script and hook are noted for the watchdog: lies in the master's memory.
 struct script_probe {
-    _Atomic uint32_t script;  // 1 + ordinal among the configuration's script lines (frontends in order), 0: none runs
+    _Atomic uint32_t script;  // 1 + ordinal among all script lines (frontends in order), 0: none runs
     _Atomic uint32_t hook;    // enum hook_id
 };
 
@@ -29,7 +29,7 @@ struct script_dict {
 struct script_options {
     const struct conf *conf;
     struct source *source;            // texts for require
-    const struct script_dict *dicts;  // the shared dictionaries by name; the array is copied, the dicts outlive the host
+    const struct script_dict *dicts;  // shared dictionaries by name; copied, the dicts outlive the host
     unsigned dict_count;
     struct script_probe *probe;       // may be NULL
     uint64_t generation;
@@ -47,7 +47,7 @@ void script_host_free(struct script_host *host);
 
 // NULL when the frontend has no scripts.
 struct script_chain *script_chain_of(struct script_host *host, const struct conf_frontend *frontend);
-const struct exchange_hooks *script_chain_hooks(struct script_chain *chain);  // scripts argument: the chain itself
+const struct exchange_hooks *script_chain_hooks(struct script_chain *chain);  // `scripts`: the chain itself
 
 // The connect hook. STEP_MORE: *ret_reject says the verdict. STEP_WAIT: decided(conn, owner, reject) is
 // called later, unless script_connect_cancel() came first.
