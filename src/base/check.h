@@ -11,7 +11,8 @@ _Noreturn void check_failed(const char *file, int line, const char *what);
 void check_report(const char *file, int line, const char *what);
 
 #define check_fatal(cond) ((cond) ? (void)0 : check_failed(__FILE__, __LINE__, #cond))
-#define check_soft(cond) (__builtin_expect(!!(cond), 1) ? true : (check_report(__FILE__, __LINE__, #cond), false))
+#define check_soft(cond) \
+    (__builtin_expect(!!(cond), 1) ? true : (check_report(__FILE__, __LINE__, #cond), false))
 #ifdef MOONGATE_DEBUG
 #define check_debug(cond) check_fatal(cond)
 #else

@@ -22,7 +22,7 @@ static inline uint64_t clock_ms(void) {
 static inline uint64_t clock_us(void) {
     return clock_cached.mono_ns / 1000u;
 }
-// Monotonic microseconds read afresh (a vDSO call): for durations that are logged.
+// Monotonic microseconds read afresh (a vDSO call): for durations that end within a turn.
 uint64_t clock_us_now(void);
 
 #endif

@@ -2,7 +2,7 @@
 // The counters of one worker, in the master's shared memory: written by that worker alone, read by the master
 // for `moongatectl show stats`. Plain 64-bit adds; a reader may see them a moment old.
 //
-// To add a counter: a row here, counters.NAME++ where it happens.
+// To add a counter: a row here, counters->NAME++ where it happens.
 #ifndef MOONGATE_BASE_COUNTERS_H
 #define MOONGATE_BASE_COUNTERS_H
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The one timer wheel of a process: hierarchical, one millisecond a tick, setting and stopping in constant
-// time. The ring asks for the next deadline and calls timer_run() each turn.
+// time. The ring (in the master: loop.c) asks for the next deadline and calls timer_run() each turn.
 #ifndef MOONGATE_BASE_TIMER_H
 #define MOONGATE_BASE_TIMER_H
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Every directive of the configuration, once. The parser's grammar, inheritance, -T, --defaults and the lists
 // of moongate.conf(5) are made from these rows. To add a directive: a field in conf.h and a row here; only a
-// directive of kind OWN needs code too, own_parse_NAME and own_print_NAME in own.c.
+// directive of kind OWN needs code too, own_parse_NAME and own_print_NAME in own_*.c.
 //
 //  X(name, scopes, kind, owner, field, low, high, flags, syntax, initial, example, documentation)
 //

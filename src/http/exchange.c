@@ -38,7 +38,8 @@ static enum step_result go(struct exchange *x, enum exchange_step step) {
     return STEP_MORE;
 }
 
-struct exchange *exchange_new(struct exchange_site *site, const struct downstream_ops *down, void *down_owner) {
+struct exchange *exchange_new(struct exchange_site *site, const struct downstream_ops *down,
+                              void *down_owner) {
     struct exchange *x = slab_get(&exchange_slab);
     if (!x)
         return NULL;
@@ -49,7 +50,6 @@ struct exchange *exchange_new(struct exchange_site *site, const struct downstrea
     x->down_owner = down_owner;
     x->req.scheme = SLICE_LIT("http");
     x->at.started = clock_us();
-    list_init(&x->link);
     site->hold(site);
     counters->requests_active++;
     return x;
@@ -77,10 +77,11 @@ const char *exchange_id(struct exchange *x) {
     return x->id;
 }
 
-// ---- steps -------------------------------------------------------------------------------------------------------
+// ---- steps ------------------------------------------------------------------------------------------------
 
 // Calls a hook of this step once. STEP_MORE when it is not there or has run to its end.
-static enum step_result run_hook(struct exchange *x, bool has, enum step_result (*hook)(void *scripts, struct exchange *x)) {
+static enum step_result run_hook(struct exchange *x, bool has,
+                                 enum step_result (*hook)(void *scripts, struct exchange *x)) {
     if (!has || x->hook_ran)
         return STEP_MORE;
     x->hooked = true;
@@ -101,7 +102,8 @@ static enum step_result step_request(struct exchange *x) {
 
 bool exchange_too_large(const struct exchange *x) {
     uint64_t most = x->upstream ? x->settings->max_body : 0;
-    return most > 0 && (x->req_bytes > most || (!x->prepared && x->req.framing == BODY_LENGTH && x->req.length > most));
+    return most > 0 &&
+        (x->req_bytes > most || (!x->prepared && x->req.framing == BODY_LENGTH && x->req.length > most));
 }
 
 static enum step_result step_route(struct exchange *x) {
@@ -136,8 +138,9 @@ static enum step_result step_dial(struct exchange *x) {
 }
 
 // Sends a body through its hooks: `body` and *ended are what the codec brought and become what goes on.
-static void run_body_hook(struct exchange *x, bool *filter, enum step_result (*hook)(void *scripts, struct exchange *x),
-                          struct queue *body, bool *ended, struct queue *in, bool *in_ended) {
+static void run_body_hook(struct exchange *x, bool *filter,
+                          enum step_result (*hook)(void *scripts, struct exchange *x), struct queue *body,
+                          bool *ended, struct queue *in, bool *in_ended) {
     if (!*filter)
         return;
     x->hooked = true;
@@ -157,7 +160,8 @@ static int push_request(struct exchange *x) {
         return 0;
     if (x->req_filter) {
         x->body_passed = true;
-        run_body_hook(x, &x->req_filter, x->site->hooks->request_body, &x->req_body, &x->req_ended, &x->req_in, &x->req_in_ended);
+        run_body_hook(x, &x->req_filter, x->site->hooks->request_body, &x->req_body, &x->req_ended,
+                      &x->req_in, &x->req_in_ended);
         if (x->responded && !x->head_sent)
             return 0;
     }
@@ -187,7 +191,8 @@ static int prepare_request(struct exchange *x) {
     }
     // HTTP/1.0 clients may send no Host; HTTP/1.1 servers want one (RFC 9112, 3.2).
     if (!headers_find(&x->req.headers, HEADER_host)) {
-        struct slice host = slice_starts(x->upstream_name, SLICE_LIT("unix:")) ? SLICE_LIT("localhost") : x->upstream_name;
+        struct slice host =
+            slice_starts(x->upstream_name, SLICE_LIT("unix:")) ? SLICE_LIT("localhost") : x->upstream_name;
         if (headers_add(&x->req.headers, &x->arena, SLICE_LIT("host"), host) < 0)
             return -ENOMEM;
     }
@@ -258,7 +263,8 @@ static enum step_result step_reply(struct exchange *x) {
 
 static enum step_result step_relay(struct exchange *x) {
     if (x->res_filter && !x->up_failed)
-        run_body_hook(x, &x->res_filter, x->site->hooks->response_body, &x->res_body, &x->res_ended, &x->res_in, &x->res_in_ended);
+        run_body_hook(x, &x->res_filter, x->site->hooks->response_body, &x->res_body, &x->res_ended,
+                      &x->res_in, &x->res_in_ended);
     if (push_request(x) < 0 || ((x->res_body.bytes > 0 || x->res_ended) && x->down->body(x) < 0)) {
         x->reason = CLOSE_memory;
         x->up_failed = true;
@@ -299,7 +305,6 @@ static void exchange_free(struct exchange *x) {
     queue_release(&x->req_in);
     queue_release(&x->res_in);
     arena_release(&x->arena);
-    list_remove(&x->link);
     counters->requests_active--;
     slab_put(&exchange_slab, x);
     site->drop(site);
@@ -365,13 +370,14 @@ void exchange_run(struct exchange *x) {
     if (x->up && x->res_body.bytes + x->res_in.bytes > x->settings->buffer_high)
         x->up->want_body(x, false);
     // What waits must not pin receive buffers: others need them.
-    if ((x->req_body.head && queue_unpin(&x->req_body) < 0) || (x->res_body.head && queue_unpin(&x->res_body) < 0) ||
+    if ((x->req_body.head && queue_unpin(&x->req_body) < 0) ||
+        (x->res_body.head && queue_unpin(&x->res_body) < 0) ||
         (x->req_in.head && queue_unpin(&x->req_in) < 0) || (x->res_in.head && queue_unpin(&x->res_in) < 0))
         log_warn("no memory to copy a body out of receive buffers (request %s)", exchange_id(x));
     x->running = false;
 }
 
-// ---- what codecs, dialler and scripts say ------------------------------------------------------------------------
+// ---- what codecs, dialler and scripts say -----------------------------------------------------------------
 
 void exchange_start(struct exchange *x) {
     x->started = true;
@@ -451,7 +457,8 @@ void exchange_interim(struct exchange *x, unsigned status, const struct headers 
 // A pooled connection that its server had closed while it was idle: nothing of the request can have been
 // processed when the method is idempotent, and the body, if any, is still ours.
 static bool may_try_again(const struct exchange *x) {
-    return x->reused && x->req.idempotent && !x->body_passed && !x->res_ready && !x->head_sent && !x->responded && x->attempt < 4;
+    return x->reused && x->req.idempotent && !x->body_passed && !x->res_ready && !x->head_sent &&
+        !x->responded && x->attempt < 4;
 }
 
 void exchange_upstream_failed(struct exchange *x, unsigned status, enum close_reason reason) {
@@ -474,12 +481,15 @@ int exchange_respond(struct exchange *x, unsigned status, const struct headers *
         return -EALREADY;
     // At once: a server that goes on sending would add to this answer, should a hook wait behind it.
     drop_upstream(x, false);
-    x->res = (struct response){ .status = (uint16_t)status, .major = 1, .minor = 1, .framing = BODY_LENGTH, .length = body.len };
+    x->res = (struct response){
+        .status = (uint16_t)status, .major = 1, .minor = 1, .framing = BODY_LENGTH, .length = body.len
+    };
     queue_release(&x->res_body);
     if (headers)
         for (uint32_t i = 0; i < headers->count; i++) {
             const struct header *header = &headers->at[i];
-            if (header->name.len > 0 && headers_add(&x->res.headers, &x->arena, header->name, header->value) < 0)
+            if (header->name.len > 0 &&
+                headers_add(&x->res.headers, &x->arena, header->name, header->value) < 0)
                 return -ENOMEM;
         }
     static char date[32];
@@ -512,12 +522,14 @@ void exchange_fail(struct exchange *x, unsigned status, enum close_reason reason
         return;
     }
     int n = snprintf(body, sizeof body, "%u %s\nrequest %s\n", status, status_reason(status), exchange_id(x));
-    int rc = headers_add(&headers, &x->arena, SLICE_LIT("content-type"), SLICE_LIT("text/plain; charset=utf-8"));
+    int rc =
+        headers_add(&headers, &x->arena, SLICE_LIT("content-type"), SLICE_LIT("text/plain; charset=utf-8"));
     if (rc == 0)
         rc = exchange_respond(x, status, &headers, slice_make(body, (size_t)n));
     if (rc == -ENOMEM) {
         // Not even an error can be said: the status alone.
-        x->res = (struct response){ .status = (uint16_t)status, .major = 1, .minor = 1, .framing = BODY_LENGTH };
+        x->res =
+            (struct response){ .status = (uint16_t)status, .major = 1, .minor = 1, .framing = BODY_LENGTH };
         x->res_ended = x->responded = true;
     }
 }

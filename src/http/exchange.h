@@ -4,12 +4,13 @@
 //
 // Who calls whom
 //   downstream  the codec that received the request (h1_server.c). It creates the exchange, feeds the
-//               request's body and is told the response through struct downstream_ops. It ends by calling
-//               exchange_client_gone(), or is told `finished`.
+//               request's body and is told the response through struct downstream_ops. It is done with the
+//               exchange when it has called exchange_client_gone(), was told `finished`, or has given
+//               up its conn (`detach`).
 //   upstream    the codec that carries the request on (h1_client.c). exchange_dialled() gives it; it feeds
 //               the response.
 //   site        what the exchange needs to know of its frontend, filled in by proxy/frontend.c
-//   hooks       scripts, filled in by script/; NULL when there are none
+//   hooks       scripts, filled in by script/ for each chain; NULL when there are none
 //
 // To add a step: the table in exchange.c. To add a hook: struct exchange_hooks, a step that calls it,
 // script/hooks.h.
@@ -23,7 +24,6 @@
 #include "net/conn.h"
 
 struct exchange;
-struct upstream_stream;
 
 enum step_result {
     STEP_MORE,  // go on with exchange->step at once
@@ -67,7 +67,8 @@ struct exchange_hooks {
     enum step_result (*response_body)(void *scripts, struct exchange *x);
     // The exchange ends: drop what waits on its behalf and its tables. Called once if any hook was called.
     void (*ended)(void *scripts, struct exchange *x);
-    bool has_request, has_request_body, has_route, has_response, has_response_body;  // hooks that no script defines are not called
+    // Hooks that no script defines are not called.
+    bool has_request, has_request_body, has_route, has_response, has_response_body;
 };
 
 // One for each frontend of a generation.
@@ -83,9 +84,9 @@ struct exchange_site {
     void (*dial)(struct exchange_site *site, struct exchange *x);
     void (*dial_cancel)(struct exchange_site *site, struct exchange *x);
     // 101: both conns leave for a relay. Takes them and what was read but not passed on.
-    void (*tunnel)(struct exchange_site *site, struct exchange *x, struct conn *client, struct queue *from_client,
-                   struct conn *server, struct queue *from_server);
-    void (*log)(struct exchange_site *site, struct exchange *x);  // access log and counters, before it is freed
+    void (*tunnel)(struct exchange_site *site, struct exchange *x, struct conn *client,
+                   struct queue *from_client, struct conn *server, struct queue *from_server);
+    void (*log)(struct exchange_site *site, struct exchange *x);  // access log, counters; before it is freed
     void (*hold)(struct exchange_site *site);                     // keeps the generation
     void (*drop)(struct exchange_site *site);
 };
@@ -95,8 +96,8 @@ struct downstream_ops {
     int (*interim)(struct exchange *x, unsigned status, const struct headers *headers);
     // The response head; x->res is final. Framing fields are written by the codec.
     int (*head)(struct exchange *x);
-    // Takes everything on x->res_body (and the end when x->res_ended). Returns bytes that wait in the
-    // client's conn.
+    // Takes everything on x->res_body (and the end when x->res_ended). -ENOMEM; what waits then in the
+    // client's conn, backlog() says.
     int (*body)(struct exchange *x);
     size_t (*backlog)(struct exchange *x);     // bytes that wait to be sent to the client
     void (*want_body)(struct exchange *x, bool want);  // go on or stop reading the request body
@@ -146,7 +147,7 @@ struct exchange {
     bool req_filter, res_filter; // the body goes through hooks that have not run to their end
     bool head_sent;              // something of the final response went to the client's conn
     bool req_sent;               // the request head went to the upstream's conn
-    bool responded;              // a complete response stands in res: by a script or an error of ours (no upstream needed)
+    bool responded;              // a complete response stands in res: a script's or an error of ours
     bool client_gone;
     bool up_failed;              // after the response head: the upstream broke off
     bool upgraded;               // 101
@@ -171,7 +172,6 @@ struct exchange {
     uint64_t tried;              // bit n: server n of the upstream was tried
     bool reused;                 // the upstream connection had served before
 
-    struct list link;            // the site's, of all exchanges
     uint64_t handle;             // base/handle.h; 0 until a script asks
     void *script;                // the script layer's record
     char id[28];                 // request id, empty until exchange_id()
@@ -191,26 +191,30 @@ void exchange_run(struct exchange *x);
 void exchange_hook_done(struct exchange *x);
 const char *exchange_id(struct exchange *x);
 
-// By the downstream codec: it put bytes on x->req_body or set x->req_ended; follow with exchange_run().
-// The client is gone (or its half of the conn failed): everything is dropped; `finished` is not called.
+// By the downstream codec, which puts bytes on x->req_body or sets x->req_ended and follows with
+// exchange_run(). The client is gone (or its half of the conn failed): everything is dropped; `finished` is
+// not called.
 void exchange_client_gone(struct exchange *x, enum close_reason reason);
 // The request's body is, or is said to be, larger than max_body. Not before there is a route, whose settings
 // count.
 bool exchange_too_large(const struct exchange *x);
-// The request turned out bad after its head was complete (chunk framing, limit, time-out).
+// The request turned out bad: its head (exchange_start() was not called), or later its chunk framing, a
+// limit, a time-out. Answered with `status` if no response has begun; logged.
 void exchange_client_error(struct exchange *x, unsigned status, enum close_reason reason, const char *why);
 
 // By the dialler.
 void exchange_dialled(struct exchange *x, const struct upstream_ops *up, void *up_owner, bool reused);
-// again: another try is allowed, beginning with the route.
+// again: another server may be tried; the steps go on with the route.
 void exchange_dial_failed(struct exchange *x, bool again, unsigned status, enum close_reason reason);
 // By the upstream codec: a final response head stands in x->res; bytes go to x->res_body, the end to
 // x->res_ended.
 void exchange_interim(struct exchange *x, unsigned status, const struct headers *headers);
+// It broke before its response was complete: asked again where nothing can be done twice, else answered with
+// `status`, or cut short when the response has begun.
 void exchange_upstream_failed(struct exchange *x, unsigned status, enum close_reason reason);
 
-// By hooks and steps: answer it here. Body bytes are copied. Valid until the head was sent. Fields must be
-// valid.
+// By hooks and steps: answers it here and lets go of the upstream. Body bytes are copied; fields must be
+// valid and their text live as long as the exchange. -EALREADY when the head was sent, -ENOMEM.
 int exchange_respond(struct exchange *x, unsigned status, const struct headers *headers, struct slice body);
 // An error of ours: a short body with the status, its reason and the request id; logged by the caller.
 void exchange_fail(struct exchange *x, unsigned status, enum close_reason reason);

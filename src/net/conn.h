@@ -3,8 +3,8 @@
 // know.
 //
 // Who owns what: the conn owns its descriptor, its operations and its output queue; it belongs to the codec
-// (or pool, or relay) whose handler it carries, until conn_close(), conn_finish() or conn_drop_later(); then
-// it belongs to itself, drains its last completions and frees itself. No handler is called after that.
+// (or pool, or relay) whose handler it carries, until conn_close() or conn_finish(); then it belongs to
+// itself, drains its last completions and frees itself. No handler is called after that.
 #ifndef MOONGATE_NET_CONN_H
 #define MOONGATE_NET_CONN_H
 
@@ -49,7 +49,7 @@ enum close_reason {
 const char *close_reason_name(enum close_reason reason);
 
 struct conn_handler {
-    // Bytes came; takes the span. May be called once or twice more after conn_pause().
+    // Bytes came; takes the span. May still be called after conn_pause(), with what was under way.
     void (*data)(struct conn *conn, struct span span);
     // The peer will send no more: error 0 (orderly) or negative errno. Called once.
     void (*ended)(struct conn *conn, int error);
@@ -64,7 +64,7 @@ struct conn_handler {
 enum conn_state {
     CONN_CONNECTING,  // connect op pending; no read, no write yet
     CONN_OPEN,        // descriptor valid, handler set
-    CONN_FINISHING,   // no handler: output drains, then shutdown, then reads are thrown away until EOF or the linger time
+    CONN_FINISHING,   // no handler: output drains, shutdown, reads are thrown away until EOF or linger time
     CONN_CLOSING,     // no handler: operations were cancelled, waiting for the last completion
 };
 
@@ -72,7 +72,7 @@ enum conn_reading {
     READING_OFF,      // no recv pending
     READING_MULTI,    // multishot recv armed
     READING_ONCE,     // a single bounded recv pending
-    READING_STOPPING, // cancel sent; goes OFF, or on again when wanted meanwhile
+    READING_STOPPING, // cancel sent, bytes may still come; then OFF, or on again when wanted meanwhile
     READING_STARVED,  // on the ring's list of those who wait for receive buffers
     READING_ENDED,    // EOF or an error was delivered
 };
@@ -97,31 +97,33 @@ struct conn {
     enum conn_reading reading;
     enum close_reason reason;  // why it was closed or finished
     bool want_read;            // the owner reads (between conn_read and conn_pause)
-    uint32_t bulk;             // not 0: read in single steps of at most so many bytes instead of multishot; set by the owner
-                               // once a receiver was slow
+    uint32_t bulk;             // not 0: single reads of at most so many bytes, not multishot; set by
+                               // the owner once a receiver was slow
     bool shut;                 // our sending side was shut down
     bool shut_wanted;          // shut it down when the output has drained
     bool broken;               // output failed
     bool reset;                // close with RST
     bool slow;                 // the last send was short: the receiver is slower than we are
-    uint8_t index;             // free for the owner
+    uint8_t index;             // free for the owner (the relay: which side it is)
     uint64_t finish_ms;        // FINISHING: the longest without progress
     void (*connected)(struct conn *conn, int error);
     struct conn_parts *parts;  // less used: addresses, script state; allocated on demand (conn.c)
 };
 
 // From an accepted descriptor (taken; closed on failure). NULL when memory is out.
-struct conn *conn_accepted(int fd, const struct conn_handler *handler, void *owner) __attribute__((warn_unused_result));
+struct conn *conn_accepted(int fd, const struct conn_handler *handler, void *owner)
+    __attribute__((warn_unused_result));
 // Begins to connect; connected(conn, 0 or negative errno) is called later, never at once. On failure the conn
 // must be closed. NULL with errno set when no socket or memory can be had.
 struct conn *conn_connect(const struct addr *addr, void (*connected)(struct conn *conn, int error),
-                          const struct conn_handler *handler, void *owner) __attribute__((warn_unused_result));
+                          const struct conn_handler *handler, void *owner)
+    __attribute__((warn_unused_result));
 // Gives the conn to a new owner.
 void conn_adopt(struct conn *conn, const struct conn_handler *handler, void *owner);
 
 void conn_read(struct conn *conn);   // deliver bytes from now on
 void conn_pause(struct conn *conn);  // deliver no more than what is under way
-// Call after putting something on conn->out: it leaves before the turn's end.
+// Call after putting something on conn->out: the send is submitted before the ring waits again.
 void conn_flush(struct conn *conn);
 // Half-close after the output.
 void conn_shutdown(struct conn *conn);

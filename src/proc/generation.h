@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // A generation: one loaded configuration with its Lua state, its frontends and its upstreams, in one worker.
-// It is immutable, and lives while it is in use or an exchange that began in it lives; then generation_reap()
-// frees it.
+// It is immutable, and lives while it is in use or something that began in it lives: an exchange, a waiting
+// connect hook, a relay. Then generation_reap() frees it.
 #ifndef MOONGATE_PROC_GENERATION_H
 #define MOONGATE_PROC_GENERATION_H
 

@@ -24,7 +24,7 @@ struct frontend_options {
     const struct exchange_hooks *hooks;    // NULL: none
     const struct connect_hook *connect;    // NULL: none
     void *scripts;
-    void (*hold)(void *generation);        // one more exchange (or waiting connect hook) lives in it
+    void (*hold)(void *generation);        // one more exchange, waiting connect hook or relay lives in it
     void (*drop)(void *generation);        // one less; may free the generation and the frontend
     void *generation;
 };

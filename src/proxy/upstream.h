@@ -15,8 +15,8 @@ struct server {
     unsigned idle_count;
     int64_t current_weight;   // smooth weighted round robin
     unsigned active;          // exchanges on it
-    uint64_t down_until_ms;   // after a failed connect: not chosen before, unless there is no other
-    unsigned failures;        // in a row
+    uint64_t down_until_ms;   // after two failed connects: not chosen before, unless there is no other
+    unsigned failures;        // to connect, in a row
     uint64_t requests, connects, connect_errors;
 };
 
@@ -33,6 +33,7 @@ struct upstream *upstream_new(const struct conf_upstream *conf) __attribute__((w
 void upstream_free(struct upstream *upstream);
 // The next server by the upstream's balance; servers whose bit is set in `tried` only when there is no other.
 struct server *upstream_choose(struct upstream *upstream, uint64_t tried);
+// What connecting to it came to.
 void server_failed(struct server *server);
 void server_succeeded(struct server *server);
 

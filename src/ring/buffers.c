@@ -16,10 +16,16 @@
 #include <sys/mman.h>
 
 enum {
-    INCREMENTAL_SIZE = 256 * 1024,
-    WHOLE_SIZE = 64 * 1024,
-    LENT_MULTI = 8,  // buffers with the kernel: enough for what comes in within a turn
-    LENT_ONCE = 32,
+    WHOLE_SIZE = 64 * 1024,  // of buffers that one receive takes
+};
+
+// Incremental buffers: how large, and how many lie with the kernel, enough for what comes in within a turn. Multishot
+// receives bring heads and small bodies, and cannot be bounded otherwise; single ones bring bulk.
+static const struct {
+    unsigned size, lent;
+} incremental_groups[GROUP_COUNT] = {
+    [GROUP_MULTI] = { 64 * 1024, 16 },
+    [GROUP_ONCE] = { 256 * 1024, 12 },
 };
 
 struct receive_buffer {
@@ -33,6 +39,7 @@ struct receive_buffer {
 static struct group {
     struct io_uring_buf_ring *shared;  // with the kernel
     size_t shared_bytes;
+    size_t size;  // of each buffer
     unsigned entries, count, lent, lent_target;
     struct receive_buffer *buffers, *free;
     unsigned free_count;
@@ -40,7 +47,6 @@ static struct group {
     size_t memory_bytes;
 } groups[GROUP_COUNT];
 
-static size_t buffer_size;
 static bool incremental;
 static struct list starved[GROUP_COUNT];  // struct ring_starved, who waits for longest first
 
@@ -51,7 +57,7 @@ static void lend(struct group *group) {
         group->free_count--;
         buffer->filled = 0;
         buffer->block.refs = 1;
-        io_uring_buf_ring_add(group->shared, buffer->block.base, (unsigned)buffer_size, buffer->id,
+        io_uring_buf_ring_add(group->shared, buffer->block.base, (unsigned)group->size, buffer->id,
                               io_uring_buf_ring_mask(group->entries), 0);
         io_uring_buf_ring_advance(group->shared, 1);
         group->lent++;
@@ -74,7 +80,7 @@ struct span buffers_received(enum buffer_group which, int res, unsigned cqe_flag
     struct receive_buffer *buffer = &group->buffers[id];
     struct span span = { NULL, NULL, 0 };
     if (res > 0) {
-        check_fatal((size_t)res <= buffer_size - buffer->filled);
+        check_fatal((size_t)res <= group->size - buffer->filled);
         span = (struct span){ &buffer->block, buffer->block.base + buffer->filled, (uint32_t)res };
         buffer->filled += (uint32_t)res;
         block_ref(&buffer->block);
@@ -146,8 +152,9 @@ static int register_ring(struct group *group, int id, unsigned flags) {
 
 static int group_init(struct group *group, int id, size_t bytes, struct error *error) {
     group->entries = 1;
-    group->lent_target = id == GROUP_MULTI ? LENT_MULTI : LENT_ONCE;
-    group->count = (unsigned)(bytes / buffer_size);
+    group->size = incremental ? incremental_groups[id].size : WHOLE_SIZE;
+    group->lent_target = incremental_groups[id].lent;
+    group->count = (unsigned)(bytes / group->size);
     if (group->count < 8)
         group->count = 8;
     if (!incremental || group->lent_target > group->count)
@@ -157,7 +164,7 @@ static int group_init(struct group *group, int id, size_t bytes, struct error *e
     group->shared_bytes = group->entries * sizeof(struct io_uring_buf);
     group->shared =
         mmap(NULL, group->shared_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    group->memory_bytes = group->count * buffer_size;
+    group->memory_bytes = group->count * group->size;
     group->memory =
         mmap(NULL, group->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     group->buffers = calloc(group->count, sizeof *group->buffers);
@@ -170,9 +177,9 @@ static int group_init(struct group *group, int id, size_t bytes, struct error *e
         return error_set(error, rc, "registering receive buffers: %s", strerror(-rc));
     for (unsigned i = group->count; i-- > 0;) {
         struct receive_buffer *buffer = &group->buffers[i];
-        buffer->block = (struct block){ .base = group->memory + i * buffer_size,
-                                        .size = (uint32_t)buffer_size,
-                                        .used = (uint32_t)buffer_size,
+        buffer->block = (struct block){ .base = group->memory + i * group->size,
+                                        .size = (uint32_t)group->size,
+                                        .used = (uint32_t)group->size,
                                         .scarce = true,
                                         .release = give_back };
         buffer->id = (uint16_t)i;
@@ -207,7 +214,6 @@ int buffers_init(size_t bytes, struct error *error) {
     for (int i = 0; i < GROUP_COUNT; i++)
         list_init(&starved[i]);
     incremental = probe_incremental();
-    buffer_size = incremental ? INCREMENTAL_SIZE : WHOLE_SIZE;
     for (int i = 0; i < GROUP_COUNT; i++) {
         int rc = group_init(&groups[i], i, bytes / 2, error);
         if (rc < 0)

@@ -21,7 +21,8 @@ struct engine engine;
 enum { CQ_FACTOR = 8 };  // completions per submission entry: multishot operations have many
 
 static unsigned setup_flags(void) {
-    return IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE | IORING_SETUP_SUBMIT_ALL;
+    return IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE |
+        IORING_SETUP_SUBMIT_ALL;
 }
 
 // Turns io_uring_setup's refusal into a cause and a cure.
@@ -36,22 +37,33 @@ static int explain(int rc, struct error *error) {
     struct utsname system;
     uname(&system);
     if (rc == -ENOSYS)
-        return error_set(error, rc, "io_uring: this kernel (%s) was built without it; moongate needs Linux 6.1 or later with CONFIG_IO_URING",
+        return error_set(error, rc,
+                         "io_uring: this kernel (%s) was built without it; moongate needs Linux 6.1 or later "
+                         "with CONFIG_IO_URING",
                          system.release);
     if (rc == -EPERM && sysctl[0] == '2')
-        return error_set(error, rc, "io_uring: forbidden by sysctl kernel.io_uring_disabled = 2; allow it with: sysctl -w kernel.io_uring_disabled=0");
+        return error_set(error, rc,
+                         "io_uring: forbidden by sysctl kernel.io_uring_disabled = 2; allow it with: "
+                         "sysctl -w kernel.io_uring_disabled=0");
     if (rc == -EPERM && sysctl[0] == '1')
-        return error_set(error, rc, "io_uring: sysctl kernel.io_uring_disabled = 1 forbids it to this user; set it to 0, or add the user's group "
-                                    "to kernel.io_uring_group");
+        return error_set(error, rc,
+                         "io_uring: sysctl kernel.io_uring_disabled = 1 forbids it to this user; set it "
+                         "to 0, or add the user's group to kernel.io_uring_group");
     if (rc == -EPERM || rc == -EACCES)
-        return error_set(error, rc, "io_uring: forbidden (%s), though the sysctl allows it: a seccomp profile or security module does; in a container, "
-                                    "run with a profile that permits io_uring_setup, io_uring_enter and io_uring_register "
-                                    "(docker: --security-opt seccomp=FILE)", strerror(-rc));
+        return error_set(error, rc,
+                         "io_uring: forbidden (%s), though the sysctl allows it: a seccomp profile or "
+                         "security module does; in a container, run with a profile that permits "
+                         "io_uring_setup, io_uring_enter and io_uring_register "
+                         "(docker: --security-opt seccomp=FILE)",
+                         strerror(-rc));
     if (rc == -EINVAL)
-        return error_set(error, rc, "io_uring: this kernel (%s) lacks DEFER_TASKRUN; moongate needs Linux 6.1 or later", system.release);
+        return error_set(error, rc,
+                         "io_uring: this kernel (%s) lacks DEFER_TASKRUN; moongate needs Linux 6.1 or later",
+                         system.release);
     if (rc == -ENOMEM)
-        return error_set(error, rc, "io_uring: no memory for the ring; on this kernel it counts against RLIMIT_MEMLOCK: raise it (ulimit -l, "
-                                    "LimitMEMLOCK= in the unit)");
+        return error_set(error, rc,
+                         "io_uring: no memory for the ring; on this kernel it counts against RLIMIT_MEMLOCK: "
+                         "raise it (ulimit -l, LimitMEMLOCK= in the unit)");
     return error_set(error, rc, "io_uring: io_uring_setup: %s", strerror(-rc));
 }
 
@@ -75,7 +87,9 @@ int ring_init(const struct ring_options *options, struct error *error) {
     if (!(params.features & IORING_FEAT_NODROP) || !(params.features & IORING_FEAT_EXT_ARG) ||
         !(params.features & IORING_FEAT_CQE_SKIP)) {
         ring_release();
-        return error_set(error, -ENOSYS, "io_uring: this kernel lacks NODROP, EXT_ARG or CQE_SKIP; moongate needs Linux 6.1 or later");
+        return error_set(
+            error, -ENOSYS,
+            "io_uring: this kernel lacks NODROP, EXT_ARG or CQE_SKIP; moongate needs Linux 6.1 or later");
     }
     io_uring_register_ring_fd(&engine.ring);  // saves a look-up per call; works without
     rc = buffers_init(options->receive_bytes, error);
@@ -115,7 +129,6 @@ static void complete(const struct io_uring_cqe *cqe) {
     struct completion c = {
         .res = cqe->res,
         .more = cqe->flags & IORING_CQE_F_MORE,
-        .data_left = cqe->flags & IORING_CQE_F_SOCK_NONEMPTY,
     };
     if (cqe->flags & IORING_CQE_F_BUFFER)
         c.span = buffers_received((enum buffer_group)op->group, cqe->res, cqe->flags);
@@ -145,7 +158,8 @@ int ring_turn(uint64_t max_wait_ms) {
     uint64_t wait = buffers_to_feed() ? 0 : timer_next_ms();
     if (wait > max_wait_ms)
         wait = max_wait_ms;
-    struct __kernel_timespec limit = { .tv_sec = (int64_t)(wait / 1000), .tv_nsec = (int64_t)(wait % 1000) * 1000000 };
+    struct __kernel_timespec limit = { .tv_sec = (int64_t)(wait / 1000),
+                                       .tv_nsec = (int64_t)(wait % 1000) * 1000000 };
     struct io_uring_cqe *cqe;
     int rc = io_uring_submit_and_wait_timeout(&engine.ring, &cqe, wait == 0 ? 0 : 1, &limit, NULL);
     if (rc < 0 && rc != -ETIME && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY)
@@ -181,15 +195,18 @@ int ring_print_features(void (*print)(void *to, const char *line), void *to) {
         bool has;
     } features[] = {
         { "single issuer, deferred task work", "completions run when the worker waits", true },
-        { "no dropped completions", "an overflowing completion queue is kept by the kernel", params.features & IORING_FEAT_NODROP },
+        { "no dropped completions", "an overflowing completion queue is kept by the kernel",
+          params.features & IORING_FEAT_NODROP },
         { "wait with time-out argument", "one system call a turn", params.features & IORING_FEAT_EXT_ARG },
-        { "skipped completions", "closing and cancelling cost no completion", params.features & IORING_FEAT_CQE_SKIP },
+        { "skipped completions", "closing and cancelling cost no completion",
+          params.features & IORING_FEAT_CQE_SKIP },
         { "zero-copy send", "SEND_ZC", probe && io_uring_opcode_supported(probe, 47) },
         { "incremental receive buffers", "Linux 6.12; large buffers are filled piece by piece", inc },
     };
     for (size_t i = 0; i < sizeof features / sizeof *features; i++, lines++) {
         char line[160];
-        snprintf(line, sizeof line, "%s: %s (%s)", features[i].name, features[i].has ? "yes" : "no", features[i].meaning);
+        snprintf(line, sizeof line, "%s: %s (%s)", features[i].name, features[i].has ? "yes" : "no",
+                 features[i].meaning);
         print(to, line);
     }
     free(probe);

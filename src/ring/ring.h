@@ -7,7 +7,9 @@
 //               without `more` the op and the memory it names belong to the kernel: an owner with a pending
 //               op must not be freed.
 //   completion  what the kernel says of an op; a multishot op has many, all but the last with `more`
-//   turn        submit everything, wait for completions or the next timer, handle them all, flush
+//   turn        flush, submit everything and wait for completions or the next timer, handle them all, run the
+//               timers, wake those who wait for receive buffers
+//   flush       work that was put off to the turn's begin (struct ring_flush), so that it is done once
 //   buffer      a receive buffer lent to the kernel; data arrives as a span of it (base/block.h)
 //
 // To add an operation: a prep function here and in op.c; the handler goes with its owner.
@@ -25,7 +27,6 @@ struct op;
 struct completion {
     int res;           // as of the system call; negative errno
     bool more;         // the op stays armed
-    bool data_left;    // recv: the socket holds more already
     struct span span;  // recv: the data, span.block NULL when there is none. The handler takes it.
 };
 
@@ -40,7 +41,7 @@ static inline void op_init(struct op *op, void (*done)(struct op *op, const stru
     op->pending = false;
 }
 
-// Work to be done once before the ring submits: a conn with output, for instance. Linked at most once.
+// Work to be done once before the ring submits: a conn with output, or one that ends. Linked at most once.
 struct ring_flush {
     struct list link;
     void (*flush)(struct ring_flush *flush);
@@ -73,10 +74,11 @@ void ring_recv_multishot(struct op *op, int fd);
 void ring_recv_once(struct op *op, int fd, size_t max);  // at most max bytes, into a receive buffer
 void ring_send(struct op *op, int fd, const void *at, size_t len);
 enum { RING_VECTORS = 16 };
-void ring_sendv(struct op *op, int fd, const struct iovec *vectors, unsigned count);  // the bytes are the kernel's, the vectors not
+// The bytes are the kernel's until the completion, the vectors are not.
+void ring_sendv(struct op *op, int fd, const struct iovec *vectors, unsigned count);
 void ring_connect(struct op *op, int fd, const struct sockaddr *addr, socklen_t len);
 void ring_poll_multishot(struct op *op, int fd, unsigned events);
-void ring_write(struct op *op, int fd, const void *at, size_t len);  // at the end of a file opened for appending
+void ring_write(struct op *op, int fd, const void *at, size_t len);  // opened for appending
 // Asks the kernel to end a pending op early; its last completion still comes (-ECANCELED or what was done by
 // then).
 void ring_cancel(struct op *op);
@@ -87,8 +89,8 @@ void ring_close(int fd);
 bool ring_buffers_scarce(void);
 // True while somebody waits for a buffer: nothing may begin to hold one then that could hold it for long.
 bool ring_buffers_awaited(void);
-// Called (from the turn) when there are buffers again after op, a recv, failed with -ENOBUFS; removed when
-// called.
+// Waits for buffers after op, a recv, failed with -ENOBUFS. fed() is called once, from a turn, in the order
+// in which they began to wait and for no more of them at a time than there may be buffers: it may fail again.
 struct ring_starved {
     struct list link;
     void (*fed)(struct ring_starved *starved);
