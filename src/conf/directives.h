@@ -149,7 +149,7 @@
     X(buffer_low, SCOPE_SETTINGS, SIZE, conf_settings, buffer_low, 0, 1 << 30, 0, NULL, "64k", NULL, \
       "When no more than so many bytes wait, the sender is read from again. Must be below buffer_high.") \
     X(forwarded, SCOPE_SETTINGS, FLAG, conf_settings, forwarded, 0, 0, 0, NULL, "off", NULL, \
-      "Adds a Forwarded field (RFC 7239) with for, host and proto to each request that is passed on.") \
+      "Adds a Forwarded field (RFC 7239) with for, by, host and proto to each request that is passed on.") \
     X(x_forwarded, SCOPE_SETTINGS, WORD, conf_settings, x_forwarded, 0, 0, 0, NULL, "off", NULL, \
       "Sets X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host in each request that is passed on.") \
     X(on_script_error, SCOPE_TOP | SCOPE_FRONTEND, WORD, conf_settings, on_script_error, 0, 0, 0, NULL, \
