@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Receive buffers lent to the kernel. On Linux 6.12 and later large incremental ones: the kernel fills a
-// buffer with many receives and says with BUF_MORE that it keeps it; elsewhere a receive takes a whole,
-// smaller buffer. Few buffers lie with the kernel at a time and the last one returned is lent first, so that
-// the working set stays small and warm. A buffer is a block: one reference is the kernel's, one is each
-// span's that is still held.
+// Receive buffers lent to the kernel. On Linux 6.12 and later incremental ones: the kernel fills a buffer with
+// many receives and says with BUF_MORE that it keeps it; elsewhere a receive takes a whole buffer. Few buffers
+// lie with the kernel at a time and the last one returned is lent first, so that the working set stays small
+// and warm. A buffer is a block: one reference is the kernel's, one is each span's that is still held.
 #include "ring/engine.h"
 
 #include "base/check.h"
@@ -19,8 +18,8 @@ enum {
     WHOLE_SIZE = 64 * 1024,  // of buffers that one receive takes
 };
 
-// Incremental buffers: how large, and how many lie with the kernel, enough for what comes in within a turn. Multishot
-// receives bring heads and small bodies, and cannot be bounded otherwise; single ones bring bulk.
+// Incremental buffers: how large, and how many lie with the kernel, enough for what comes in within a turn.
+// Multishot receives bring heads and small bodies, and cannot be bounded otherwise; single ones bring bulk.
 static const struct {
     unsigned size, lent;
 } incremental_groups[GROUP_COUNT] = {
