@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Receive buffers lent to the kernel. On Linux 6.12 and later incremental ones: the kernel fills a buffer with
-// many receives and says with BUF_MORE that it keeps it; elsewhere a receive takes a whole buffer. Few buffers
-// lie with the kernel at a time and the last one returned is lent first, so that the working set stays small
-// and warm. A buffer is a block: one reference is the kernel's, one is each span's that is still held.
+// Receive buffers lent to the kernel. On Linux 6.12 and later incremental ones: the kernel fills a buffer
+// with many receives and says with BUF_MORE that it keeps it; elsewhere a receive takes a whole buffer. Few
+// buffers lie with the kernel at a time and the last one returned is lent first, so that the working set
+// stays small and warm. A buffer is a block: one reference is the kernel's, one is each span's that is still
+// held.
 #include "ring/engine.h"
 
 #include "base/check.h"
