@@ -154,6 +154,7 @@ static bool begin_exchange(struct h1_server *server) {
     const struct conf_settings *settings = server->x->settings;
     struct h1_limits limits = { settings->max_head, settings->max_headers, settings->max_uri };
     h1_parser_request(&server->parser, &parser_ops, limits, &server->x->arena, &server->x->req);
+    server->conn->progress_ms = settings->send_timeout;
     server->state = HEAD;
     server->body_paused = server->chunked = server->skip_body = server->to_close = false;
     return true;

@@ -20,6 +20,8 @@ struct conn_parts {
     struct conn_script *script;
 };
 
+enum { PROGRESS_MS = 30000 };  // until an owner knows better
+
 static struct slab conn_slab = SLAB_INIT(sizeof(struct conn), 1024);
 static struct list pinning = { &pinning, &pinning };  // conns whose output holds receive buffers
 static unsigned count;
@@ -183,7 +185,7 @@ static void send_done(struct op *op, const struct completion *c) {
         conn->slow = conn->out.bytes > 0;
         ring_flush_later(&conn->flusher);
         if (conn->state == CONN_FINISHING)
-            timer_start(&conn->timer, conn->finish_ms);
+            timer_start(&conn->timer, conn->progress_ms);
         else
             conn->handler->written(conn);
     } else if (c->res == -ECANCELED || c->res == -EAGAIN || c->res == -EINTR || c->res == -ENOBUFS) {
@@ -239,13 +241,13 @@ static void drain(struct conn *conn) {
 static void finish(struct conn *conn) {
     if (conn->out.bytes > 0)
         return;
-    if (conn->finish_ms == 0 || conn->reading == READING_ENDED) {
+    if (conn->linger_ms == 0 || conn->reading == READING_ENDED) {
         conn_close(conn, conn->reason);
         return;
     }
     if (!conn->shut) {
         do_shutdown(conn);
-        timer_start(&conn->timer, conn->finish_ms);
+        timer_start(&conn->timer, conn->linger_ms);
     }
     conn->want_read = true;
     arm_recv(conn);
@@ -288,10 +290,9 @@ void conn_finish(struct conn *conn, enum close_reason reason, uint64_t linger_ms
         return;
     }
     conn->reason = reason;
-    conn->finish_ms = linger_ms;
+    conn->linger_ms = linger_ms;
     set_state(conn, CONN_FINISHING);
-    enum { SEND_PROGRESS_MS = 30000 };  // without a linger time, how long queued output may make no progress
-    timer_start(&conn->timer, linger_ms ? linger_ms : SEND_PROGRESS_MS);
+    timer_start(&conn->timer, conn->progress_ms);
     ring_flush_later(&conn->flusher);
 }
 
@@ -310,7 +311,7 @@ static struct conn *conn_new(int fd, const struct conn_handler *handler, void *o
     if (!conn)
         return NULL;
     *conn =
-        (struct conn){ .handler = handler, .owner = owner, .fd = fd, .id = ++last_id, .state = CONN_OPEN };
+        (struct conn){ .handler = handler, .owner = owner, .fd = fd, .id = ++last_id, .state = CONN_OPEN, .progress_ms = PROGRESS_MS };
     queue_init(&conn->out);
     timer_init(&conn->timer, timed_out);
     op_init(&conn->recv, recv_done);

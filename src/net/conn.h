@@ -105,7 +105,8 @@ struct conn {
     bool reset;                // close with RST
     bool slow;                 // the last send was short: the receiver is slower than we are
     uint8_t index;             // free for the owner (the relay: which side it is)
-    uint64_t finish_ms;        // FINISHING: the longest without progress
+    uint64_t progress_ms;      // FINISHING: how long queued output may make no progress; the owner sets it
+    uint64_t linger_ms;        // FINISHING: how long to read on after the output
     void (*connected)(struct conn *conn, int error);
     struct conn_parts *parts;  // less used: addresses, script state; allocated on demand (conn.c)
 };

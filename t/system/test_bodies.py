@@ -311,11 +311,25 @@ def test_a_server_that_sends_while_a_script_waits_loses_nothing(moongate, sink, 
             (bytes(range(256)) * 15625)[:4000000]).digest()
 
 
+@pytest.mark.parametrize("high", ["64k", "8m"])
+def test_a_slow_reader_gets_everything_before_the_connection_closes(moongate, sink, high):
+    gate = gate_to(moongate, sink.address, level="info",
+                   frontend=f"keepalive_timeout 200ms; send_timeout 5s; buffer_low 16k; buffer_high {high};")
+    with small_window(gate, 16384) as s:
+        s.sendall(b"GET /bytes/6000000 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        got, end = bytearray(), time.monotonic() + 15
+        while time.monotonic() < end and (piece := s.recv(50000)):
+            got += piece
+            time.sleep(0.01)
+    assert len(got.partition(b"\r\n\r\n")[2]) == 6000000
+
+
 def test_a_reader_that_stops_is_dropped_after_send_timeout(moongate, sink):
     gate = gate_to(moongate, sink.address, frontend="send_timeout 400ms; keepalive_timeout 10s;",
                    level="info")
     with small_window(gate) as s:
         s.sendall(b"GET /bytes/100000000 HTTP/1.1\r\nHost: h\r\n\r\n")
+        eventually(lambda: gate.stats()["connections_active"] == 1)
         began = time.monotonic()
         eventually(lambda: gate.stats()["connections_active"] == 0, 5, 0.05)
         assert time.monotonic() - began > 0.3
@@ -328,6 +342,7 @@ def test_a_reader_that_stops_at_the_end_is_dropped_too(moongate, sink):
                                                     "buffer_high 8m;", level="info")
     with small_window(gate) as s:
         s.sendall(b"GET /bytes/6000000 HTTP/1.1\r\nHost: h\r\n\r\n")
+        eventually(lambda: gate.stats()["connections_active"] == 1)
         eventually(lambda: gate.stats()["connections_active"] == 0, 5, 0.05)
 
 
