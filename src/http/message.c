@@ -15,6 +15,15 @@ struct slice header_name_of(enum header_id id) {
     return known_names[id];
 }
 
+// `known` is in lower case. Quicker than strncasecmp(3) for names this short, of which there are a dozen a message. Only
+// letters differ from a letter or hyphen in the bit for case alone, but for '\r', which no name holds.
+static bool same_letters(const char *name, const char *known, size_t len) {
+    for (size_t i = 0; i < len; i++)
+        if ((name[i] | 0x20) != known[i])
+            return false;
+    return true;
+}
+
 enum header_id header_id_of(struct slice name) {
     // Ids by length of the name, so that most unknown names cost one or two comparisons.
     enum { LONGEST = 19, SAME_LENGTH = 5 };
@@ -34,7 +43,7 @@ enum header_id header_id_of(struct slice name) {
         return HEADER_OTHER;
     const uint8_t *row = by_length[name.len];
     for (unsigned n = 0; n < SAME_LENGTH && row[n]; n++)
-        if (((name.at[0] ^ known_names[row[n]].at[0]) & ~0x20) == 0 && slice_ieq(name, known_names[row[n]]))
+        if (same_letters(name.at, known_names[row[n]].at, name.len))
             return (enum header_id)row[n];
     return HEADER_OTHER;
 }
@@ -50,7 +59,9 @@ int headers_add(struct headers *headers, struct arena *arena, struct slice name,
         headers->at = at;
         headers->room = room;
     }
-    headers->at[headers->count++] = (struct header){ name, value, header_id_of(name) };
+    enum header_id id = header_id_of(name);
+    headers->at[headers->count++] = (struct header){ name, value, id };
+    headers->seen |= 1ull << id;
     return 0;
 }
 
@@ -102,7 +113,11 @@ const struct header *headers_next(const struct headers *headers, struct slice na
     return NULL;
 }
 
+_Static_assert(HEADER_ID_COUNT <= 64, "headers.seen has a bit for each known field");
+
 const struct header *headers_find(const struct headers *headers, enum header_id id) {
+    if (!(headers->seen >> id & 1))
+        return NULL;
     for (uint32_t i = 0; i < headers->count; i++)
         if (headers->at[i].id == id && headers->at[i].name.len > 0)
             return &headers->at[i];
@@ -110,6 +125,8 @@ const struct header *headers_find(const struct headers *headers, enum header_id 
 }
 
 bool headers_list_has(const struct headers *headers, enum header_id id, struct slice token) {
+    if (!(headers->seen >> id & 1))
+        return false;
     for (uint32_t i = 0; i < headers->count; i++) {
         if (headers->at[i].id != id || headers->at[i].name.len == 0)
             continue;
@@ -146,12 +163,12 @@ bool method_valid(struct slice method) {
 }
 
 bool header_value_valid(struct slice value) {
+    bool bad = false;  // without a branch for each byte: the compiler makes it wide
     for (size_t i = 0; i < value.len; i++) {
         unsigned char c = (unsigned char)value.at[i];
-        if ((c < 0x20 && c != '\t') || c == 0x7f)
-            return false;
+        bad |= (c < 0x20 && c != '\t') || c == 0x7f;
     }
-    return true;
+    return !bad;
 }
 
 bool method_idempotent(struct slice method) {

@@ -54,6 +54,7 @@ struct header {
 struct headers {
     struct header *at;
     uint32_t count, room;  // count includes deleted ones
+    uint64_t seen;         // bit n: a field of id n was added (it may be deleted since); most look-ups end here
 };
 
 int headers_add(struct headers *headers, struct arena *arena, struct slice name, struct slice value)
