@@ -17,8 +17,9 @@
 #include <unistd.h>
 
 enum {
-    BUFFER_BYTES = 65536,
-    BUFFER_WRITE = BUFFER_BYTES / 2,  // written as soon as it holds so much
+    BUFFER_BYTES = 1 << 19,  // what a busy turn or a slow moment of the disk brings; untouched until it is needed
+    BUFFER_WRITE = 32768,    // written as soon as it holds so much
+    LINE_BYTES = 65536,      // the longest line
     LINE_WAIT_MS = 1000,  // the longest that a line waits in memory, and a new file for the old one
     VALUE_SHORT = 512,    // bytes of each value of a line that does not fit as it is
 };
@@ -285,8 +286,9 @@ void access_log_free(struct access_log *log) {
 
 static size_t print_line(const struct access_log *log, struct exchange *x, size_t limit) {
     struct buffer *buffer = &log->sink->buffers[log->sink->filling];
-    return log_format_line(log->format, x, buffer->bytes + 1 + buffer->used, BUFFER_BYTES - buffer->used,
-                           limit);
+    size_t room = BUFFER_BYTES - buffer->used;
+    return log_format_line(log->format, x, buffer->bytes + 1 + buffer->used,
+                           room < LINE_BYTES ? room : LINE_BYTES, limit);
 }
 
 void access_log_write(struct access_log *log, struct exchange *x) {

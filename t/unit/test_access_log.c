@@ -490,19 +490,19 @@ static void slow_pipe(int writer_flags) {
     struct access_log *log = open_log("pipe", ends[1]);
     char *text = calloc(1, 1);
     size_t len = 0;
-    for (unsigned i = 0; i < 40; i++) {  // 400 kB for a pipe and two buffers of 64 KiB each
-        write_lines(log, i * 100, 100);
+    for (unsigned i = 0; i < 40; i++) {  // 4 MB for a pipe and two buffers of 512 KiB each
+        write_lines(log, i * 1000, 1000);
         turn(1);
     }
     uint64_t dropped = counters->log_lines_dropped;
-    cr_assert_gt(dropped, 1000);
-    cr_assert_lt(dropped, 3000);
+    cr_assert_gt(dropped, 20000);
+    cr_assert_lt(dropped, 35000);
     for (unsigned i = 0; i < 40; i++) {  // somebody reads again: nothing more is lost
         drain(ends[0], &text, &len);
         turn(10);
         turn(0);
         if (i >= 20)
-            write_lines(log, 3980 + i, 1);
+            write_lines(log, 39980 + i, 1);
     }
     access_log_flush_all();
     for (int i = 0; i < 200 && !access_log_idle(); i++) {
@@ -513,8 +513,8 @@ static void slow_pipe(int writer_flags) {
     drain(ends[0], &text, &len);
     cr_assert_eq(counters->log_lines_dropped, dropped);
     unsigned next = 0;
-    cr_assert_eq(check_lines(text, &next), 4020 - dropped);
-    cr_assert_eq(next, 4020);
+    cr_assert_eq(check_lines(text, &next), 40020 - dropped);
+    cr_assert_eq(next, 40020);
     free(text);
     access_log_free(log);
 }
