@@ -415,16 +415,23 @@ def test_a_server_that_comes_back_is_used_again(moongate, origins):
     assert gate.get().status == 200
 
 
+def fill_backlog(address):
+    """Connects until further SYNs are dropped; the sockets that hold the places."""
+    held = []
+    while True:
+        s = socket.socket()
+        held.append(s)
+        s.settimeout(0.3)
+        try:
+            s.connect(address)
+        except TimeoutError:
+            return held
+
+
 def test_a_connect_that_is_not_answered_is_504(moongate):
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         address = full.getsockname()
-        fillers = []
-        for _ in range(4):  # fills the backlog: further SYNs are dropped
-            s = socket.socket()
-            s.setblocking(False)
-            s.connect_ex(address)
-            fillers.append(s)
-        time.sleep(0.1)
+        fillers = fill_backlog(address)
         gate = moongate(f"upstream app {{ server 127.0.0.1:{address[1]}; connect_timeout 300ms; tries 1; "
                         f"}}", "route / app;")
         began = time.monotonic()
