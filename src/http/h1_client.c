@@ -22,7 +22,7 @@ struct client {
     const struct conf_upstream *conf;
     struct exchange *x;
     enum state state;
-    bool head_now, paused, parsing;
+    bool head_now, paused;
     bool request_done;  // all of the request is on the conn's queue
     bool spoiled;       // must not carry another exchange
     unsigned interims;
@@ -93,7 +93,6 @@ static void set_read_timer(struct client *client) {
 static void parse(struct client *client, struct span span) {
     struct exchange *x = client->x;
     client->head_now = false;
-    client->parsing = true;
     while (span.len > 0) {
         size_t used = span.len;
         client->feeding = span.block;
@@ -104,7 +103,6 @@ static void parse(struct client *client, struct span span) {
             if (log_limit_pass(&limit, 10, &suppressed))
                 log_warn("upstream server \"%.*s\": bad response: %s (request %s)",
                          SLICE_ARG(x->upstream_name), client->parser.error_why, exchange_id(x));
-            client->parsing = false;
             block_unref(span.block);
             fail(client, 502, client->parser.error_status == 503 ? CLOSE_memory : CLOSE_upstream_protocol);
             return;
@@ -120,7 +118,6 @@ static void parse(struct client *client, struct span span) {
             break;
         if (x->res.status < 200 && x->res.status != 101) {
             if (++client->interims > INTERIMS_MAX) {
-                client->parsing = false;
                 block_unref(span.block);
                 fail(client, 502, CLOSE_upstream_protocol);
                 return;
@@ -143,7 +140,6 @@ static void parse(struct client *client, struct span span) {
         }
         break;
     }
-    client->parsing = false;
     block_unref(span.block);
     set_read_timer(client);
     exchange_run(x);
