@@ -41,8 +41,12 @@ static int open_socket(const struct addr *addr) {
     if (fd < 0)
         return -errno;
     int on = 1;
-    if (addr_family(addr) != AF_UNIX)
+    if (addr_family(addr) != AF_UNIX) {
         (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+        // What is accepted inherits it. Without it the last piece of a response waits for the client's delayed
+        // acknowledgement of the piece before: 40 ms.
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    }
     if (addr_family(addr) == AF_INET6)
         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
     return fd;

@@ -361,6 +361,7 @@ class Origin:
             self.address = f"unix:{path}"
         else:
             self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+            self.listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited
             self.port = self.listener.getsockname()[1]
             self.address = f"127.0.0.1:{self.port}"
         threading.Thread(target=self.accept, daemon=True).start()

@@ -132,6 +132,22 @@ def test_get_of_a_large_file_of_nginx(moongate, nginx):
     assert part.stdout == content[1000000:2000000]
 
 
+def test_the_end_of_a_response_does_not_wait_for_an_acknowledgement(moongate, origin):
+    def in_two(request):
+        yield b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\none"
+        time.sleep(0.005)  # long enough to be forwarded alone
+        yield b"two"
+    origin.reply = in_two
+    gate = gate_to(moongate, origin.address, level="info")
+    took = []
+    with contextlib.closing(gate.client()) as client:
+        for _ in range(40):
+            begin = time.monotonic()
+            assert client.ask().body == b"onetwo"
+            took.append(time.monotonic() - begin)
+    assert sorted(took)[20] < 0.025  # the kernel delays acknowledgements by 40 ms
+
+
 @pytest.mark.parametrize("size", [0, 1, 4031, 4032, 4033, 65535, 65536, 65537, 262144, 1 << 20])
 def test_sizes_at_the_edges(moongate, sink, size):
     gate = gate_to(moongate, sink.address, level="info")
