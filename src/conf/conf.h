@@ -52,6 +52,7 @@ struct conf_settings {
     uint64_t buffer_low;          // and at which it goes on
     bool forwarded;               // add a Forwarded field (RFC 7239)
     enum conf_x_forwarded x_forwarded;
+    const char *via;              // the name that moongate gives itself in Via fields, NULL: none are added
     enum conf_script_error on_script_error;
     struct conf_access_log *access_log;  // NULL: off
 };

@@ -152,6 +152,10 @@
       "Adds a Forwarded field (RFC 7239) with for, by, host and proto to each request that is passed on.") \
     X(x_forwarded, SCOPE_SETTINGS, WORD, conf_settings, x_forwarded, 0, 0, 0, NULL, "off", NULL, \
       "Sets X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host in each request that is passed on.") \
+    X(via, SCOPE_SETTINGS, OWN, conf_settings, via, 0, 0, 0, "off | NAME", "off", NULL, \
+      "Adds a Via field (RFC 9110) with this name to each request that is passed on and to its response, so" \
+      " that loops and the proxies on the way can be seen. RFC 9110 asks for it, yet some servers leave out" \
+      " compression when they see one, so it is off unless asked for.") \
     X(on_script_error, SCOPE_TOP | SCOPE_FRONTEND, WORD, conf_settings, on_script_error, 0, 0, 0, NULL, \
       "fail", NULL, \
       "What a hook that raises an error means for the connection or request. The error is logged and " \

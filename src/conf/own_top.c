@@ -244,3 +244,17 @@ void own_print_access_log(FILE *out, int indent, const void *owner) {
     value_print_word(out, log->path);
     fprintf(out, " %s;\n", log->style == LOG_STYLE_FORMAT ? log->format->name : style);
 }
+
+int own_parse_via(struct parser *parser, struct block *block, struct statement *statement) {
+    struct conf_settings *settings = block->owners[OWNER_conf_settings];
+    int err = own_named(parser, statement, 1, 1);
+    if (err)
+        return err;
+    settings->via = own_word_is(&statement->words[0], "off") ? NULL : statement->words[0].text.at;
+    return 0;
+}
+
+void own_print_via(FILE *out, int indent, const void *owner) {
+    const char *via = ((const struct conf_settings *)owner)->via;
+    fprintf(out, "%*svia %s;\n", indent, "", via ? via : "off");
+}

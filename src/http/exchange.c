@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
-#include <time.h>
 
 static struct slab exchange_slab = SLAB_INIT(sizeof(struct exchange), 256);
 
@@ -115,7 +114,15 @@ static enum step_result step_route(struct exchange *x) {
         return STEP_WAIT;
     if (x->responded)
         return go(x, EXCHANGE_reply);
-    int rc = x->site->route(x->site, x, &error);
+    int rc = x->attempt == 1 ? rules_max_forwards(&x->req, &x->arena) : 0;
+    if (rc != 0) {
+        if (rc < 0)
+            exchange_fail(x, 503, CLOSE_memory);
+        else if (exchange_respond(x, 200, NULL, slice_make(NULL, 0)) < 0)
+            exchange_fail(x, 503, CLOSE_memory);
+        return go(x, EXCHANGE_reply);
+    }
+    rc = x->site->route(x->site, x, &error);
     if (rc < 0) {
         static struct log_limit limit;
         uint32_t suppressed;
@@ -196,6 +203,8 @@ static int prepare_request(struct exchange *x) {
         if (headers_add(&x->req.headers, &x->arena, SLICE_LIT("host"), host) < 0)
             return -ENOMEM;
     }
+    if (rules_add_via(&x->req.headers, &x->arena, x->req.minor, x->settings->via) < 0)
+        return -ENOMEM;
     if (!x->settings->forwarded && x->settings->x_forwarded == X_FORWARDED_OFF)
         return 0;
     struct conn *client = x->down->conn(x);
@@ -215,10 +224,20 @@ static enum step_result step_forward(struct exchange *x) {
     return x->res_ready ? go(x, EXCHANGE_response) : STEP_WAIT;
 }
 
+// What changes in the response, before a script looks at it.
+static int prepare_response(struct exchange *x) {
+    rules_strip_hop_by_hop(&x->res.headers, x->upgraded);
+    if (rules_add_date(&x->res.headers, &x->arena) < 0)
+        return -ENOMEM;
+    return rules_add_via(&x->res.headers, &x->arena, x->res.minor, x->settings->via);
+}
+
 static enum step_result step_response(struct exchange *x) {
     const struct exchange_hooks *hooks = x->site->hooks;
-    if (!x->hook_ran && !x->hook_waits)
-        rules_strip_hop_by_hop(&x->res.headers, x->upgraded);
+    if (!x->hook_ran && !x->hook_waits && prepare_response(x) < 0) {
+        exchange_fail(x, 503, CLOSE_memory);
+        return go(x, EXCHANGE_reply);
+    }
     if (hooks && run_hook(x, hooks->has_response, hooks->response) == STEP_WAIT) {
         if (push_request(x) < 0)
             exchange_fail(x, 503, CLOSE_memory);
@@ -492,18 +511,7 @@ int exchange_respond(struct exchange *x, unsigned status, const struct headers *
                 headers_add(&x->res.headers, &x->arena, header->name, header->value) < 0)
                 return -ENOMEM;
         }
-    static char date[32];
-    static uint64_t second;
-    uint64_t now = clock_cached.wall_us / 1000000;
-    if (now != second) {
-        struct tm tm;
-        time_t t = (time_t)now;
-        gmtime_r(&t, &tm);
-        strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", &tm);
-        second = now;
-    }
-    if (!headers_find(&x->res.headers, HEADER_date) &&
-        headers_add(&x->res.headers, &x->arena, SLICE_LIT("date"), arena_copy(&x->arena, slice_of(date))) < 0)
+    if (rules_add_date(&x->res.headers, &x->arena) < 0)
         return -ENOMEM;
     if (queue_copy(&x->res_body, body.at, body.len) < 0)
         return -ENOMEM;

@@ -2,8 +2,11 @@
 // Header rules of rules.h.
 #include "http/rules.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
 #include <stdio.h>
+#include <time.h>
 
 static bool may_be_named(enum header_id id) {
     switch (id) {
@@ -121,4 +124,51 @@ int rules_add_forwarded(struct request *request, struct arena *arena, const stru
             return -ENOMEM;
     }
     return 0;
+}
+
+int rules_add_via(struct headers *headers, struct arena *arena, unsigned minor, const char *name) {
+    if (!name)
+        return 0;
+    char *value = arena_printf(arena, "1.%u %s", minor, name);
+    return value ? headers_add(headers, arena, header_name_of(HEADER_via), slice_of(value)) : -ENOMEM;
+}
+
+// The same for a whole second; made without strftime(3), whose names of days depend on the locale.
+static struct slice date_now(void) {
+    static const char days[] = "SunMonTueWedThuFriSat", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    static char text[32];
+    static uint64_t second;
+    uint64_t now = clock_cached.wall_us / 1000000;
+    if (now != second) {
+        struct tm tm;
+        time_t t = (time_t)now;
+        gmtime_r(&t, &tm);
+        snprintf(text, sizeof text, "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT", days + 3 * tm.tm_wday,
+                 (unsigned)tm.tm_mday % 100, months + 3 * tm.tm_mon, (unsigned)(tm.tm_year + 1900) % 10000,
+                 (unsigned)tm.tm_hour % 100, (unsigned)tm.tm_min % 100, (unsigned)tm.tm_sec % 100);
+        second = now;
+    }
+    return slice_of(text);
+}
+
+int rules_add_date(struct headers *headers, struct arena *arena) {
+    if (headers_find(headers, HEADER_date))
+        return 0;
+    struct slice date = arena_copy(arena, date_now());
+    return date.at ? headers_add(headers, arena, header_name_of(HEADER_date), date) : -ENOMEM;
+}
+
+int rules_max_forwards(struct request *request, struct arena *arena) {
+    struct slice name = SLICE_LIT("max-forwards");
+    uint64_t left;
+    uint32_t position = 0;
+    if (!slice_eq(request->method, SLICE_LIT("OPTIONS")) && !slice_eq(request->method, SLICE_LIT("TRACE")))
+        return 0;
+    const struct header *header = headers_next(&request->headers, name, &position);
+    if (!header || slice_to_u64(header->value, &left) < 0)
+        return 0;
+    if (left == 0)
+        return 1;
+    char *value = arena_printf(arena, "%llu", (unsigned long long)left - 1);
+    return value ? headers_set(&request->headers, arena, name, slice_of(value)) : -ENOMEM;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // What a proxy must do to header fields between the two sides: hop-by-hop fields, Forwarded and its elder
-// relatives. Called by the exchange; knows nothing of connections.
+// relatives, Via, Date, Max-Forwards. Called by the exchange; knows nothing of connections.
 #ifndef MOONGATE_HTTP_RULES_H
 #define MOONGATE_HTTP_RULES_H
 
@@ -17,6 +17,17 @@ void rules_strip_hop_by_hop(struct headers *headers, bool keep_upgrade);
 int rules_add_forwarded(struct request *request, struct arena *arena, const struct conf_settings *settings,
                         const struct addr *client, const struct addr *local)
     __attribute__((warn_unused_result));
+
+// Adds "via: 1.MINOR NAME" (RFC 9110, 7.6.3); minor is that of the message as it came. Nothing when name is NULL.
+int rules_add_via(struct headers *headers, struct arena *arena, unsigned minor, const char *name)
+    __attribute__((warn_unused_result));
+
+// A response that came without Date gets one (RFC 9110, 6.6.1).
+int rules_add_date(struct headers *headers, struct arena *arena) __attribute__((warn_unused_result));
+
+// Max-Forwards of an OPTIONS or TRACE request (RFC 9110, 7.6.2): 1 when this proxy is to answer it, 0 when it
+// may go on, with one less. -ENOMEM. A value that is not a number is passed on as it is.
+int rules_max_forwards(struct request *request, struct arena *arena) __attribute__((warn_unused_result));
 
 // Fields that must not stand in trailers (RFC 9110, 6.5.1): framing, routing, authentication.
 bool rules_trailer_allowed(enum header_id id);

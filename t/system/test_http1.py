@@ -148,6 +148,22 @@ def test_forwarded(moongate, origin):
                                                    'for=127.0.0.1;by=127.0.0.1;host="h:81";proto=http']
 
 
+def test_via(moongate, origin):
+    gate = gate_to(moongate, origin, frontend="via edge;")
+    answer = gate.get("/", {"Via": "1.0 fred"})
+    assert origin.requests[0].all("via") == ["1.0 fred", "1.1 edge"]
+    assert answer.headers["via"] == "1.1 edge"
+    assert "date" in answer.headers  # the origin sent none
+
+
+def test_max_forwards(moongate, origin):
+    gate = gate_to(moongate, origin)
+    assert gate.get("/", {"Max-Forwards": "3"}, method="OPTIONS").status == 200
+    assert origin.requests[0].header("max-forwards") == "2"
+    answer = gate.get("/", {"Max-Forwards": "0"}, method="OPTIONS")
+    assert (answer.status, answer.body, len(origin.requests)) == (200, b"", 1)
+
+
 def test_103_passes_before_the_response(moongate, origin):
     origin.reply = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + reply(body=b"late")
     gate = gate_to(moongate, origin)

@@ -2,6 +2,8 @@
 // What happens to header fields between the two sides: hop-by-hop fields, X-Forwarded-*, Forwarded, trailers.
 #include "http/rules.h"
 
+#include "base/clock.h"
+
 #include <criterion/criterion.h>
 #include <stdio.h>
 
@@ -49,6 +51,37 @@ Test(rules, hop_by_hop_fields_go) {
     add("Accept", "*/*");
     rules_strip_hop_by_hop(headers, false);
     cr_assert_str_eq(dump(), "Host=h;Transfer-Encoding=chunked;Trailer=X-Sum;Accept=*/*;");
+}
+
+Test(rules, via_tells_the_version_as_it_came) {
+    cr_assert_eq(rules_add_via(headers, &arena, 1, NULL), 0);
+    cr_assert_eq(rules_add_via(headers, &arena, 0, "edge"), 0);
+    cr_assert_str_eq(dump(), "via=1.0 edge;");
+}
+
+Test(rules, date_is_added_where_it_is_missing) {
+    clock_cached.wall_us = 784111777ull * 1000000;
+    cr_assert_eq(rules_add_date(headers, &arena), 0);
+    cr_assert_eq(rules_add_date(headers, &arena), 0);
+    cr_assert_str_eq(dump(), "date=Sun, 06 Nov 1994 08:49:37 GMT;");
+}
+
+Test(rules, max_forwards_counts_down_for_options_alone) {
+    const struct {
+        const char *method, *value, *after;
+        int rc;
+    } cases[] = {
+        { "OPTIONS", "2", "Max-Forwards=1;", 0 }, { "OPTIONS", "0", "Max-Forwards=0;", 1 },
+        { "TRACE", "1", "Max-Forwards=0;", 0 },   { "GET", "0", "Max-Forwards=0;", 0 },
+        { "OPTIONS", "x", "Max-Forwards=x;", 0 },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        request.headers = (struct headers){ 0 };
+        request.method = slice_of(cases[i].method);
+        add("Max-Forwards", cases[i].value);
+        cr_assert_eq(rules_max_forwards(&request, &arena), cases[i].rc, "case %zu", i);
+        cr_assert_str_eq(dump(), cases[i].after);
+    }
 }
 
 Test(rules, what_connection_names_goes_wherever_it_stands) {
