@@ -32,6 +32,10 @@ struct h1_server {
     unsigned busy;  // calls on the stack that go on using this object
     uint64_t requests;
     struct queue pending;            // received, not parsed
+    struct ring_later later;         // goes on parsing: this turn's share was used up
+    uint32_t turn;                   // in which the two below were counted
+    uint16_t turn_requests;          // begun
+    uint16_t turn_pieces;            // of bodies, parsed; stays at the most that it can hold
     struct block *feeding;           // of the span that is being parsed
     uint32_t keepalive_ms, send_ms;  // of the last exchange, for the time until the next
     bool keep_alive;
@@ -46,6 +50,10 @@ struct h1_server {
 };
 
 static struct slab server_slab = SLAB_INIT(sizeof(struct h1_server), 512);
+
+// The share that a connection has of a turn, whoever else waits: requests of a client that pipelines, and body
+// pieces, each of which may be a chunk of one byte. After the first request what others wait for comes first.
+enum { TURN_REQUESTS = 16, TURN_PIECES = 1024 };
 
 enum { PENDING_MAX = 65536 };  // unparsed bytes of a connection at which reading stops
 
@@ -62,6 +70,7 @@ static void set_timer(struct h1_server *server, enum timer_kind kind, uint64_t m
 static void release(struct h1_server *server) {
     if (server->state != GONE || server->busy > 0)
         return;
+    list_remove(&server->later.link);
     queue_release(&server->pending);
     server->callbacks->gone(server->owner);
     slab_put(&server_slab, server);
@@ -121,6 +130,7 @@ static int on_head(struct h1_parser *parser) {
 static int on_body(struct h1_parser *parser, const char *at, size_t len) {
     struct h1_server *server = container_of(parser, struct h1_server, parser);
     struct exchange *x = server->x;
+    server->turn_pieces += server->turn_pieces < UINT16_MAX;
     x->req_bytes += len;
     if (exchange_too_large(x)) {
         parser->error_status = 413;
@@ -156,6 +166,7 @@ static bool begin_exchange(struct h1_server *server) {
     h1_parser_request(&server->parser, &parser_ops, limits, &server->x->arena, &server->x->req);
     server->conn->progress_ms = settings->send_timeout;
     server->state = HEAD;
+    server->turn_requests++;
     server->body_paused = server->chunked = server->skip_body = server->to_close = false;
     return true;
 }
@@ -178,10 +189,24 @@ static void refuse(struct h1_server *server) {
     exchange_client_error(x, status, reason, server->parser.error_why);
 }
 
-// Takes the span. Parses as far as the state allows; the rest waits in front of `pending`.
+// Whether this turn's share was used up and the rest must wait for the next one.
+static bool share_used(struct h1_server *server) {
+    uint32_t turn = (uint32_t)counters->ring_turns;
+    if (server->turn != turn) {
+        server->turn = turn;
+        server->turn_requests = server->turn_pieces = 0;
+    }
+    if (server->state == BODY)
+        return server->turn_pieces >= TURN_PIECES;
+    return server->state == IDLE && server->turn_requests > 0 &&
+        (server->turn_requests >= TURN_REQUESTS || server->turn_pieces >= TURN_PIECES || ring_others_wait());
+}
+
+// Takes the span. Parses as far as the state and this turn's share allow; the rest waits in front of
+// `pending`.
 static void parse(struct h1_server *server, struct span span) {
     while (span.len > 0 && server->state != GONE) {
-        if (server->state == REPLY || (server->state == BODY && server->body_paused)) {
+        if (server->state == REPLY || (server->state == BODY && server->body_paused) || share_used(server)) {
             if (queue_unget(&server->pending, span) < 0)
                 lose_client(server, CLOSE_memory);
             return;
@@ -230,6 +255,11 @@ static void advance(struct h1_server *server) {
         // A client that sends requests and reads no answers gets no further ones started.
         if (server->state == IDLE && server->conn->slow)
             break;
+        if (!queue_empty(&server->pending) && share_used(server)) {
+            counters->turns_shared++;
+            ring_go_on_later(&server->later);
+            break;
+        }
         if (!queue_take(&server->pending, &span))
             break;
         parse(server, span);
@@ -245,6 +275,10 @@ static void advance(struct h1_server *server) {
     }
     server->busy--;
     release(server);
+}
+
+static void go_on(struct ring_later *later) {
+    advance(container_of(later, struct h1_server, later));
 }
 
 static void on_data(struct conn *conn, struct span span) {
@@ -471,6 +505,8 @@ struct h1_server *h1_server_new(struct conn *conn, const struct h1_server_callba
         return NULL;
     }
     *server = (struct h1_server){ .conn = conn, .callbacks = callbacks, .owner = owner, .state = IDLE };
+    list_init(&server->later.link);
+    server->later.run = go_on;
     conn_adopt(conn, &handler, server);
     set_timer(server, TIMER_HEADER, site->settings->header_timeout);
     conn_read(conn);

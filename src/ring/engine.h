@@ -15,6 +15,8 @@ struct engine {
     struct io_uring ring;
     bool ready;
     struct list flushes;  // struct ring_flush
+    struct list later;    // struct ring_later, for the next turn
+    unsigned unhandled;   // completions of this turn whose handlers are still to be called
 };
 extern struct engine engine;
 

@@ -22,7 +22,7 @@ enum { CQ_FACTOR = 8 };  // completions per submission entry: multishot operatio
 
 static unsigned setup_flags(void) {
     return IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE |
-        IORING_SETUP_SUBMIT_ALL;
+        IORING_SETUP_SUBMIT_ALL | IORING_SETUP_TASKRUN_FLAG;
 }
 
 // Turns io_uring_setup's refusal into a cause and a cure.
@@ -80,6 +80,7 @@ int ring_probe(struct error *error) {
 int ring_init(const struct ring_options *options, struct error *error) {
     struct io_uring_params params = { .flags = setup_flags(), .cq_entries = options->entries * CQ_FACTOR };
     list_init(&engine.flushes);
+    list_init(&engine.later);
     int rc = io_uring_queue_init_params(options->entries, &engine.ring, &params);
     if (rc < 0)
         return explain(rc, error);
@@ -145,17 +146,41 @@ static unsigned handle_completions(void) {
         unsigned n = io_uring_peek_batch_cqe(&engine.ring, cqes, BATCH);
         if (n == 0)
             break;
-        for (unsigned i = 0; i < n; i++)
+        for (unsigned i = 0; i < n; i++) {
+            engine.unhandled = limit > handled + i + 1 ? limit - (handled + i + 1) : 0;
             complete(cqes[i]);
+        }
         io_uring_cq_advance(&engine.ring, n);
         handled += n;
     }
     return handled;
 }
 
+void ring_go_on_later(struct ring_later *later) {
+    if (!list_linked(&later->link))
+        list_push_back(&engine.later, &later->link);
+}
+
+// What the kernel has done but not posted yet counts too (TASKRUN): with DEFER_TASKRUN it waits for us.
+bool ring_others_wait(void) {
+    return engine.unhandled > 0 || (IO_URING_READ_ONCE(*engine.ring.sq.kflags) & IORING_SQ_TASKRUN);
+}
+
+// What puts itself off again meanwhile waits for another turn.
+static void run_later(void) {
+    struct list now;
+    list_init(&now);
+    list_splice(&now, &engine.later);
+    while (!list_empty(&now)) {
+        struct ring_later *later = container_of(now.next, struct ring_later, link);
+        list_remove(&later->link);
+        later->run(later);
+    }
+}
+
 int ring_turn(uint64_t max_wait_ms) {
     flush_all();
-    uint64_t wait = buffers_to_feed() ? 0 : timer_next_ms();
+    uint64_t wait = buffers_to_feed() || !list_empty(&engine.later) ? 0 : timer_next_ms();
     if (wait > max_wait_ms)
         wait = max_wait_ms;
     struct __kernel_timespec limit = { .tv_sec = (int64_t)(wait / 1000),
@@ -171,6 +196,7 @@ int ring_turn(uint64_t max_wait_ms) {
     clock_update();
     counters->ring_turns++;
     handle_completions();
+    run_later();
     timer_run();
     buffers_feed();
     return 0;

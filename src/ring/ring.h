@@ -10,6 +10,7 @@
 //   turn        flush, submit everything and wait for completions or the next timer, handle them all, run the
 //               timers, wake those who wait for receive buffers
 //   flush       work that was put off to the turn's begin (struct ring_flush), so that it is done once
+//   later       work of somebody who has had his share of this turn (struct ring_later): goes on in the next
 //   buffer      a receive buffer lent to the kernel; data arrives as a span of it (base/block.h)
 //
 // To add an operation: a prep function here and in op.c; the handler goes with its owner.
@@ -47,6 +48,14 @@ struct ring_flush {
     void (*flush)(struct ring_flush *flush);
 };
 
+// What its owner does not do at once so that others get their turn: run() is called once, in the next turn,
+// after what arrived until then; the ring does not sleep meanwhile. Linked at most once; list_remove(&link)
+// takes it back.
+struct ring_later {
+    struct list link;
+    void (*run)(struct ring_later *later);
+};
+
 struct ring_options {
     unsigned entries;           // of the submission queue
     size_t receive_bytes;       // memory for receive buffers
@@ -61,6 +70,9 @@ void ring_release(void);
 // the ring broke.
 int ring_turn(uint64_t max_wait_ms) __attribute__((warn_unused_result));
 void ring_flush_later(struct ring_flush *flush);
+void ring_go_on_later(struct ring_later *later);
+// Whether completions wait, of this turn or since: who has more work of his own should let them pass.
+bool ring_others_wait(void);
 
 // Features found at run time, for -V: a line each, "name: yes (meaning)". Returns how many lines were
 // printed.
