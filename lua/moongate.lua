@@ -338,8 +338,9 @@ end
 
 local function request_number(t, field)
   local result = c_request_number(t[1], field, out_number)
-  if result ~= OK then fail(result, "request") end
-  return out_number[0]
+  if result == OK then return out_number[0] end
+  if result == NONE then return nil end
+  fail(result, "request")
 end
 
 local request_get, request_set, request_methods = {}, {}, {}
@@ -394,6 +395,34 @@ function request_get.version(t) return request_text(t, ffi.C.MG_REQ_VERSION) end
 --- 1 the first time that an upstream server is asked, then one more each time: the route hook is called again
 --- for each.
 function request_get.attempt(t) return request_number(t, ffi.C.MG_REQ_ATTEMPT) end
+
+--- req.termination
+--- Why the request ends, in the words of the log variable $termination: "none" while all is well,
+--- "upstream_timeout", "client_closed", "limit" and so on.
+--- @where error, log
+--- @example
+---   function hooks.error(req, res)
+---     if req.termination == "upstream_timeout" then res.headers["retry-after"] = "5" end
+---   end
+function request_get.termination(t) return request_text(t, ffi.C.MG_REQ_TERMINATION) end
+
+--- req.bytes_received
+--- Bytes of the request's body so far, as they came from the client; req.bytes_sent: of the response's body, as
+--- they go to it.
+function request_get.bytes_received(t) return request_number(t, ffi.C.MG_REQ_BYTES_RECEIVED) end
+function request_get.bytes_sent(t) return request_number(t, ffi.C.MG_REQ_BYTES_SENT) end
+
+--- req.total_time
+--- Seconds from the first byte of the request until now, in the log hook until its end; req.first_byte_time:
+--- until the response began, nil if none did; req.upstream_time: from the connection to the upstream server
+--- on, nil if there was none.
+--- @example
+---   function hooks.log(req, res)
+---     if req.total_time > 1 then gate.log.warn("slow:", req.target, req.upstream_time) end
+---   end
+function request_get.total_time(t) return request_number(t, ffi.C.MG_REQ_TOTAL_TIME) end
+function request_get.first_byte_time(t) return request_number(t, ffi.C.MG_REQ_FIRST_BYTE_TIME) end
+function request_get.upstream_time(t) return request_number(t, ffi.C.MG_REQ_UPSTREAM_TIME) end
 
 --- req.headers
 --- The fields of the request.
@@ -517,7 +546,8 @@ end
 --- Answers the request here. headers is a table of names and values (strings, numbers, or tables of them for
 --- a field that is repeated), or nil; body is a string or nil; Content-Length is written for it. A verdict:
 --- return what it returns. In the response hook it takes the place of the upstream's response.
---- @where request, route, response
+--- In the error hook it takes the place of moongate's own answer.
+--- @where request, route, response, error
 --- @error for a status that is not 200 to 599, and for fields as with headers[name] = value
 --- @example
 ---   return req:respond(403, { ["content-type"] = "text/plain" }, "not for you\n")
@@ -542,7 +572,7 @@ local redirects = { [301] = true, [302] = true, [303] = true, [307] = true, [308
 
 --- req:redirect(location, status)
 --- Sends the client elsewhere; status is 301, 302 (if it is left out), 303, 307 or 308. A verdict.
---- @where request, route, response
+--- @where request, route, response, error
 --- @example
 ---   return req:redirect("https://" .. req.host .. req.target, 308)
 function request_methods.redirect(t, location, status)
@@ -614,13 +644,13 @@ local response_get, response_set, response_methods = {}, {}, {}
 local Response = { __metatable = "response" }
 
 --- res.status
---- The status. Settable (200 to 599), but one that has no body (204, 304) can not become one that has, nor
+--- The status; nil in the log hook when no response was begun. Settable (200 to 599), but one that has no body (204, 304) can not become one that has, nor
 --- the other way.
---- @where response
+--- @where response, error; readable in log, too
 function response_get.status(t)
   local status = c_response_status(t[1])
+  if status > 0 then return status end
   if status < 0 then fail(status, "response") end
-  return status
 end
 function response_set.status(t, value)
   if type(value) ~= "number" or value ~= floor(value) then
@@ -632,7 +662,7 @@ end
 
 --- res.reason
 --- The words behind the status; setting the status sets them too. Settable.
---- @where response
+--- @where response, error
 function response_get.reason(t)
   local result = c_response_reason(t[1], out)
   if result ~= OK then fail(result, "response") end
@@ -647,7 +677,7 @@ end
 
 --- res.headers
 --- The fields of the response.
---- @where response
+--- @where response, error; readable in log, too
 function response_get.headers(t)
   local headers = t[2]
   if not headers then

@@ -54,6 +54,7 @@ struct conf_settings {
     enum conf_x_forwarded x_forwarded;
     const char *via;              // the name that moongate gives itself in Via fields, NULL: none are added
     enum conf_script_error on_script_error;
+    uint64_t script_time_limit;   // of a hook from its start on, 0: no limit
     struct conf_access_log *access_log;  // NULL: off
 };
 

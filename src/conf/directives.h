@@ -160,6 +160,11 @@
       "fail", NULL, \
       "What a hook that raises an error means for the connection or request. The error is logged and " \
       "counted either way.") \
+    X(script_time_limit, SCOPE_SETTINGS, TIME, conf_settings, script_time_limit, 1, 86400000, \
+      DIRECTIVE_ZERO, NULL, "60s", NULL, \
+      "How long a hook may take from its start to its end, with all that it waits for. A hook that waits " \
+      "longer has failed, as if it had raised an error there. For hooks that read or write a body each wait " \
+      "of their own counts by itself. 0 is no limit. Code that never waits is the watchdog's affair.") \
     X(access_log, SCOPE_SETTINGS, OWN, conf_settings, access_log, 0, 0, 0, \
       "off | stderr | PATH [combined | json | FORMAT]", "off", NULL, \
       "Where a line for each request goes, and in which format: combined (which is meant when none is " \

@@ -268,6 +268,9 @@ static void drop_upstream(struct exchange *x, bool reusable) {
 }
 
 static enum step_result step_reply(struct exchange *x) {
+    const struct exchange_hooks *hooks = x->site->hooks;
+    if (x->failed && hooks && run_hook(x, hooks->has_error, hooks->error) == STEP_WAIT)
+        return STEP_WAIT;
     if (x->responded)
         queue_release(&x->req_body);
     x->at.first_byte = clock_us();
@@ -298,11 +301,11 @@ static enum step_result step_relay(struct exchange *x) {
     return STEP_WAIT;  // what want_body() brought at once was noted by exchange_run()
 }
 
-static void conclude(struct exchange *x) {
+// The log hook begins while both conns are still there to be asked about. STEP_WAIT when it has not ended.
+static enum step_result conclude(struct exchange *x) {
+    const struct exchange_hooks *hooks = x->site->hooks;
     x->at.ended = clock_us();
-    if (x->hooked)
-        x->site->hooks->ended(x->site->scripts, x);
-    x->hooked = false;
+    x->hook_waits = false;
     if (x->started) {
         unsigned class = x->res.status / 100;
         if (x->head_sent) {
@@ -313,11 +316,14 @@ static void conclude(struct exchange *x) {
         }
         x->site->log(x->site, x);
     }
+    go(x, EXCHANGE_finish);
+    return x->started && hooks ? run_hook(x, hooks->has_log, hooks->log) : STEP_MORE;
 }
 
 static void exchange_free(struct exchange *x) {
     struct exchange_site *site = x->site;
-    drop_upstream(x, x->res_ended && x->req_ended && !x->up_failed && !x->client_gone);
+    if (x->hooked)
+        site->hooks->ended(site->scripts, x);
     handle_drop(x->handle);
     queue_release(&x->req_body);
     queue_release(&x->res_body);
@@ -329,6 +335,21 @@ static void exchange_free(struct exchange *x) {
     site->drop(site);
 }
 
+// Neither side knows x any more.
+static enum step_result leave(struct exchange *x, enum step_result log_hook) {
+    x->down = NULL;
+    if (log_hook == STEP_WAIT) {
+        queue_release(&x->req_body);
+        queue_release(&x->res_body);
+        queue_release(&x->req_in);
+        queue_release(&x->res_in);
+        x->step = EXCHANGE_linger;
+        return STEP_WAIT;
+    }
+    exchange_free(x);
+    return STEP_DONE;
+}
+
 static enum step_result step_tunnel(struct exchange *x) {
     struct queue from_client, from_server;
     queue_init(&from_client);
@@ -336,24 +357,26 @@ static enum step_result step_tunnel(struct exchange *x) {
     struct exchange_site *site = x->site;
     struct conn *server = x->up->detach(x, &from_server);
     x->up = NULL;
-    conclude(x);
+    enum step_result log_hook = conclude(x);
     struct conn *client = x->down->detach(x, &from_client);
-    x->down = NULL;
     // The relay outlives the exchange, not the generation: tunnel() holds it for itself.
     site->tunnel(site, x, client, &from_client, server, &from_server);
-    exchange_free(x);
-    return STEP_DONE;
+    return leave(x, log_hook);
 }
 
 static enum step_result step_finish(struct exchange *x) {
     bool aborted = x->up_failed;
     if (aborted)
         counters->aborted++;
-    conclude(x);
+    enum step_result log_hook = conclude(x);
     // The upstream connection first: the client's next request, which may be pipelined, can then take it.
     drop_upstream(x, x->res_ended && x->req_ended && !x->up_failed && !x->client_gone);
     if (!x->client_gone)
         x->down->finished(x, aborted, x->reason);
+    return leave(x, log_hook);
+}
+
+static enum step_result step_linger(struct exchange *x) {
     exchange_free(x);
     return STEP_DONE;
 }
@@ -374,7 +397,7 @@ void exchange_run(struct exchange *x) {
         x->again = false;
         enum step_result result = STEP_MORE;
         while (result == STEP_MORE) {
-            if (x->client_gone)
+            if (x->client_gone && x->step < EXCHANGE_finish)
                 go(x, EXCHANGE_finish);
             else if (x->hook_waits)
                 break;
@@ -432,14 +455,14 @@ void exchange_client_error(struct exchange *x, unsigned status, enum close_reaso
     if (!x->started)
         x->wire_target = x->req.target;
     x->started = true;
-    if (x->hooked) {
-        x->site->hooks->ended(x->site->scripts, x);
-        x->hooked = x->hook_waits = false;
+    if (x->hook_waits) {
+        x->site->hooks->drop(x->site->scripts, x);
+        x->hook_waits = false;
     }
     bool begun = x->head_sent;
     exchange_fail(x, status, reason);
     if (!begun)
-        x->step = EXCHANGE_reply;
+        go(x, EXCHANGE_reply);
     exchange_run(x);
 }
 
@@ -517,6 +540,7 @@ int exchange_respond(struct exchange *x, unsigned status, const struct headers *
         return -ENOMEM;
     x->res_ended = true;
     x->responded = true;
+    x->failed = false;
     x->upgraded = x->up_failed = x->req_filter = x->res_filter = false;
     return 0;
 }
@@ -540,4 +564,5 @@ void exchange_fail(struct exchange *x, unsigned status, enum close_reason reason
             (struct response){ .status = (uint16_t)status, .major = 1, .minor = 1, .framing = BODY_LENGTH };
         x->res_ended = x->responded = true;
     }
+    x->failed = true;
 }

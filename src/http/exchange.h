@@ -41,7 +41,8 @@ enum step_result {
     X(reply, "the head goes to the client") \
     X(relay, "bodies flow") \
     X(tunnel, "101 was sent; the conns leave for a relay") \
-    X(finish, "logged and freed")
+    X(finish, "logged; scripts look back (log hook); both sides are let go") \
+    X(linger, "nothing is left of it but a log hook that waits")
 
 enum exchange_step {
 #define X(name, doc) EXCHANGE_##name,
@@ -65,10 +66,18 @@ struct exchange_hooks {
     // exchange_run().
     enum step_result (*request_body)(void *scripts, struct exchange *x);
     enum step_result (*response_body)(void *scripts, struct exchange *x);
+    // An error of moongate's own stands in x->res and goes to the client next: may be changed, or answered
+    // in another way. Not asked about what a hook answers.
+    enum step_result (*error)(void *scripts, struct exchange *x);
+    // The exchange is over and logged. When it waits, the client and the upstream are let go meanwhile:
+    // x->down and x->up are NULL then.
+    enum step_result (*log)(void *scripts, struct exchange *x);
+    // What waits at a hook is overtaken by an error: it is not gone on with.
+    void (*drop)(void *scripts, struct exchange *x);
     // The exchange ends: drop what waits on its behalf and its tables. Called once if any hook was called.
     void (*ended)(void *scripts, struct exchange *x);
     // Hooks that no script defines are not called.
-    bool has_request, has_request_body, has_route, has_response, has_response_body;
+    bool has_request, has_request_body, has_route, has_response, has_response_body, has_error, has_log;
 };
 
 // One for each frontend of a generation.
@@ -148,6 +157,7 @@ struct exchange {
     bool head_sent;              // something of the final response went to the client's conn
     bool req_sent;               // the request head went to the upstream's conn
     bool responded;              // a complete response stands in res: a script's or an error of ours
+    bool failed;                 // it is an error of ours, which no script has answered instead
     bool client_gone;
     bool up_failed;              // after the response head: the upstream broke off
     bool upgraded;               // 101

@@ -15,7 +15,7 @@
 
 /* cdef begin */
 enum {
-    MG_ABI = 1,
+    MG_ABI = 2,
 
     /* Results. */
     MG_OK = 0,
@@ -35,10 +35,16 @@ enum {
     MG_REQ_SCHEME,
     MG_REQ_VERSION,
     MG_REQ_UPSTREAM,
+    MG_REQ_TERMINATION,
 
     /* Numbers of a request. */
     MG_REQ_PORT = 0,
     MG_REQ_ATTEMPT,
+    MG_REQ_BYTES_RECEIVED,
+    MG_REQ_BYTES_SENT,
+    MG_REQ_TOTAL_TIME,
+    MG_REQ_FIRST_BYTE_TIME, /* MG_NONE: no response was begun */
+    MG_REQ_UPSTREAM_TIME,   /* MG_NONE: there was no connection to a server */
 
     /* Of a connection. */
     MG_CONN_REMOTE_IP = 0,

@@ -64,8 +64,8 @@ static int changeable(const struct exchange *x, int whose) {
     if (whose == MG_REQUEST && x->step != EXCHANGE_request && x->step != EXCHANGE_route)
         return mg_error(
             "the request has been sent: its fields can be changed in the request and route hooks");
-    if (whose == MG_RESPONSE && x->step != EXCHANGE_response)
-        return mg_error("the fields of a response can be changed in the response hook alone");
+    if (whose == MG_RESPONSE && !mg_response_open(x))
+        return mg_error("the fields of a response can be changed in the response and error hooks alone");
     return MG_OK;
 }
 

@@ -22,6 +22,8 @@ static inline uint64_t mg_handle(double handle) {
 }
 
 // api_message.c
+struct exchange;
+bool mg_response_open(const struct exchange *x);  // its head may still be changed
 int mg_request_text(double x, int field, struct mg_text *ret_text);
 int mg_request_number(double x, int field, double *ret_number);
 int mg_request_set(double x, int field, const char *at, size_t len);

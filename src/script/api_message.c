@@ -3,12 +3,17 @@
 // (path, raw path, query and target say the same), and answers that a script gives itself.
 #include "script/api_impl.h"
 
+#include "base/clock.h"
 #include "base/handle.h"
 #include "http/target.h"
 #include "script/host.h"
 
 #include <errno.h>
 #include <stdio.h>
+
+bool mg_response_open(const struct exchange *x) {
+    return x->step == EXCHANGE_response || (x->step == EXCHANGE_reply && !x->head_sent);
+}
 
 static struct exchange *exchange_of(double handle) {
     return handle_get(HANDLE_EXCHANGE, mg_handle(handle));
@@ -77,24 +82,51 @@ int mg_request_text(double handle, int field, struct mg_text *ret_text) {
     case MG_REQ_UPSTREAM:
         mg_text_set(ret_text, x->upstream_name);
         return x->upstream_name.len > 0 ? MG_OK : MG_NONE;
+    case MG_REQ_TERMINATION:
+        mg_text_set(ret_text, slice_of(close_reason_name(x->reason)));
+        return MG_OK;
     }
     return MG_NONE;
+}
+
+static unsigned request_port(const struct exchange *x) {
+    unsigned port;
+    split_authority(&x->req, &port);
+    return port > 0 ? port : slice_eq(x->req.scheme, SLICE_LIT("https")) ? 443 : 80;
+}
+
+// Seconds between two moments in microseconds. MG_NONE when one of them has not come.
+static int seconds(uint64_t from, uint64_t to, double *ret_number) {
+    *ret_number = to > from ? (double)(to - from) / 1e6 : 0;
+    return from && to ? MG_OK : MG_NONE;
 }
 
 int mg_request_number(double handle, int field, double *ret_number) {
     struct exchange *x = exchange_of(handle);
     if (!x)
         return MG_STALE;
-    if (field == MG_REQ_ATTEMPT) {
+    uint64_t now = x->at.ended ? x->at.ended : clock_us_now();
+    switch (field) {
+    case MG_REQ_ATTEMPT:
         *ret_number = x->attempt > 0 ? x->attempt : 1;  // 0 before the first route
         return MG_OK;
+    case MG_REQ_PORT:
+        *ret_number = request_port(x);
+        return MG_OK;
+    case MG_REQ_BYTES_RECEIVED:
+        *ret_number = (double)x->req_bytes;
+        return MG_OK;
+    case MG_REQ_BYTES_SENT:
+        *ret_number = (double)x->res_bytes;
+        return MG_OK;
+    case MG_REQ_TOTAL_TIME:
+        return seconds(x->at.started, now, ret_number);
+    case MG_REQ_FIRST_BYTE_TIME:
+        return seconds(x->at.started, x->at.first_byte, ret_number);
+    case MG_REQ_UPSTREAM_TIME:
+        return seconds(x->at.dialled, now, ret_number);
     }
-    unsigned port;
-    split_authority(&x->req, &port);
-    if (port == 0)
-        port = slice_eq(x->req.scheme, SLICE_LIT("https")) ? 443 : 80;
-    *ret_number = port;
-    return MG_OK;
+    return MG_NONE;
 }
 
 // ---- changes of a request ---------------------------------------------------------------------------------
@@ -307,7 +339,7 @@ int mg_reply_begin(double handle) {
     struct exchange *x = exchange_of(handle);
     if (!x)
         return MG_STALE;
-    if (x->head_sent)
+    if (x->head_sent || x->step >= EXCHANGE_finish)
         return mg_error("it is too late to answer: the response is on its way");
     if (!task_running || task_running->x != x)
         return mg_error("a request is answered by a hook of its own");
@@ -396,8 +428,8 @@ int mg_response_set_status(double handle, int status) {
     struct exchange *x = exchange_of(handle);
     if (!x)
         return MG_STALE;
-    if (x->step != EXCHANGE_response)
-        return mg_error("a response can be changed in the response hook alone");
+    if (!mg_response_open(x))
+        return mg_error("a response can be changed in the response and error hooks alone");
     if (status < 200 || status > 599)
         return mg_error("the status of a response is 200 to 599");
     if (bodiless(status) != bodiless(x->res.status))
@@ -423,8 +455,8 @@ int mg_response_set_reason(double handle, const char *at, size_t len) {
     struct exchange *x = exchange_of(handle);
     if (!x)
         return MG_STALE;
-    if (x->step != EXCHANGE_response)
-        return mg_error("a response can be changed in the response hook alone");
+    if (!mg_response_open(x))
+        return mg_error("a response can be changed in the response and error hooks alone");
     if (!header_value_valid(slice_make(at, len)))
         return mg_error("the reason has a control character (CR, LF, NUL ...)");
     struct slice copy = arena_copy(&x->arena, slice_make(at, len));

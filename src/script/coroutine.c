@@ -7,6 +7,7 @@
 // (token_wait). So a call costs one resume and creates nothing but the request's object.
 #include "script/host.h"
 
+#include "base/clock.h"
 #include "base/counters.h"
 
 #include <lauxlib.h>
@@ -85,6 +86,12 @@ static const char *failure_text(struct script_host *host, lua_State *co, const c
     return lua_tostring(lua, -1);
 }
 
+// What is left of script_time_limit; UINT64_MAX without one.
+static uint64_t time_left(const struct task *task) {
+    uint64_t limit = task_settings(task)->script_time_limit, passed = clock_ms() - task->since_ms;
+    return limit == 0 ? UINT64_MAX : passed < limit ? limit - passed : 0;
+}
+
 static enum outcome run(struct task *task, int arguments, const char **ret_text) {
     struct script_host *host = task->chain->host;
     lua_State *co = task->co.lua;
@@ -106,8 +113,11 @@ static enum outcome run(struct task *task, int arguments, const char **ret_text)
             lua_settop(co, 0);
             host->stats.yields++;
             counters->script_yields++;
-            if (task->wait == WAIT_TIME)
-                timer_start(&task->timer, task->sleep_ms);
+            if (task->wait == WAIT_TIME) {
+                uint64_t left = time_left(task);
+                task->overdue = task->sleep_ms > left;
+                timer_start(&task->timer, task->overdue ? left : task->sleep_ms);
+            }
             return OUTCOME_WAITS;
         }
         *ret_text = failure_text(host, co, "coroutine.yield outside of a coroutine that the script made");
@@ -124,6 +134,8 @@ enum outcome coroutine_start(struct task *task, uint32_t slot, double handle, bo
     host->stats.calls++;
     counters->script_calls++;
     task->co = coroutine_take(host);
+    task->since_ms = clock_ms();
+    task->overdue = false;
     lua_State *co = task->co.lua;
     lua_rawgeti(co, LUA_REGISTRYINDEX, task->chain->scripts[task->at].hooks[task->hook]);
     lua_pushinteger(co, (lua_Integer)slot);
@@ -136,6 +148,13 @@ enum outcome coroutine_start(struct task *task, uint32_t slot, double handle, bo
 }
 
 enum outcome coroutine_resume(struct task *task, const char **ret_text) {
+    if (task->overdue) {
+        *ret_text = failure_text(task->chain->host, task->co.lua, "the hook took longer than script_time_limit");
+        coroutine_forget(task->chain->host, &task->co);
+        return OUTCOME_FAILED;
+    }
+    if (task->hook == HOOK_request_body || task->hook == HOOK_response_body)
+        task->since_ms = clock_ms();
     return run(task, 0, ret_text);
 }
 

@@ -33,11 +33,12 @@ unsigned hook_failure_status(enum hook_id hook) {
 
 // ---- what both have in common -----------------------------------------------------------------------------
 
+const struct conf_settings *task_settings(const struct task *task) {
+    return task->x && task->x->settings ? task->x->settings : &task->chain->frontend->settings;
+}
+
 bool task_passes_errors(const struct task *task) {
-    const struct conf_settings *settings = &task->chain->frontend->settings;
-    if (task->x && task->x->settings)
-        settings = task->x->settings;
-    return settings->on_script_error == SCRIPT_ERROR_PASS;
+    return task_settings(task)->on_script_error == SCRIPT_ERROR_PASS;
 }
 
 void task_report(struct task *task, const char *text) {
@@ -74,6 +75,13 @@ const char *task_bad_value(struct task *task, const char *expected) {
                            hook_name(task->hook), kind, expected);
 }
 
+// Whether the running hook has decided; what went before it does not count.
+static bool task_decided(const struct task *task) {
+    if (!task->x)
+        return task->conn->rejected;
+    return task->hook != HOOK_log && (task->hook == HOOK_error ? !task->x->failed : task->x->responded);
+}
+
 enum verdict { VERDICT_NONE, VERDICT_GIVEN, VERDICT_BAD };
 
 static enum verdict verdict_of(struct task *task, const char **ret_text) {
@@ -82,11 +90,13 @@ static enum verdict verdict_of(struct task *task, const char **ret_text) {
         [HOOK_request] = "nothing or req:respond(...)",
         [HOOK_route] = "nothing, an upstream's name, an address or req:respond(...)",
         [HOOK_response] = "nothing or req:respond(...)",
+        [HOOK_error] = "nothing or req:respond(...)",
+        [HOOK_log] = "nothing",
     };
     lua_State *co = task->co.lua;
     int type = lua_type(co, 2);
     struct exchange *x = task->x;
-    if (x ? x->responded : task->conn->rejected)
+    if (task_decided(task))
         return VERDICT_GIVEN;  // also when the script forgot to return it
     if (type == LUA_TNIL)
         return VERDICT_NONE;
@@ -135,7 +145,7 @@ static enum step_result advance(struct task *task, enum outcome outcome, const c
                 *ret_failed = true;
                 return STEP_MORE;
             }
-            if (task->x ? task->x->responded : task->conn->rejected)
+            if (task_decided(task))
                 return STEP_MORE;
         }
         do {
@@ -176,7 +186,7 @@ static void exchange_wake(struct timer *timer) {
     bool failed;
     if (go_on(task, &failed) == STEP_WAIT)
         return;
-    if (failed)
+    if (failed && task->hook != HOOK_log)
         exchange_fail(x, hook_failure_status(task->hook), CLOSE_script_error);
     exchange_hook_done(x);  // x may be gone now
 }
@@ -245,6 +255,27 @@ static enum step_result run_response(void *scripts, struct exchange *x) {
     return exchange_hook(scripts, x, HOOK_response);
 }
 
+static enum step_result run_error(void *scripts, struct exchange *x) {
+    return exchange_hook(scripts, x, HOOK_error);
+}
+
+// Nobody waits for what comes of it.
+static enum step_result run_log(void *scripts, struct exchange *x) {
+    struct exchange_record *record = exchange_record_need(scripts, x);
+    if (!record)
+        return STEP_MORE;
+    body_drop(record);  // what has not come to its end never will
+    bool failed;
+    return begin(&record->task, HOOK_log, &failed);
+}
+
+static void overtaken(void *scripts, struct exchange *x) {
+    (void)scripts;
+    struct exchange_record *record = x->script;
+    if (record)
+        coroutine_drop(&record->task);
+}
+
 static void ended(void *scripts, struct exchange *x) {
     (void)scripts;
     struct exchange_record *record = x->script;
@@ -271,6 +302,9 @@ void chain_bind(struct script_chain *chain) {
                                             .response = run_response,
                                             .request_body = body_request,
                                             .response_body = body_response,
+                                            .error = run_error,
+                                            .log = run_log,
+                                            .drop = overtaken,
                                             .ended = ended };
     for (unsigned i = 0; i < chain->count; i++) {
         const int *hooks = chain->scripts[i].hooks;
@@ -280,6 +314,8 @@ void chain_bind(struct script_chain *chain) {
         chain->hooks.has_response |= hooks[HOOK_response] != LUA_NOREF;
         chain->hooks.has_request_body |= hooks[HOOK_request_body] != LUA_NOREF;
         chain->hooks.has_response_body |= hooks[HOOK_response_body] != LUA_NOREF;
+        chain->hooks.has_error |= hooks[HOOK_error] != LUA_NOREF;
+        chain->hooks.has_log |= hooks[HOOK_log] != LUA_NOREF;
     }
 }
 

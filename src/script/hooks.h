@@ -14,7 +14,9 @@
     X(route, 500, "where to, asked again for each retry: hooks.route(req)") \
     X(request_body, 500, "the body of a request on its way to the upstream: hooks.request_body(req)") \
     X(response, 502, "the head of the response is there, nothing is sent yet: hooks.response(req, res)") \
-    X(response_body, 502, "the body of a response on its way to the client: hooks.response_body(req, res)")
+    X(response_body, 502, "the body of a response on its way to the client: hooks.response_body(req, res)") \
+    X(error, 500, "moongate is about to answer an error of its own: hooks.error(req, res)") \
+    X(log, 0, "the request is over, whatever became of it: hooks.log(req, res)")
 
 enum hook_id {
 #define X(name, status, doc) HOOK_##name,

@@ -88,6 +88,8 @@ struct task {
     enum wait wait;
     struct timer timer;  // with WAIT_TIME
     uint64_t sleep_ms;   // what the hook asked for
+    bool overdue;        // when the timer fires, script_time_limit is over
+    uint64_t since_ms;   // when the hook (of a body: its last wait) began, by clock_ms()
 };
 
 // One script's body hook of an exchange: reads what the one before it wrote (the first: what the codec
@@ -167,6 +169,7 @@ struct exchange_record *exchange_record_need(struct script_chain *chain,
 enum outcome task_start(struct task *task, const char **ret_text);
 void task_report(struct task *task, const char *text);
 bool task_passes_errors(const struct task *task);
+const struct conf_settings *task_settings(const struct task *task);
 // "file:line: the request hook returned a number: expected ...", for the value of a hook that has ended.
 const char *task_bad_value(struct task *task, const char *expected);
 // Finds or makes; NULL when memory is out. The handle of the conn is set then.

@@ -445,3 +445,145 @@ def test_memory_stays_flat_under_scripts(moongate, origin):
     before = rss(pid)
     run(1200)
     assert SANITIZED or rss(pid) - before < 3 << 20  # a sanitizer keeps what was freed
+
+
+# ---- errors of moongate's own, and looking back
+
+
+def test_the_error_hook_changes_what_moongate_answers(moongate, origin):
+    origin.reply = None
+    gate = gate_to(moongate, origin, """
+        function hooks.error(req, res)
+          if req.path == "/own" then
+            return req:respond(503, { ["retry-after"] = 5 }, "back soon: " .. req.termination .. "\\n")
+          end
+          res.headers["x-was"] = res.status
+          res.status = 500
+        end""")
+    answer = gate.get("/own")
+    assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+    assert answer.body == b"back soon: upstream_closed\n"
+    answer = gate.get("/")
+    assert (answer.status, answer.headers["x-was"]) == (500, "502")
+    assert answer.body.startswith(b"502 Bad Gateway")  # only the head was changed
+
+
+def test_the_error_hook_sees_what_no_other_hook_does(moongate, origin):
+    gate = gate_to(moongate, origin, """
+        function hooks.error(req, res)
+          res.headers["x-seen"] = res.status .. " " .. req.termination .. " " .. req.conn.remote_ip
+        end""", frontend="max_uri 64; header_timeout 300ms;")
+    assert b"x-seen: 400 bad_request 127.0.0.1" in gate.raw(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+    assert b"x-seen: 414 limit " in gate.raw(b"GET /" + b"a" * 100 + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert b"x-seen: 408 header_timeout" in gate.raw(b"GET / HTTP/1.1\r\nHost")
+    assert origin.requests == []
+
+
+def test_an_error_hook_may_wait_and_its_client_go(moongate, origin):
+    origin.reply = None
+    gate = gate_to(moongate, origin, """
+        function hooks.error(req, res)
+          gate.sleep(req.path == "/long" and 30 or 0.05)
+          res.headers["x-late"] = "yes"
+        end""")
+    with gate.connect() as s:
+        s.sendall(b"GET /long HTTP/1.1\r\nHost: a\r\n\r\n")
+        eventually(lambda: len(origin.requests) == 1)
+    assert gate.get("/").headers["x-late"] == "yes"
+    eventually(lambda: gate.stats()["requests_active"] == 0)
+
+
+def test_an_error_hook_that_raises_leaves_a_plain_500(moongate, origin):
+    origin.reply = None
+    gate = gate_to(moongate, origin, 'function hooks.error(req, res) error("oops") end')
+    answer = gate.get("/")
+    assert answer.status == 500 and b"500 Internal Server Error" in answer.body
+    gate.wait_log("oops")
+
+
+def test_what_a_script_answers_is_no_error(moongate, origin):
+    gate = gate_to(moongate, origin, """
+        function hooks.request(req) return req:respond(403, nil, "no") end
+        function hooks.error(req, res) res.headers["x-error"] = "yes" end""")
+    answer = gate.get("/")
+    assert answer.status == 403 and "x-error" not in answer.headers
+
+
+def test_each_script_of_a_chain_sees_the_error(moongate, origin):
+    origin.reply = None
+    texts = {f"{name}.lua": "local hooks = {}\n" + f"function hooks.error(req, res) res.headers['x-{name}'] = 'yes' end"
+             "\nreturn hooks\n" for name in "ab"}
+    gate = moongate(f"upstream app {{ server {origin.address}; }}", "script a.lua; script b.lua; route / app;", texts)
+    answer = gate.get("/")
+    assert (answer.status, answer.headers["x-a"], answer.headers["x-b"]) == (502, "yes", "yes")
+
+
+def test_the_log_hook_looks_back(moongate, origin):
+    origin.reply = lambda request: None if request.target == "/none" else OK
+    gate = gate_to(moongate, origin, """
+        function hooks.request(req) req.ctx.user = "fred" end
+        function hooks.log(req, res)
+          gate.log.notice("seen", req.ctx.user, req.conn.remote_ip, req.target, res.status, res.headers.server,
+            req.bytes_received, req.bytes_sent, req.termination, req.total_time < 5, req.first_byte_time < 5,
+            req.upstream_time and req.upstream_time < 5)
+        end""")
+    with contextlib.closing(gate.client()) as client:
+        client.ask("/a", method="POST", body=b"four")
+        client.ask("/none")
+    gate.wait_log(r"seen fred 127.0.0.1 /a 200 origin/1 4 2 none true true true, request [0-9a-f]+")
+    gate.wait_log(r"seen fred 127.0.0.1 /none 502 nil 0 \d+ upstream_closed true true ")
+
+
+def test_a_log_hook_that_waits_holds_nobody(moongate, origin):
+    gate = gate_to(moongate, origin, """
+        function hooks.log(req, res)
+          gate.sleep(0.3)
+          gate.log.notice("after", req.path, res.status, pcall(function() return req.conn.remote_ip end))
+        end""")
+    with contextlib.closing(gate.client()) as client:
+        begin = time.monotonic()
+        for i in range(5):
+            assert client.ask(f"/{i}").status == 200
+        assert time.monotonic() - begin < 0.3
+    for i in range(5):
+        gate.wait_log(rf"after /{i} 200 ")  # the client is gone by then
+    eventually(lambda: gate.stats()["requests_active"] == 0)
+
+
+def test_the_log_hook_of_a_client_that_went(moongate, origin):
+    release = threading.Event()
+    origin.reply = lambda request: release.wait(10) and OK
+    gate = gate_to(moongate, origin, """
+        function hooks.log(req, res) gate.log.notice("went", res.status, req.termination, req.first_byte_time) end""")
+    with gate.connect() as s:
+        s.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        eventually(lambda: len(origin.requests) == 1)
+    gate.wait_log("went nil client_(closed|reset) nil")
+    release.set()
+
+
+def test_a_log_hook_decides_nothing(moongate, origin):
+    gate = gate_to(moongate, origin, """
+        function hooks.log(req, res)
+          gate.log.notice(pcall(req.respond, req, 200, nil, "x"))
+          error("oops")
+        end""")
+    with contextlib.closing(gate.client()) as client:
+        assert client.ask().body == b"ok" and client.ask().body == b"ok"
+    gate.wait_log("too late to answer")
+    gate.wait_log("log hook.*oops")
+
+
+def test_a_hook_that_waits_too_long_has_failed(moongate, origin):
+    gate = gate_to(moongate, origin, """
+        function hooks.request(req) if req.path == "/long" then gate.sleep(30) end end
+        function hooks.response_body(req, res)
+          for chunk in res:body() do gate.sleep(0.15) res:write(chunk) end
+        end""", frontend="script_time_limit 200ms;")
+    origin.reply = lambda request: (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n",
+                                    *(time.sleep(0.05) or b"x" for _ in range(4)))
+    begin = time.monotonic()
+    assert gate.get("/long").status == 500
+    assert time.monotonic() - begin < 5
+    gate.wait_log("a.lua:.*script_time_limit|script_time_limit")
+    assert gate.get("/").body == b"xxxx"  # longer than the limit in all, but no single wait is

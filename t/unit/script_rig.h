@@ -57,6 +57,9 @@ const char *exchange_id(struct exchange *x) {
     snprintf(x->id, sizeof x->id, "test-id");
     return x->id;
 }
+const char *close_reason_name(enum close_reason reason) {
+    return reason == CLOSE_none ? "none" : "limit";
+}
 void exchange_run(struct exchange *x) {
     (void)x;
     rig_now->pumps++;

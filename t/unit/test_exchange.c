@@ -243,10 +243,15 @@ static void hook_ended(void *scripts, struct exchange *e) {
     (void)scripts, (void)e;
     note("hooks end;");
 }
+static void hook_dropped(void *scripts, struct exchange *e) {
+    (void)scripts, (void)e;
+    note("hook dropped;");
+}
 static const struct exchange_hooks all_hooks = {
     .request = hook_request,
     .route = hook_route,
     .response = hook_response,
+    .drop = hook_dropped,
     .ended = hook_ended,
     .has_request = true,
     .has_route = true,
@@ -349,7 +354,7 @@ Test(exchange, hooks_are_called_once_each_in_order) {
     server_answers(200);
     happened("response hook;head 200;");
     server_sends("x", true);
-    happened("end;hooks end;log 200 none;release reusable;finished none;");
+    happened("end;log 200 none;release reusable;finished none;hooks end;");
     ended();
 }
 
@@ -397,7 +402,7 @@ Test(exchange, the_request_hook_answers) {
     site.hooks = &all_hooks;
     fake.request = HOOK_RESPONDS;
     start("GET", BODY_NONE);
-    happened("request hook;head 429;end;hooks end;log 429 none;finished none;");
+    happened("request hook;head 429;end;log 429 none;finished none;hooks end;");
     client_got("slow down");
     ended();
 }
@@ -406,7 +411,7 @@ Test(exchange, the_route_hook_answers) {
     site.hooks = &all_hooks;
     fake.route = HOOK_RESPONDS;
     start("GET", BODY_NONE);
-    happened("request hook;route hook;head 429;end;hooks end;log 429 none;finished none;");
+    happened("request hook;route hook;head 429;end;log 429 none;finished none;hooks end;");
     ended();
 }
 
@@ -417,7 +422,7 @@ Test(exchange, the_response_hook_answers_and_the_servers_body_is_dropped) {
     forget();
     cr_assert_eq(queue_copy(&x->res_body, "secret", 6), 0);
     server_answers(200);
-    happened("response hook;release spoiled;head 429;end;hooks end;log 429 none;finished none;");
+    happened("response hook;release spoiled;head 429;end;log 429 none;finished none;hooks end;");
     client_got("slow down");
     ended();
 }
@@ -439,7 +444,7 @@ Test(exchange, a_hook_fails) {
     site.hooks = &all_hooks;
     fake.request = HOOK_FAILS;
     start("GET", BODY_NONE);
-    happened("request hook;head 500;end;hooks end;log 500 script_error;finished script_error;");
+    happened("request hook;head 500;end;log 500 script_error;finished script_error;hooks end;");
     client_got_error("500 Internal Server Error\n");
     ended();
 }
@@ -465,7 +470,7 @@ Test(exchange, the_client_goes_while_a_hook_waits) {
     start("GET", BODY_NONE);
     forget();
     exchange_client_gone(x, CLOSE_client_reset);
-    happened("hooks end;log 0 client_reset;");
+    happened("log 0 client_reset;hooks end;");
     ended();
 }
 
@@ -744,7 +749,7 @@ Test(exchange, a_bad_body_while_a_hook_waits) {
     start("POST", BODY_CHUNKED);
     forget();
     exchange_client_error(x, 400, CLOSE_bad_request, "bad chunk");
-    happened("hooks end;head 400;end;log 400 bad_request;finished bad_request;");
+    happened("hook dropped;head 400;end;log 400 bad_request;finished bad_request;hooks end;");
     ended();
 }
 
@@ -765,7 +770,7 @@ Test(exchange, an_upgrade_becomes_a_tunnel) {
     x->upgraded = true;
     x->res_ended = true;
     server_answers(101);
-    happened("response hook;head 101;detach server;hooks end;log 101 none;detach client;tunnel;");
+    happened("response hook;head 101;detach server;log 101 none;detach client;tunnel;hooks end;");
     ended();
 }
 
@@ -778,7 +783,7 @@ Test(exchange, a_script_forbids_an_upgrade) {
     x->upgraded = true;
     x->res_ended = true;
     server_answers(101);
-    happened("response hook;release spoiled;head 429;end;hooks end;log 429 none;finished none;");
+    happened("response hook;release spoiled;head 429;end;log 429 none;finished none;hooks end;");
     ended();
 }
 
