@@ -51,7 +51,7 @@ static int on_status(llhttp_t *llhttp, const char *at, size_t len) {
 
 static int on_header_field(llhttp_t *llhttp, const char *at, size_t len) {
     struct h1_parser *parser = parser_of(llhttp);
-    return count_head(parser, len + 4) ? -1 : append(parser, &parser->name, at, len);
+    return count_head(parser, len) ? -1 : append(parser, &parser->name, at, len);
 }
 
 static int on_header_value(llhttp_t *llhttp, const char *at, size_t len) {
@@ -66,6 +66,8 @@ static int on_header_value_complete(llhttp_t *llhttp) {
         headers = parser->request ? &parser->request->trailers : &parser->response->trailers;
     struct slice name = parser->name, value = slice_trim(parser->value);
     parser->name = parser->value = slice_make(NULL, 0);
+    if (count_head(parser, 4))  // colon, space and the line's end: once a field, however many pieces it came in
+        return -1;
     if (++parser->header_count > parser->limits.max_headers)
         return fail(parser, 431, "the head has more fields than max_headers");
     if (!header_name_valid(name))

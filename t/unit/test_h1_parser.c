@@ -468,6 +468,12 @@ Test(h1_parser, limits_hold) {
     end = n + (size_t)sprintf(text + n, "X: y\r\n\r\n");
     refused(REQUEST, slice_make(text, end), 431);
 
+    // Close to max_head, in whatever pieces.
+    n = (size_t)sprintf(text, "GET / HTTP/1.1\r\nHost: h\r\n");
+    memset(text + n, 'n', 4000);
+    end = n + 4000 + (size_t)sprintf(text + n + 4000, ": v\r\n\r\n");
+    cr_assert_eq(parse_as(REQUEST, slice_make(text, end), false).result, H1_DONE);
+
     n = (size_t)sprintf(text, "GET / HTTP/1.1\r\nHost: h\r\nX: ");
     memset(text + n, 'v', 4200);
     cr_assert_eq(feed(REQUEST, slice_make(text, n + 4200), 0, false).status, 431);
