@@ -69,6 +69,18 @@ bool rules_trailer_allowed(enum header_id id) {
     }
 }
 
+// A quoted string that is left open would swallow the element behind it, which is ours; with a backslash readers do not
+// agree on where it closes.
+static bool list_ends(struct slice value) {
+    bool open = false;
+    for (size_t i = 0; i < value.len; i++) {
+        if (value.at[i] == '\\')
+            return false;
+        open ^= value.at[i] == '"';
+    }
+    return !open;
+}
+
 static int set_or_append(struct request *request, struct arena *arena, enum header_id id, struct slice value,
                          bool append) {
     const struct header *old = append ? headers_find(&request->headers, id) : NULL;
@@ -78,14 +90,15 @@ static int set_or_append(struct request *request, struct arena *arena, enum head
     struct slice joined = { 0 };
     for (uint32_t i = 0; i < request->headers.count; i++) {
         const struct header *header = &request->headers.at[i];
-        if (header->id != id || header->name.len == 0)
+        if (header->id != id || header->name.len == 0 || header->value.len == 0 || !list_ends(header->value))
             continue;
         if (joined.len > 0 && arena_append(arena, &joined, ", ", 2) < 0)
             return -ENOMEM;
         if (arena_append(arena, &joined, header->value.at, header->value.len) < 0)
             return -ENOMEM;
     }
-    if (arena_append(arena, &joined, ", ", 2) < 0 || arena_append(arena, &joined, value.at, value.len) < 0)
+    if ((joined.len > 0 && arena_append(arena, &joined, ", ", 2) < 0) ||
+        arena_append(arena, &joined, value.at, value.len) < 0)
         return -ENOMEM;
     return headers_set(&request->headers, arena, header_name_of(id), joined);
 }

@@ -176,6 +176,21 @@ Test(rules, x_forwarded_appends_as_the_last_element_of_one_field) {
         "x-forwarded-host=h.example:8080;");
 }
 
+// What a client leaves open would hold the element that is ours.
+Test(rules, a_list_that_hides_what_follows_is_left_out) {
+    struct slice value;
+    add("Forwarded", "for=1");
+    add("Forwarded", "for=\"2");
+    add("Forwarded", "for=\"3\\\"");
+    add("Forwarded", "");
+    add("X-Forwarded-For", "6.6.6.6, \"");
+    forward(X_FORWARDED_APPEND, true, "10.0.0.1:5");
+    cr_assert(headers_get(headers, HEADER_x_forwarded_for, &value));
+    cr_assert(slice_eq(value, SLICE_LIT("10.0.0.1")), "%.*s", SLICE_ARG(value));
+    cr_assert(headers_get(headers, HEADER_forwarded, &value));
+    cr_assert(slice_starts(value, SLICE_LIT("for=1, for=10.0.0.1;by=")), "%.*s", SLICE_ARG(value));
+}
+
 Test(rules, forwarded_quotes_what_needs_it) {
     forward(X_FORWARDED_OFF, true, "[2001:db8::1]:1");
     struct slice value = { 0 };
