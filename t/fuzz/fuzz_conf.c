@@ -1,17 +1,13 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Fuzz target for the configuration: any bytes as a file, read from a memory source, so that nothing on the
 // disk is touched. What is accepted must be printed as a configuration that is accepted too and prints the
-// same. Build: clang -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -Isrc t/fuzz/fuzz_conf.c src/conf/*.c
-// and the sources of src/base; run with -dict=t/fuzz/conf.dict t/fuzz/corpus/conf
+// same.
 #include "conf/conf.h"
 #include "conf/print.h"
 #include "conf/source.h"
+#include "fuzz.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 
 // A source that has the text as /f/c.conf and a script beside it, and never asks the disk.
 static struct source *memory_of(struct slice text, struct error *error) {
