@@ -47,6 +47,8 @@ struct conf_settings {
     uint64_t max_head;            // bytes of a request head
     uint64_t max_headers;         // fields of a request head
     uint64_t max_uri;             // bytes of a request target
+    uint64_t max_line;            // bytes of the line of one field
+    uint64_t max_chunk_overhead;  // bytes of chunk framing beyond the content, 0: no limit
     uint64_t max_body;            // bytes of a request body, 0: no limit
     uint64_t buffer_high;         // bytes queued for one side at which reading the other side stops
     uint64_t buffer_low;          // and at which it goes on

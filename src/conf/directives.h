@@ -133,12 +133,22 @@
       "the response is not lost to a reset. 0 closes at once.") \
     X(max_head, SCOPE_TOP | SCOPE_FRONTEND, SIZE, conf_settings, max_head, 512, 1 << 20, 0, NULL, "16k", \
       NULL, \
-      "Bytes of a request head: the request line and all fields. A larger one is answered 431.") \
+      "Bytes of a request head: the request line and all fields, and of the trailers of its body besides. " \
+      "A larger one is answered 431.") \
+    X(max_line, SCOPE_TOP | SCOPE_FRONTEND, SIZE, conf_settings, max_line, 64, 1 << 20, 0, NULL, "8k", NULL, \
+      "Bytes of the line of one field of a request, name and value. A longer one is answered 431. A line " \
+      "with the size and the extensions of a chunk that is longer is answered 400.") \
     X(max_headers, SCOPE_TOP | SCOPE_FRONTEND, NUMBER, conf_settings, max_headers, 1, 10000, 0, NULL, \
       "100", NULL, \
-      "Fields of a request head. More are answered 431.") \
+      "Fields of a request head, with those of the trailers. More are answered 431.") \
     X(max_uri, SCOPE_TOP | SCOPE_FRONTEND, SIZE, conf_settings, max_uri, 64, 1 << 20, 0, NULL, "8k", NULL, \
       "Bytes of a request's target. A longer one is answered 414.") \
+    X(max_chunk_overhead, SCOPE_TOP | SCOPE_FRONTEND, SIZE, conf_settings, max_chunk_overhead, 256, 1 << 30, \
+      DIRECTIVE_ZERO, NULL, "64k", NULL, \
+      "Bytes of chunk framing (sizes, extensions, line ends) that a request body may be ahead of its " \
+      "content: what is ahead grows with framing and shrinks with content. Chunks of a few bytes cost " \
+      "more than they bring; with the default 16384 of one byte may follow each other, and there is no " \
+      "end to those of 6 bytes and more. Beyond that the request is answered 400. 0 is no limit.") \
     X(max_body, SCOPE_SETTINGS, SIZE, conf_settings, max_body, 1, 1ull << 40, DIRECTIVE_ZERO, NULL, "1g", \
       NULL, \
       "Bytes of a request body. A larger one is answered 413, at once when its length is announced. 0 is " \

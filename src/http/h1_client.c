@@ -43,7 +43,7 @@ static struct client *client_of(struct h1_client *client) {
 
 static void start_response(struct client *client) {
     struct exchange *x = client->x;
-    struct h1_limits limits = { client->conf->max_response_head, client->conf->max_response_headers, 0 };
+    struct h1_limits limits = { client->conf->max_response_head, client->conf->max_response_headers, 0, 0, 0 };
     x->res = (struct response){ 0 };
     h1_parser_response(&client->parser, &parser_ops, limits, &x->arena, &x->res, x->req.head);
 }

@@ -24,9 +24,24 @@ struct h1_parser_ops {
     int (*body)(struct h1_parser *parser, const char *at, size_t len);
 };
 
+// max_line and max_chunk_overhead: 0 is no limit.
 struct h1_limits {
     size_t max_head, max_headers, max_uri;
+    size_t max_line;            // bytes of the line of one field, or of one chunk's size and extensions
+    size_t max_chunk_overhead;  // bytes of chunk framing that a body may have beyond its content
 };
+
+// What the next bytes are. llhttp is given no more at once than what belongs to one of these, so that the
+// lines are looked at as they came.
+enum h1_part {
+    H1_METHOD,      // empty lines, the method: requests begin here
+    H1_HEAD,        // the rest of the head
+    H1_CHUNK_LINE,  // a chunk's size and extensions
+    H1_CONTENT,     // content, with the line end of a chunk's data
+    H1_TRAILERS,    // what follows the last chunk's line
+};
+
+enum h1_chunk { H1_CHUNK_SIZE, H1_CHUNK_EXTENSION, H1_CHUNK_END };  // what of a chunk's line was read last
 
 struct h1_parser {
     llhttp_t llhttp;
@@ -37,12 +52,19 @@ struct h1_parser {
     struct h1_limits limits;
     struct slice name, value;   // the field being read
     size_t head_bytes, header_count;
-    size_t line_bytes;          // of the line of a head or trailers that is being read, over all feeds
-    size_t idle_bytes;          // since a piece of the body or a chunk's header came
+    enum h1_part part;
+    size_t line_bytes;          // of the line that is being read, over all feeds
+    size_t part_bytes;          // of the part of the request line that is being read
+    size_t overhead;            // chunk framing beyond the content so far
+    enum h1_chunk chunk;
     unsigned lines, empty_lines, spaces;
-    char last;
-    bool head_done, done, lines_done;
-    bool last_chunk;            // stopped behind its header
+    char last;                  // of the line
+    const char *piece;          // what llhttp has been given
+    bool tab;                   // between the colon and the value, or in the value
+    bool tab_before_piece;      // the blanks at the end of what llhttp had before hold a tab
+    bool head_done, done;
+    const char *late_why;       // what is wrong behind the piece; counts when llhttp finds nothing before
+    unsigned late_status;
     bool no_body;               // response to HEAD
     const char *error_why;
     unsigned error_status;      // what to answer a client; for responses only that it is not 0 matters

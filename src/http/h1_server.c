@@ -162,7 +162,8 @@ static bool begin_exchange(struct h1_server *server) {
         return false;
     }
     const struct conf_settings *settings = server->x->settings;
-    struct h1_limits limits = { settings->max_head, settings->max_headers, settings->max_uri };
+    struct h1_limits limits = { settings->max_head, settings->max_headers, settings->max_uri,
+                                settings->max_line, settings->max_chunk_overhead };
     h1_parser_request(&server->parser, &parser_ops, limits, &server->x->arena, &server->x->req);
     server->conn->progress_ms = settings->send_timeout;
     server->state = HEAD;

@@ -67,14 +67,23 @@ static char *put_framing(char *to, enum body_framing framing, uint64_t length, c
 }
 
 int h1_write_request(struct queue *out, const struct request *request, const char *connection) {
-    struct slice target = request->target;
-    size_t room = request->method.len + target.len + fields_size(&request->headers) + FRAMING_ROOM;
+    // A server gets the origin form, whatever form came from the client (RFC 9112, 3.2.1).
+    struct slice target = request->target, query = { NULL, 0 };
+    if (target.len > 0 && target.at[0] != '/' && !slice_eq(request->method, SLICE_LIT("CONNECT"))) {
+        target = request->raw_path;
+        query = request->query;
+    }
+    size_t room = request->method.len + target.len + query.len + fields_size(&request->headers) + FRAMING_ROOM;
     char *start = queue_reserve(out, room);
     if (!start)
         return -ENOMEM;
     char *to = put(start, request->method);
     *to++ = ' ';
     to = put(to, target);
+    if (query.at) {
+        *to++ = '?';
+        to = put(to, query);
+    }
     to = PUT(to, " HTTP/1.1\r\n");
     to = put_fields(to, &request->headers, false);
     // A method that expects content is told that there is none (RFC 9110, 8.6).

@@ -99,6 +99,7 @@ struct request {
     enum body_framing framing;
     uint64_t length;         // with BODY_LENGTH
     uint8_t major, minor;    // HTTP version of the message as received
+    uint8_t doubts;          // in what raw_path can be read in several ways: enum path_doubt of http/target.h
     bool head;               // method is HEAD
     bool idempotent;         // RFC 9110, 9.2.2
     bool expect_continue;

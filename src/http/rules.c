@@ -8,6 +8,21 @@
 #include <stdio.h>
 #include <time.h>
 
+//  X(name, rule): trailer fields that are not passed on; beside them the conditions (If-*) and X-Forwarded-*
+// clang-format off
+#define TRAILER_RULES(X) \
+    X("content-length", REFUSED) X("transfer-encoding", REFUSED) X("host", REFUSED) X("connection", REFUSED) \
+    X("upgrade", REFUSED) X("te", REFUSED) X("trailer", REFUSED) X("keep-alive", REFUSED) \
+    X("proxy-connection", REFUSED) X("content-encoding", REFUSED) X("content-range", REFUSED) \
+    X("content-type", DROPPED) X("content-location", DROPPED) X("content-disposition", DROPPED) \
+    X("authorization", DROPPED) X("proxy-authorization", DROPPED) X("proxy-authenticate", DROPPED) \
+    X("www-authenticate", DROPPED) X("cookie", DROPPED) X("set-cookie", DROPPED) X("forwarded", DROPPED) \
+    X("via", DROPPED) X("expect", DROPPED) X("range", DROPPED) X("max-forwards", DROPPED) \
+    X("cache-control", DROPPED) X("pragma", DROPPED) X("age", DROPPED) X("expires", DROPPED) \
+    X("date", DROPPED) X("vary", DROPPED) X("location", DROPPED) X("retry-after", DROPPED) \
+    X("warning", DROPPED) X("origin", DROPPED) X("referer", DROPPED) X("user-agent", DROPPED)
+// clang-format on
+
 static bool may_be_named(enum header_id id) {
     switch (id) {
     case HEADER_host:
@@ -58,15 +73,21 @@ void rules_strip_hop_by_hop(struct headers *headers, bool keep_upgrade) {
     }
 }
 
-bool rules_trailer_allowed(enum header_id id) {
-    switch (id) {
-    case HEADER_OTHER:
-    case HEADER_date:
-    case HEADER_server:
-        return true;
-    default:
-        return false;
-    }
+enum rules_trailer rules_trailer(struct slice name) {
+    static const struct {
+        struct slice name;
+        enum rules_trailer rule;
+    } rules[] = {
+#define X(name, rule) { SLICE_LIT(name), TRAILER_##rule },
+        TRAILER_RULES(X)
+#undef X
+    };
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
+        if (slice_ieq(name, rules[i].name))
+            return rules[i].rule;
+    return slice_istarts(name, SLICE_LIT("if-")) || slice_istarts(name, SLICE_LIT("x-forwarded-"))
+        ? TRAILER_DROPPED
+        : TRAILER_PASSED;
 }
 
 // A quoted string that is left open would swallow the element behind it, which is ours; with a backslash readers do not

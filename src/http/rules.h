@@ -29,7 +29,13 @@ int rules_add_date(struct headers *headers, struct arena *arena) __attribute__((
 // may go on, with one less. -ENOMEM. A value that is not a number is passed on as it is.
 int rules_max_forwards(struct request *request, struct arena *arena) __attribute__((warn_unused_result));
 
-// Fields that must not stand in trailers (RFC 9110, 6.5.1): framing, routing, authentication.
-bool rules_trailer_allowed(enum header_id id);
+// What becomes of a trailer field (RFC 9110, 6.5.1). Who reads trailers as if they stood in the head must find
+// nothing there that frames, routes, authenticates or otherwise changes the message.
+enum rules_trailer {
+    TRAILER_PASSED,
+    TRAILER_DROPPED,
+    TRAILER_REFUSED,  // it would frame or route: the message is not to be trusted
+};
+enum rules_trailer rules_trailer(struct slice name);
 
 #endif

@@ -175,7 +175,7 @@ static int set_path(struct exchange *x, struct slice path) {
     if (rc == -ENOMEM)
         return mg_error("memory is out");
     if (rc < 0)
-        return mg_error("the path holds a character that it must not (NUL)");
+        return mg_error("the path holds a control character or leads above its root");
     raw = encode(&x->arena, normal, keep);
     if (!raw.at)
         return mg_error("memory is out");

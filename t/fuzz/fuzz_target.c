@@ -5,6 +5,20 @@
 #include "fuzz.h"
 #include "http/target.h"
 
+// Each reading begins with '/', fits and is none that was refused; the first is the normalised path.
+static void check_readings(const struct request *request) {
+    char *to = malloc(request->raw_path.len + 1);
+    unsigned count = path_reading_count(request->doubts);
+    must(to && count >= 1 && count <= 12);
+    for (unsigned n = 0; n < count; n++) {
+        struct slice reading = path_reading(request->raw_path, request->doubts, n, to);
+        must(reading.len > 0 && reading.len <= request->raw_path.len + 1 && reading.at[0] == '/');
+        must(n > 0 || slice_eq(reading, request->path));
+        must(!memchr(reading.at, 0, reading.len));
+    }
+    free(to);
+}
+
 static void check_path(struct slice path) {
     must(path.len > 0 && path.at[0] == '/');
     for (size_t i = 0; i < path.len; i++) {
@@ -26,7 +40,7 @@ static void check_again(struct slice path, struct arena *arena) {
     for (size_t i = 0; i < path.len; i++) {
         unsigned char c = (unsigned char)path.at[i];
         n += (size_t)sprintf(encoded + n, c == '/' ? "/" : "%%%02x", c);
-        plain &= c > 0x20 && c < 0x7f && c != '%' && c != '#' && c != '?';
+        plain &= c > 0x20 && c < 0x7f && !strchr("%#?\"<>\\{}`", c);
     }
     must(path_normalise(slice_make(encoded, n), arena, &again) == 0 && slice_eq(again, path));
     if (plain)
@@ -49,8 +63,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
         must(request.target.len > 0 && authority_valid(request.authority));
     } else if (!slice_eq(request.path, SLICE_LIT("*"))) {
         check_path(request.path);
-        must(authority_valid(request.authority));
+        must(request.authority.len == 0 || authority_valid(request.authority));
         check_again(request.path, &arena);
+        check_readings(&request);
     }
     free(copy);
     arena_release(&arena);

@@ -37,7 +37,8 @@ static int on_body(struct h1_parser *p, const char *at, size_t len) {
 }
 
 static const struct h1_parser_ops ops = { .head = on_head, .body = on_body };
-static const struct h1_limits limits = { 4096, 20, 256 };
+static const struct h1_limits usual = { 4096, 20, 256, 0, 0 };
+static struct h1_limits limits = { 4096, 20, 256, 0, 0 };
 
 static void print(struct outcome *to, size_t *n, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -181,7 +182,7 @@ Test(h1_parser, empty_lines_before_a_request_are_passed_over) {
 Test(h1_parser, chunked_content_and_trailers) {
     TAKEN("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: "
           "Chunked\r\n\r\n3\r\nabc\r\n00a;x=\"y\"\r\n0123456789\r\n0\r\n"
-          "X-Sum: 1\r\nContent-Length: 7\r\nHost: evil\r\n\r\n",
+          "X-Sum: 1\r\nAuthorization: evil\r\n\r\n",
           0, "POST|/|/|1.1|2|0|000\nHost: h\nTransfer-Encoding: Chunked\n-- 13: abc0123456789\nX-Sum: 1\n");
 }
 
@@ -303,6 +304,11 @@ Test(h1_parser, lengths_that_are_no_number_are_refused) {
     REFUSED(POST "Content-Length:\r\n\r\n", 400);
     REFUSED(POST "Content-Length: \r\n\r\n", 400);
     REFUSED(POST "Content-Length: 18446744073709551616\r\n\r\n", 400);
+    REFUSED(POST "Content-Length: 9223372036854775808\r\n\r\n", 400);
+    REFUSED(POST "Content-Length:\t5\r\n\r\nabcde", 400);
+    REFUSED(POST "Content-Length: 5\t\r\n\r\nabcde", 400);
+    REFUSED(POST "Content_Length: 5\r\n\r\nabcde", 400);
+    REFUSED(POST "content-lengtH: 5\r\ncontent_length: 5\r\n\r\nabcde", 400);
     REFUSED(POST "Content-Length: 99999999999999999999999999\r\n\r\n", 400);
     REFUSED(POST "Content-Length: 5\0\r\n\r\nabcde", 400);
     REFUSED(POST "Content-Length: \v5\r\n\r\nabcde", 400);
@@ -314,22 +320,28 @@ Test(h1_parser, a_length_may_have_zeros_and_spaces_around) {
 }
 
 Test(h1_parser, codings_that_are_not_chunked_alone_are_refused) {
-    REFUSED(POST "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 501);
-    REFUSED(POST "Transfer-Encoding: chunkedx\r\n\r\n0\r\n\r\n", 501);
-    REFUSED(POST "Transfer-Encoding: gzip\r\n\r\n0\r\n\r\n", 501);
+    REFUSED(POST "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400);
+    REFUSED(POST "Transfer-Encoding: chunkedx\r\n\r\n0\r\n\r\n", 400);
+    REFUSED(POST "Transfer-Encoding: gzip\r\n\r\n0\r\n\r\n", 400);
     REFUSED(POST "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501);
     REFUSED(POST "Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n", 400);
     REFUSED(POST "Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 400);
     REFUSED(POST "Transfer-Encoding: chunked,\r\n\r\n0\r\n\r\n", 400);
-    REFUSED(POST "Transfer-Encoding: ,chunked\r\n\r\n0\r\n\r\n", 501);
+    REFUSED(POST "Transfer-Encoding: ,chunked\r\n\r\n0\r\n\r\n", 400);
     REFUSED(POST "Transfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n", 0);
-    REFUSED(POST "Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n", 501);
-    REFUSED(POST "Transfer-Encoding: identity\r\n\r\n0\r\n\r\n", 501);
-    REFUSED(POST "Transfer-Encoding:\r\n\r\n0\r\n\r\n", 501);
+    REFUSED(POST "Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n", 400);
+    REFUSED(POST "Transfer-Encoding: identity\r\n\r\n0\r\n\r\n", 400);
+    REFUSED(POST "Transfer-Encoding:\r\n\r\n0\r\n\r\n", 400);
     REFUSED(POST "Transfer-Encoding: \x0b"
                  "chunked\r\n\r\n0\r\n\r\n",
             400);
     REFUSED(POST "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400);
+    REFUSED(POST "Transfer-Encoding:\tchunked\r\n\r\n0\r\n\r\n", 400);
+    REFUSED(POST "Transfer-Encoding: \t chunked\r\n\r\n0\r\n\r\n", 400);
+    REFUSED(POST "Transfer-Encoding: chunked\t\r\n\r\n0\r\n\r\n", 400);
+    REFUSED(POST "Transfer_Encoding: chunked\r\n\r\n0\r\n\r\n", 400);
+    REFUSED(POST "Transfer-Encoding: gzip,chunked, chunked\r\n\r\n0\r\n\r\n", 400);
+    REFUSED(POST "Transfer-Encoding: gzip,,chunked\r\n\r\n0\r\n\r\n", 400);
     REFUSED("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400);
 }
 
@@ -383,11 +395,12 @@ Test(h1_parser, one_host_in_1_1) {
     REFUSED("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400);
     REFUSED("GET / HTTP/1.1\r\nHost: h/x\r\n\r\n", 400);
     REFUSED("GET / HTTP/1.1\r\nHost: h:99999\r\n\r\n", 400);
-    TAKEN("GET / HTTP/1.1\r\nHost:\r\n\r\n", 0, "GET|/|/|1.1|0|0|000\nHost: \n-- 0: \n");
+    REFUSED("GET / HTTP/1.1\r\nHost:\r\n\r\n", 400);
+    REFUSED("GET / HTTP/1.0\r\nHost:\r\n\r\n", 400);
 }
 
 Test(h1_parser, request_lines_that_are_read_in_two_ways_are_refused) {
-    REFUSED("GET /\r\n\r\n", 0);  // HTTP/0.9
+    REFUSED("GET /\r\n\r\n", 400);  // HTTP/0.9
     REFUSED("GET  / HTTP/1.1\r\nHost: h\r\n\r\n", 0);
     REFUSED("GET /  HTTP/1.1\r\nHost: h\r\n\r\n", 0);
     REFUSED("GET / HTTP/1.1 \r\nHost: h\r\n\r\n", 0);
@@ -401,8 +414,26 @@ Test(h1_parser, request_lines_that_are_read_in_two_ways_are_refused) {
     REFUSED("GET /%zz HTTP/1.1\r\nHost: h\r\n\r\n", 400);
     REFUSED("GET a HTTP/1.1\r\nHost: h\r\n\r\n", 400);
     REFUSED("GET ftp://h/ HTTP/1.1\r\nHost: h\r\n\r\n", 400);
-    REFUSED("get / HTTP/1.1\r\nHost: h\r\n\r\n", 501);
-    REFUSED("BREW / HTTP/1.1\r\nHost: h\r\n\r\n", 501);
+}
+
+Test(h1_parser, any_token_is_a_method) {
+    TAKEN("get / HTTP/1.1\r\nHost: h\r\n\r\n", 0, "get|/|/|1.1|0|0|000\nHost: h\n-- 0: \n");
+    TAKEN("\r\nBREW!#$%&'*+-.^_`|~09 / HTTP/1.1\r\nHost: h\r\n\r\n", 0,
+          "BREW!#$%&'*+-.^_`|~09|/|/|1.1|0|0|000\nHost: h\n-- 0: \n");
+    TAKEN("X / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nabX", 1,
+          "X|/|/|1.1|1|2|000\nHost: h\nContent-Length: 2\n-- 2: ab\n");
+    TAKEN("SOURCE / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 0,
+          "SOURCE|/|/|1.1|2|0|000\nHost: h\nTransfer-Encoding: chunked\n-- 0: \n");
+    REFUSED("G(T / HTTP/1.1\r\nHost: h\r\n\r\n", 400);
+    REFUSED("G\xc3\xa4T / HTTP/1.1\r\nHost: h\r\n\r\n", 400);
+    REFUSED("G\0T / HTTP/1.1\r\nHost: h\r\n\r\n", 400);
+    REFUSED("\x16\x03\x01", 400);  // at once: a TLS greeting has no space
+    static const char sixty_four[] = "ABCDEFGHIJKLMNOPABCDEFGHIJKLMNOPABCDEFGHIJKLMNOPABCDEFGHIJKLMNOP";
+    char text[128];
+    size_t n = (size_t)sprintf(text, "%s / HTTP/1.1\r\nHost: h\r\n\r\n", sixty_four);
+    cr_assert_eq(parse_as(REQUEST, slice_make(text, n), false).result, H1_DONE);
+    n = (size_t)sprintf(text, "%sQ", sixty_four);
+    refused(REQUEST, slice_make(text, n), 501);
 }
 
 Test(h1_parser, versions) {
@@ -435,6 +466,16 @@ Test(h1_parser, chunks_that_are_read_in_two_ways_are_refused) {
     REFUSED(CHUNKED "10000000000000003\r\nabc\r\n0\r\n\r\n", 400);
     REFUSED(CHUNKED "3;a\nb\r\nabc\r\n0\r\n\r\n", 400);
     REFUSED(CHUNKED "3;a\rb\r\nabc\r\n0\r\n\r\n", 400);
+    REFUSED(CHUNKED "3 \r\nabc\r\n0\r\n\r\n", 400);
+    REFUSED(CHUNKED "3\t\r\nabc\r\n0\r\n\r\n", 400);
+    REFUSED(CHUNKED "3 ;a\r\nabc\r\n0\r\n\r\n", 400);
+    REFUSED(CHUNKED "00000000000000003\r\nabc\r\n0\r\n\r\n", 400);
+    REFUSED(CHUNKED "3;a=\x01\r\nabc\r\n0\r\n\r\n", 400);
+    REFUSED(CHUNKED "3;a=\"\x7f\"\r\nabc\r\n0\r\n\r\n", 400);
+    REFUSED(CHUNKED "3;a=\"b\nc\"\r\nabc\r\n0\r\n\r\n", 400);
+    REFUSED(CHUNKED "3;a=\"b\rc\"\r\nabc\r\n0\r\n\r\n", 400);
+    REFUSED(CHUNKED "3\r\r\nabc\r\n0\r\n\r\n", 400);
+    REFUSED(CHUNKED "3\r\nabc\r\r\n0\r\n\r\n", 400);
     REFUSED(CHUNKED "0\n\r\n", 400);
     REFUSED(CHUNKED "0\r\n\n", 400);
 }
@@ -446,6 +487,9 @@ Test(h1_parser, trailers_keep_the_rules_of_fields) {
     REFUSED(CHUNKED "0\r\nX: a\r\n b\r\n\r\n", 400);
     REFUSED(CHUNKED "0\r\nX: a\x01\r\n\r\n", 400);
     REFUSED(CHUNKED "0\r\n: a\r\n\r\n", 400);
+    REFUSED(CHUNKED "0\r\nContent-Length: 3\r\n\r\n", 400);
+    REFUSED(CHUNKED "0\r\nX: a\r\nHost: evil\r\n\r\n", 400);
+    REFUSED(CHUNKED "0\r\nTransfer-Encoding: chunked\r\n\r\n", 400);
 }
 
 Test(h1_parser, limits_hold) {
@@ -484,6 +528,68 @@ Test(h1_parser, limits_hold) {
     n = (size_t)sprintf(text, "HTTP/1.1 200 ");
     memset(text + n, 'r', 4200);
     cr_assert_eq(feed(RESPONSE, slice_make(text, n + 4200), 1, false).result, H1_BAD);
+}
+
+static struct outcome feed_limited(struct slice input, size_t cut, struct h1_limits other) {
+    limits = other;
+    struct outcome outcome = feed(REQUEST, input, cut, false);
+    limits = usual;
+    return outcome;
+}
+
+Test(h1_parser, a_line_is_bounded) {
+    struct h1_limits narrow = usual;
+    char text[256];
+    narrow.max_line = 40;
+    size_t n = (size_t)sprintf(text, "GET /%0100d HTTP/1.1\r\nHost: h\r\nX: %036d\r\n\r\n", 0, 0);
+    for (size_t cut = 0; cut <= n; cut++)
+        cr_assert_eq(feed_limited(slice_make(text, n), cut, narrow).result, H1_DONE);
+    n = (size_t)sprintf(text, "GET / HTTP/1.1\r\nHost: h\r\nX: %038d", 0);
+    for (size_t cut = 0; cut <= n; cut++)
+        cr_assert_eq(feed_limited(slice_make(text, n), cut, narrow).status, 431);
+    n = (size_t)sprintf(text, CHUNKED "1;%045d\r\na\r\n0\r\n\r\n", 0);
+    for (size_t cut = 0; cut <= n; cut++)
+        cr_assert_eq(feed_limited(slice_make(text, n), cut, narrow).status, 400);
+    n = (size_t)sprintf(text, CHUNKED "0\r\nX: %045d\r\n\r\n", 0);
+    for (size_t cut = 0; cut <= n; cut++)
+        cr_assert_eq(feed_limited(slice_make(text, n), cut, narrow).status, 431);
+}
+
+// Trailers belong to what a request's head may take.
+Test(h1_parser, trailers_count_as_fields_of_the_head) {
+    static char text[8192];
+    size_t n = (size_t)sprintf(text, CHUNKED "0\r\n");
+    for (int i = 0; i < 19; i++)
+        n += (size_t)sprintf(text + n, "X: y\r\n");
+    n += (size_t)sprintf(text + n, "\r\n");
+    refused(REQUEST, slice_make(text, n), 431);
+    n = (size_t)sprintf(text, POST "Transfer-Encoding: chunked\r\nX: %02000d\r\n\r\n0\r\nX: %02100d\r\n\r\n", 0, 0);
+    cr_assert_eq(feed(REQUEST, slice_make(text, n), 0, false).status, 431);
+    cr_assert_eq(feed(REQUEST, slice_make(text, n), 1, false).status, 431);
+}
+
+// One-byte chunks cost more than what they bring: so many, and no more.
+Test(h1_parser, chunk_framing_is_bounded) {
+    static char text[65536];
+    struct h1_limits narrow = usual;
+    narrow.max_chunk_overhead = 1000;
+    size_t n = (size_t)sprintf(text, CHUNKED);
+    for (int i = 0; i < 240; i++)
+        n += (size_t)sprintf(text + n, "1\r\na\r\n");
+    size_t end = n + (size_t)sprintf(text + n, "0\r\n\r\n");
+    for (size_t cut = 0; cut < 100; cut++)
+        cr_assert_eq(feed_limited(slice_make(text, end), cut, narrow).result, H1_DONE);
+    for (int i = 0; i < 20; i++)
+        n += (size_t)sprintf(text + n, "1\r\na\r\n");
+    cr_assert_eq(feed_limited(slice_make(text, n), 0, narrow).status, 400);
+    cr_assert_eq(feed_limited(slice_make(text, n), 1, narrow).status, 400);
+    // As long as there is more content than framing there is no end.
+    n = (size_t)sprintf(text, CHUNKED);
+    for (int i = 0; i < 600; i++)
+        n += (size_t)sprintf(text + n, "6\r\nabcdef\r\n");
+    n += (size_t)sprintf(text + n, "0\r\n\r\n");
+    cr_assert_eq(feed_limited(slice_make(text, n), 0, narrow).result, H1_DONE);
+    cr_assert_eq(feed_limited(slice_make(text, n), 1, narrow).result, H1_DONE);
 }
 
 // What is thrown away is bounded too: it would keep a worker busy for nothing.

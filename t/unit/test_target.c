@@ -59,18 +59,37 @@ Test(target, dot_segments_go) {
     NORMAL("/a/b/c/./../../g", "/a/g");
 }
 
-Test(target, nothing_leads_above_the_root) {
-    NORMAL("/..", "/");
-    NORMAL("/../", "/");
-    NORMAL("/../..", "/");
-    NORMAL("/../../etc/passwd", "/etc/passwd");
-    NORMAL("/a/../../../b", "/b");
-    NORMAL("//../a", "/a");
-    NORMAL("/%2e%2e/%2E%2e/etc", "/etc");
-    NORMAL("/a%2f..%2f..%2fb", "/b");
-    NORMAL("/.%2e/b", "/b");
-    NORMAL("/a/%2e%2e", "/");
-    NORMAL("/a/b/%2e%2e%2f", "/a/");
+Test(target, what_leads_above_the_root_is_refused) {
+    BAD("/..");
+    BAD("/../");
+    BAD("/../..");
+    BAD("/../../etc/passwd");
+    BAD("/a/../../../b");
+    BAD("//../a");
+    BAD("/a//../../b");
+    BAD("/a/./../../b");
+    BAD("/a%2fb/../../c");  // above it where %2f is no separator
+    BAD("/%2f/../b");       // above it where it is one
+    NORMAL("/a/b/../../c/..", "/");
+}
+
+Test(target, dot_segments_that_not_every_parser_sees_are_refused) {
+    static const char *const dots[] = { "%2e%2e", "%2E%2E", ".%2e", "%2e.", "%2e", "..;", "..;a=b", ".;", ".;x",
+                                        "%2e%2e;", "..%3b", "..%2f", "..%2fb", "%2f..", "b%2f..", "..%5c", "%5C..",
+                                        "..%5cb", "b%5c..%2fb", "%2f.", ".%5c", "%2e%2e%2f", "b%2f..%2fc" };
+    for (size_t i = 0; i < sizeof dots / sizeof *dots; i++) {
+        char raw[64];
+        int n = sprintf(raw, "/a/%s", dots[i]);
+        refuses(slice_make(raw, (size_t)n));
+        n = sprintf(raw, "/a/%s/c", dots[i]);
+        refuses(slice_make(raw, (size_t)n));
+    }
+    NORMAL("/a/..b", "/a/..b");
+    NORMAL("/a/...", "/a/...");
+    NORMAL("/a/%2e%2e%2e", "/a/...");
+    NORMAL("/a/b..;c", "/a/b..;c");
+    NORMAL("/a/%2ehidden", "/a/.hidden");
+    NORMAL("/a/...;b", "/a/...;b");
 }
 
 Test(target, slashes_join) {
@@ -89,7 +108,22 @@ Test(target, percent_is_decoded_once) {
     NORMAL("/%25", "/%");
     NORMAL("/%3f%23", "/?#");
     NORMAL("/%ff", "/\xff");
-    NORMAL("/%0a", "/\n");
+    NORMAL("/%c3%a4", "/\xc3\xa4");
+    NORMAL("/%5c", "/\\");
+}
+
+Test(target, encoded_controls_and_overlong_characters_are_refused) {
+    for (int c = 0; c < 256; c++) {
+        char raw[16];
+        struct slice path;
+        struct slice text = slice_make(raw, (size_t)sprintf(raw, "/a%%%02xb", c));
+        int rc = path_normalise(text, &arena, &path);
+        cr_assert_eq(rc, c < 0x20 || c == 0x7f ? -EINVAL : 0, "%s", raw);
+    }
+    BAD("/%c0%ae%c0%ae/a");
+    BAD("/%c0%af");
+    BAD("/%c1%9c");
+    BAD("/%e0%80%af");
 }
 
 Test(target, bad_percent_is_refused) {
@@ -116,6 +150,12 @@ Test(target, what_is_no_path_is_refused) {
     BAD("/a\x7f");
     BAD("/\xc3\xa4");
     BAD("/a#b");
+    BAD("/a\\b");
+    BAD("/a\"b");
+    BAD("/a<b>");
+    BAD("/a{b}");
+    BAD("/a`b");
+    BAD("/a?b");
 }
 
 // All short strings over the dangerous characters: never outside, never with dots left, idempotent unless it
@@ -134,7 +174,7 @@ Test(target, all_short_paths_stay_below_the_root) {
                 raw[1 + i] = letters[rest % BASE];
             struct slice path, again, text = slice_make(raw, len + 1);
             if (path_normalise(text, &arena, &path) < 0) {
-                cr_assert(memchr(raw, '%', len + 1), "%.*s", SLICE_ARG(text));
+                cr_assert(memmem(raw, len + 1, "..", 2) || memchr(raw, '%', len + 1), "%.*s", SLICE_ARG(text));
                 continue;
             }
             cr_assert(path.len > 0 && path.at[0] == '/', "%.*s", SLICE_ARG(text));
@@ -184,6 +224,8 @@ Test(target, origin_form) {
     parses("GET", "/a?b?c", "", "/a", "/a", "b?c");
     parses("GET", "/a?/../..", "", "/a", "/a", "/../..");
     parses("GET", "//host/a", "", "//host/a", "/host/a", NULL);
+    parses("GET", "/a?[]{}|^`\\%zz%", "", "/a", "/a", "[]{}|^`\\%zz%");
+    parses("GET", "/[a]|^", "", "/[a]|^", "/[a]|^", NULL);
 }
 
 Test(target, absolute_form) {
@@ -195,12 +237,17 @@ Test(target, absolute_form) {
 
 Test(target, asterisk_and_connect) {
     parses("OPTIONS", "*", "", "*", "*", NULL);
+    parses("OPTIONS", "http://h", "h", "*", "*", NULL);
+    parses("OPTIONS", "http://h/", "h", "/", "/", NULL);
     parses("CONNECT", "h:443", "h:443", "h:443", "h:443", NULL);
     struct request request;
     cr_assert_eq(parse("GET", SLICE_LIT("*"), &request), -EINVAL);
     cr_assert_eq(parse("OPTIONS", SLICE_LIT("*/"), &request), -EINVAL);
     cr_assert_eq(parse("CONNECT", SLICE_LIT("/"), &request), -EINVAL);
     cr_assert_eq(parse("CONNECT", SLICE_LIT(""), &request), -EINVAL);
+    cr_assert_eq(parse("CONNECT", SLICE_LIT("h"), &request), -EINVAL);
+    cr_assert_eq(parse("CONNECT", SLICE_LIT("h:"), &request), -EINVAL);
+    cr_assert_eq(parse("CONNECT", SLICE_LIT("[::1]"), &request), -EINVAL);
 }
 
 Test(target, what_is_no_target_is_refused) {
@@ -229,6 +276,10 @@ Test(target, what_is_no_target_is_refused) {
         SLICE_LIT("http://h\\@evil/"),
         SLICE_LIT("http://[::1/"),
         SLICE_LIT("http://[]/"),
+        SLICE_LIT("http://a,b/"),
+        SLICE_LIT("/a?\"b\""),
+        SLICE_LIT("/a?<b>"),
+        SLICE_LIT("/a\\..\\b"),
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct request request;
@@ -238,11 +289,27 @@ Test(target, what_is_no_target_is_refused) {
 
 Test(target, authorities) {
     static const struct slice good[] = {
-        SLICE_LIT(""),          SLICE_LIT("h"),     SLICE_LIT("h.example:80"),
-        SLICE_LIT("127.0.0.1"), SLICE_LIT("[::1]"), SLICE_LIT("[::ffff:1.2.3.4]:65535"),
-        SLICE_LIT("h:"),        SLICE_LIT("a_b~c"), SLICE_LIT("%41")
+        SLICE_LIT("h"),     SLICE_LIT("h.example:80"),           SLICE_LIT("127.0.0.1"),
+        SLICE_LIT("[::1]"), SLICE_LIT("[::ffff:1.2.3.4]:65535"), SLICE_LIT("h:"),
+        SLICE_LIT("a_b~c"), SLICE_LIT("xn--4ca.example:1")
     };
-    static const struct slice bad[] = { SLICE_LIT(":80"),
+    static const struct slice bad[] = { SLICE_LIT(""),
+                                        SLICE_LIT(":80"),
+                                        SLICE_LIT("h:0"),
+                                        SLICE_LIT("h:000080"),
+                                        SLICE_LIT("h:8a"),
+                                        SLICE_LIT("a,b"),
+                                        SLICE_LIT("a, b"),
+                                        SLICE_LIT("%41"),
+                                        SLICE_LIT("a;b"),
+                                        SLICE_LIT("a&b"),
+                                        SLICE_LIT("[fe80::1%25eth0]"),
+                                        SLICE_LIT("[fe80::1%eth0]"),
+                                        SLICE_LIT("[1:2]"),
+                                        SLICE_LIT("[1.2.3.4]"),
+                                        SLICE_LIT("[v1.a]"),
+                                        SLICE_LIT("[::1\0]"),
+                                        SLICE_LIT("::1"),
                                         SLICE_LIT("h:65536"),
                                         SLICE_LIT("h:-1"),
                                         SLICE_LIT("h:+80"),
@@ -269,4 +336,50 @@ Test(target, authorities) {
         cr_assert(authority_valid(good[i]), "\"%.*s\" was refused", SLICE_ARG(good[i]));
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         cr_assert_not(authority_valid(bad[i]), "\"%.*s\" was taken", SLICE_ARG(bad[i]));
+}
+
+// ---- readings ---------------------------------------------------------------------------------------------
+
+// All readings of a target's path, each once, parted by blanks.
+static const char *readings(const char *target) {
+    static char text[4096];
+    static char all[12][256];
+    struct request request;
+    size_t n = 0;
+    cr_assert_eq(parse("GET", slice_of(target), &request), 0, "%s", target);
+    unsigned count = path_reading_count(request.doubts);
+    cr_assert_leq(count, 12);
+    text[0] = 0;
+    for (unsigned i = 0; i < count; i++) {
+        struct slice reading = path_reading(request.raw_path, request.doubts, i, all[i]);
+        cr_assert_leq(reading.len, request.raw_path.len + 1);
+        all[i][reading.len] = 0;
+        if (i == 0)
+            cr_assert(slice_eq(reading, request.path), "%s: %s", target, all[i]);
+        bool known = false;
+        for (unsigned j = 0; j < i; j++)
+            known |= strcmp(all[i], all[j]) == 0;
+        if (!known)
+            n += (size_t)sprintf(text + n, "%s%s", i ? " " : "", all[i]);
+    }
+    return text;
+}
+#define READ(target, expected) cr_assert_str_eq(readings(target), expected, "%s", readings(target))
+
+Test(target, a_path_without_doubts_has_one_reading) {
+    READ("/", "/");
+    READ("/a/b.c?d//e", "/a/b.c");
+    READ("/%41%20b/", "/A b/");
+    READ("/caf%c3%a9", "/caf\xc3\xa9");
+}
+
+Test(target, doubtful_paths_have_several) {
+    READ("//a", "/a //a");
+    READ("/x/../a", "/a /x/../a");
+    READ("/x//../a", "/a /x/../a /x/a /x//../a");
+    READ("/./a/", "/a/ /./a/");
+    READ("/@a%2fb", "/@a/b /@a%2Fb");
+    READ("/a%5cb", "/a\\b /a/b");
+    READ("/a%2f%5Cb", "/a/\\b /a%2F\\b /a/b /a//b");
+    READ("/a%2fb/../c", "/a/c /a/b/../c /c /a%2Fb/../c");
 }
