@@ -87,7 +87,8 @@ static int on_header_value_complete(llhttp_t *llhttp) {
     if (tab && (id == HEADER_transfer_encoding || id == HEADER_content_length))
         return fail(parser, 400, "a tab in Content-Length or Transfer-Encoding");
     if (id == HEADER_OTHER && name_poses_as_framing(name))
-        return fail(parser, 400, "a field named as Content-Length or Transfer-Encoding, with \"_\" for \"-\"");
+        return fail(parser, 400,
+                    "a field named as Content-Length or Transfer-Encoding, with \"_\" for \"-\"");
     if (parser->head_done) {
         enum rules_trailer rule = rules_trailer(name);
         // A client is told; of a response the field is only dropped: its head has been passed on already.
@@ -107,7 +108,8 @@ static unsigned coding_status(struct slice value) {
     struct slice chunked = SLICE_LIT("chunked");
     for (;;) {
         const char *comma = value.len > 0 ? memchr(value.at, ',', value.len) : NULL;
-        struct slice coding = slice_trim(slice_make(value.at, comma ? (size_t)(comma - value.at) : value.len));
+        struct slice coding =
+            slice_trim(slice_make(value.at, comma ? (size_t)(comma - value.at) : value.len));
         if (!comma)
             return slice_ieq(coding, chunked) ? 501 : 400;
         bool found = false;
@@ -406,9 +408,10 @@ static size_t check_lines(struct h1_parser *parser, const char *at, size_t len) 
         size_t bytes = end ? (size_t)(end - (at + i)) : len - i;
         size_t room = SIZE_MAX;  // the request line has limits of its own
         if (!request_line)
-            room = limits->max_head - (parser->head_bytes < limits->max_head ? parser->head_bytes
-                                                                              : limits->max_head);
-        bool line_room = !request_line && limits->max_line > 0 && limits->max_line - parser->line_bytes < room;
+            room = limits->max_head -
+                (parser->head_bytes < limits->max_head ? parser->head_bytes : limits->max_head);
+        bool line_room =
+            !request_line && limits->max_line > 0 && limits->max_line - parser->line_bytes < room;
         if (line_room)
             room = limits->max_line - parser->line_bytes;
         size_t known = bytes < room ? bytes : room;
@@ -425,7 +428,8 @@ static size_t check_lines(struct h1_parser *parser, const char *at, size_t len) 
             return refuse_from(parser, i + before, 400, "a line holds a CR without LF");
         if (known < bytes)
             return refuse_from(parser, i + known, 431,
-                               line_room ? "a line is longer than max_line" : "the head is longer than max_head");
+                               line_room ? "a line is longer than max_line"
+                                         : "the head is longer than max_head");
         parser->line_bytes += bytes;
         parser->head_bytes += bytes + (end != NULL);
         if (bytes > 0)
@@ -478,11 +482,13 @@ static int check_chunk_line(struct h1_parser *parser, const char *at, size_t len
             break;
         }
     }
-    if (parser->line_bytes > (parser->limits.max_line > 0 ? parser->limits.max_line : parser->limits.max_head))
+    if (parser->line_bytes >
+        (parser->limits.max_line > 0 ? parser->limits.max_line : parser->limits.max_head))
         return fail(parser, 400, "a chunk extension is longer than max_line");
     parser->overhead += len;
     if (parser->limits.max_chunk_overhead > 0 && parser->overhead > parser->limits.max_chunk_overhead)
-        return fail(parser, 400, "the chunks' framing is longer than their data by more than max_chunk_overhead");
+        return fail(parser, 400,
+                    "the chunks' framing is longer than their data by more than max_chunk_overhead");
     return 0;
 }
 

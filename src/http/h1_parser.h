@@ -47,27 +47,27 @@ struct h1_parser {
     llhttp_t llhttp;
     const struct h1_parser_ops *ops;
     struct arena *arena;
-    struct request *request;    // or
+    struct request *request;  // or
     struct response *response;
     struct h1_limits limits;
-    struct slice name, value;   // the field being read
+    struct slice name, value;  // the field being read
     size_t head_bytes, header_count;
     enum h1_part part;
-    size_t line_bytes;          // of the line that is being read, over all feeds
-    size_t part_bytes;          // of the part of the request line that is being read
-    size_t overhead;            // chunk framing beyond the content so far
+    size_t line_bytes;  // of the line that is being read, over all feeds
+    size_t part_bytes;  // of the part of the request line that is being read
+    size_t overhead;    // chunk framing beyond the content so far
     enum h1_chunk chunk;
     unsigned lines, empty_lines, spaces;
-    char last;                  // of the line
-    const char *piece;          // what llhttp has been given
-    bool tab;                   // between the colon and the value, or in the value
-    bool tab_before_piece;      // the blanks at the end of what llhttp had before hold a tab
+    char last;              // of the line
+    const char *piece;      // what llhttp has been given
+    bool tab;               // between the colon and the value, or in the value
+    bool tab_before_piece;  // the blanks at the end of what llhttp had before hold a tab
     bool head_done, done;
-    const char *late_why;       // what is wrong behind the piece; counts when llhttp finds nothing before
+    const char *late_why;  // what is wrong behind the piece; counts when llhttp finds nothing before
     unsigned late_status;
-    bool no_body;               // response to HEAD
+    bool no_body;  // response to HEAD
     const char *error_why;
-    unsigned error_status;      // what to answer a client; for responses only that it is not 0 matters
+    unsigned error_status;  // what to answer a client; for responses only that it is not 0 matters
 };
 
 // Prepares for the next message. request or response must be zeroed and lives as long as the parse does.

@@ -73,7 +73,8 @@ int h1_write_request(struct queue *out, const struct request *request, const cha
         target = request->raw_path;
         query = request->query;
     }
-    size_t room = request->method.len + target.len + query.len + fields_size(&request->headers) + FRAMING_ROOM;
+    size_t room =
+        request->method.len + target.len + query.len + fields_size(&request->headers) + FRAMING_ROOM;
     char *start = queue_reserve(out, room);
     if (!start)
         return -ENOMEM;

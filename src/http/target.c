@@ -9,7 +9,13 @@
 // What may stand in a target (RFC 3986, 3.3 and 3.4), and what browsers leave as it is though that does not
 // allow it (the URL Standard's percent-encode sets): it divides nothing and so reads in one way. What divides
 // for somebody ('\' in a path, '#') and what nobody sends (quotes, angles, controls, non-ASCII) is refused.
-enum { IN_PATH = 1, IN_QUERY = 2, ANY = IN_PATH | IN_QUERY, DIGIT_OR_LETTER = 4, WORD = ANY | DIGIT_OR_LETTER };
+enum {
+    IN_PATH = 1,
+    IN_QUERY = 2,
+    ANY = IN_PATH | IN_QUERY,
+    DIGIT_OR_LETTER = 4,
+    WORD = ANY | DIGIT_OR_LETTER
+};
 // clang-format off
 static const unsigned char chars[256] = {
     ['0' ... '9'] = WORD, ['A' ... 'Z'] = WORD, ['a' ... 'z'] = WORD,
@@ -51,10 +57,10 @@ static unsigned decode_at(struct slice raw, size_t i, unsigned char *ret_c) {
 
 // A part of a path between two separators of any kind, while it is read.
 struct segment {
-    size_t len;      // decoded
-    unsigned dots;   // at its begin
+    size_t len;     // decoded
+    unsigned dots;  // at its begin
     bool only_dots;
-    bool strange;    // a dot is encoded, or a separator beside it: not every parser sees a dot segment
+    bool strange;  // a dot is encoded, or a separator beside it: not every parser sees a dot segment
 };
 
 // Whether the path says one thing only, as far as that is possible: -EINVAL with a reason where it does not.

@@ -101,7 +101,8 @@ def test_a_turn_begins_no_more_than_its_share_of_one_connection(moongate):
 
 
 def test_a_body_of_tiny_chunks_is_spread_over_turns(moongate, origin):
-    gate = moongate(f"upstream app {{ server {origin.address}; }}", "route / app;", level="info")
+    gate = moongate(f"upstream app {{ server {origin.address}; }}", "route / app; max_chunk_overhead 0;",
+                    level="info")
     size = 60000
     before = gate.stats()["turns_shared"]
     with gate.connect() as s:

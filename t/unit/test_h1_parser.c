@@ -563,7 +563,8 @@ Test(h1_parser, trailers_count_as_fields_of_the_head) {
         n += (size_t)sprintf(text + n, "X: y\r\n");
     n += (size_t)sprintf(text + n, "\r\n");
     refused(REQUEST, slice_make(text, n), 431);
-    n = (size_t)sprintf(text, POST "Transfer-Encoding: chunked\r\nX: %02000d\r\n\r\n0\r\nX: %02100d\r\n\r\n", 0, 0);
+    n = (size_t)sprintf(text, POST "Transfer-Encoding: chunked\r\nX: %02000d\r\n\r\n0\r\nX: %02100d\r\n\r\n",
+                        0, 0);
     cr_assert_eq(feed(REQUEST, slice_make(text, n), 0, false).status, 431);
     cr_assert_eq(feed(REQUEST, slice_make(text, n), 1, false).status, 431);
 }

@@ -125,16 +125,19 @@ Test(rules, upgrade_stays_when_it_is_wanted) {
 }
 
 Test(rules, trailers_that_frame_or_route_are_refused) {
-    static const char *const names[] = { "Content-Length", "transfer-encoding", "HOST", "Connection",
-                                         "upgrade", "TE", "Trailer", "Keep-Alive", "Content-Encoding" };
+    static const char *const names[] = { "Content-Length", "transfer-encoding", "HOST",
+                                         "Connection",     "upgrade",           "TE",
+                                         "Trailer",        "Keep-Alive",        "Content-Encoding" };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         cr_assert_eq(rules_trailer(slice_of(names[i])), TRAILER_REFUSED, "%s", names[i]);
 }
 
 Test(rules, trailers_that_would_change_the_message_are_dropped) {
-    static const char *const names[] = { "Authorization", "cookie", "Set-Cookie", "Content-Type", "Expect",
-                                         "Forwarded", "X-Forwarded-For", "x-forwarded-anything", "If-Match",
-                                         "Range", "Cache-Control" };
+    static const char *const names[] = {
+        "Authorization", "cookie",    "Set-Cookie",      "Content-Type",
+        "Expect",        "Forwarded", "X-Forwarded-For", "x-forwarded-anything",
+        "If-Match",      "Range",     "Cache-Control"
+    };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         cr_assert_eq(rules_trailer(slice_of(names[i])), TRAILER_DROPPED, "%s", names[i]);
     cr_assert_eq(rules_trailer(SLICE_LIT("x-sum")), TRAILER_PASSED);

@@ -74,9 +74,10 @@ Test(target, what_leads_above_the_root_is_refused) {
 }
 
 Test(target, dot_segments_that_not_every_parser_sees_are_refused) {
-    static const char *const dots[] = { "%2e%2e", "%2E%2E", ".%2e", "%2e.", "%2e", "..;", "..;a=b", ".;", ".;x",
-                                        "%2e%2e;", "..%3b", "..%2f", "..%2fb", "%2f..", "b%2f..", "..%5c", "%5C..",
-                                        "..%5cb", "b%5c..%2fb", "%2f.", ".%5c", "%2e%2e%2f", "b%2f..%2fc" };
+    static const char *const dots[] = { "%2e%2e",     "%2E%2E", ".%2e",   "%2e.",      "%2e",       "..;",
+                                        "..;a=b",     ".;",     ".;x",    "%2e%2e;",   "..%3b",     "..%2f",
+                                        "..%2fb",     "%2f..",  "b%2f..", "..%5c",     "%5C..",     "..%5cb",
+                                        "b%5c..%2fb", "%2f.",   ".%5c",   "%2e%2e%2f", "b%2f..%2fc" };
     for (size_t i = 0; i < sizeof dots / sizeof *dots; i++) {
         char raw[64];
         int n = sprintf(raw, "/a/%s", dots[i]);
@@ -174,7 +175,8 @@ Test(target, all_short_paths_stay_below_the_root) {
                 raw[1 + i] = letters[rest % BASE];
             struct slice path, again, text = slice_make(raw, len + 1);
             if (path_normalise(text, &arena, &path) < 0) {
-                cr_assert(memmem(raw, len + 1, "..", 2) || memchr(raw, '%', len + 1), "%.*s", SLICE_ARG(text));
+                cr_assert(memmem(raw, len + 1, "..", 2) || memchr(raw, '%', len + 1), "%.*s",
+                          SLICE_ARG(text));
                 continue;
             }
             cr_assert(path.len > 0 && path.at[0] == '/', "%.*s", SLICE_ARG(text));
