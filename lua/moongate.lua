@@ -2,7 +2,7 @@
 -- The module that scripts get from require "moongate": objects for connections, requests and responses over
 -- the C API (src/script/api.h, called through LuaJIT's FFI), and the loop that runs hooks. Embedded in the
 -- program; src/script/state.c runs it once for each Lua state and src/script/sandbox.lua hands each script a
--- copy of the module.
+-- copy of the module. What needs no connection (dictionaries, digests, dates, ...) is in lua/moongate/.
 --
 -- An object is a small table of a handle and what was asked of it before; everything else goes through its
 -- metatable, so that a field costs one call of C, which a compiled trace makes directly. No call of C is a
@@ -25,7 +25,6 @@ local select, tonumber, concat, floor = select, tonumber, table.concat, math.flo
 
 -- Where C writes its results.
 local out, out_name = ffi.new("struct mg_text"), ffi.new("struct mg_text")
-local out_value = ffi.new("struct mg_value")
 local out_number, out_position = ffi.new("double[1]"), ffi.new("uint32_t[1]")
 
 local c_request_text, c_request_number, c_request_set = C.request_text, C.request_number, C.request_set
@@ -38,17 +37,15 @@ local c_header_id, c_headers_get, c_headers_set = C.header_id, C.headers_get, C.
 local c_headers_add, c_headers_remove, c_headers_next = C.headers_add, C.headers_remove, C.headers_next
 local c_conn_text, c_conn_number, c_conn_reject = C.conn_text, C.conn_number, C.conn_reject
 local c_sleep, c_now, c_log_enabled, c_log, c_error_text = C.sleep, C.now, C.log_enabled, C.log, C.error_text
-local c_cidr_find, c_dict_get, c_dict_set, c_dict_incr = C.cidr_find, C.dict_get, C.dict_set, C.dict_incr
-local c_dict_take, c_dict_delete = C.dict_take, C.dict_delete
+local c_cidr_find = C.cidr_find
 
--- An error at the line of the script that called, however deep in this file it is found.
-local own_sources = { ["=moongate"] = true, ["=sandbox"] = true }
+-- An error at the line of the script that called, however deep in our own files it is found.
 local function raise(message)
   local level = 2
   while true do
     local info = getinfo(level, "Sl")
     if not info then error(message, 0) end
-    if info.currentline >= 0 and not own_sources[info.source] then
+    if info.currentline >= 0 and not info.source:find("^=moongate") and info.source ~= "=sandbox" then
       error(info.short_src .. ":" .. info.currentline .. ": " .. message, 0)
     end
     level = level + 1
@@ -875,153 +872,6 @@ function gate.settings(settings, types)
   return values
 end
 
--- ---- shared dictionaries ----------------------------------------------------------------------------------
-
-local MG_STRING, MG_NUMBER, MG_BOOLEAN = ffi.C.MG_STRING, ffi.C.MG_NUMBER, ffi.C.MG_BOOLEAN
-local dict_pointers, dict_objects = {}, {}
-local dict_methods = {}
-local Dict = { __index = dict_methods, __metatable = "dictionary" }
-
---- gate.shared(name)
---- The dictionary that the configuration defines with `shared NAME SIZE;`. All workers see the same; it
---- survives reloads and the loss of a worker. When it is full, what was not used for longest goes. Keys are
---- strings of up to 250 bytes.
---- @error when there is none of that name
---- @example
----   local limits = gate.shared "limits"
-function gate.shared(name)
-  if type(name) ~= "string" then wrong("gate.shared", "the name of a dictionary", name) end
-  local dict = dict_objects[name]
-  if not dict then
-    local pointer = C.dict_find(name)
-    if pointer == nil then
-      raise('no dictionary "' .. name .. '": expected "shared ' .. name .. ' SIZE;" in the configuration')
-    end
-    dict_pointers[#dict_pointers + 1] = pointer
-    dict = setmetatable({ #dict_pointers }, Dict)
-    dict_objects[name] = dict
-  end
-  return dict
-end
-
-local function key_of(key)
-  if type(key) == "string" then return key end
-  return text_of(key, "a dictionary's key")
-end
-
-local function ttl_of(ttl)
-  if ttl == nil then return 0 end
-  if type(ttl) ~= "number" or not (ttl >= 0) then wrong("a dictionary's ttl", "seconds", ttl) end
-  return ttl
-end
-
---- dict:get(key)
---- @return the value, a string, number or boolean; nil if there is none
-function dict_methods.get(t, key)
-  key = key_of(key)
-  local result = c_dict_get(dict_pointers[t[1]], key, #key, out_value)
-  if result == NONE then return nil end
-  if result ~= OK then fail(result) end
-  if out_value.type == MG_STRING then
-    local text = ffi_string(out_value.text.at, out_value.text.len)
-    return text
-  end
-  if out_value.type == MG_NUMBER then return out_value.number end
-  return out_value.number ~= 0
-end
-
-local function dict_set(t, key, value, ttl, only_new)
-  key = key_of(key)
-  ttl = ttl_of(ttl)
-  local dict, kind = dict_pointers[t[1]], type(value)
-  local result
-  if kind == "string" then
-    result = c_dict_set(dict, key, #key, MG_STRING, 0, value, #value, ttl, only_new)
-  elseif kind == "number" then
-    result = c_dict_set(dict, key, #key, MG_NUMBER, value, nil, 0, ttl, only_new)
-  elseif kind == "boolean" then
-    result = c_dict_set(dict, key, #key, MG_BOOLEAN, value and 1 or 0, nil, 0, ttl, only_new)
-  else
-    wrong("a dictionary's value", "a string, number or boolean", value)
-  end
-  if result == OK then return true end
-  if result == NONE then return false end
-  fail(result)
-end
-
---- dict:set(key, value, ttl)
---- Sets a string, number or boolean; it goes after ttl seconds, if that is given and not 0. nil deletes.
-function dict_methods.set(t, key, value, ttl)
-  if value == nil then
-    t:delete(key)
-    return true
-  end
-  return dict_set(t, key, value, ttl, 0)
-end
-
---- dict:add(key, value, ttl)
---- Sets the value only if there is none.
---- @return whether it was set
-function dict_methods.add(t, key, value, ttl)
-  return dict_set(t, key, value, ttl, 1)
-end
-
---- dict:incr(key, by, initial, ttl)
---- Adds to a number, 1 if `by` is left out. An absent one counts as `initial` (0 if left out) and goes after
---- ttl seconds.
---- @return the new number
---- @error when the key has another value
-function dict_methods.incr(t, key, by, initial, ttl)
-  key = key_of(key)
-  by = by or 1
-  initial = initial or 0
-  if type(by) ~= "number" or type(initial) ~= "number" then wrong("incr", "numbers", by) end
-  local result = c_dict_incr(dict_pointers[t[1]], key, #key, by, initial, ttl_of(ttl), out_number)
-  if result ~= OK then fail(result) end
-  return out_number[0]
-end
-
---- dict:take(key, rate, burst, cost)
---- A token bucket: it holds at most `burst` tokens (as many as `rate` if left out, at least 1), gets `rate` a
---- second, and gives
---- `cost` of them (1 if left out) if it has them.
---- @return true, or false and the seconds after which there will be enough
---- @example
----   local ok, wait = limits:take(req.conn.remote_ip, 10, 50)
-function dict_methods.take(t, key, rate, burst, cost)
-  key = key_of(key)
-  if type(rate) ~= "number" then wrong("take", "a rate (tokens a second)", rate) end
-  if not burst then burst = rate < 1 and 1 or rate end
-  cost = cost or 1
-  if type(burst) ~= "number" or type(cost) ~= "number" then wrong("take", "numbers", burst) end
-  local result = c_dict_take(dict_pointers[t[1]], key, #key, rate, burst, cost, out_number)
-  if result == OK then return true end
-  if result == NONE then return false, out_number[0] end
-  fail(result)
-end
-
---- dict:delete(key)
---- @return whether there was something
-function dict_methods.delete(t, key)
-  key = key_of(key)
-  local result = c_dict_delete(dict_pointers[t[1]], key, #key)
-  if result == OK then return true end
-  if result == NONE then return false end
-  fail(result)
-end
-
---- dict:stats()
---- @return a table of numbers: entries, bytes and capacity now; hits, misses, expired, evictions and
---- recoveries since it was made
-function dict_methods.stats(t)
-  local stats = ffi.new("struct mg_dict_stats")
-  local result = C.dict_stats(dict_pointers[t[1]], stats)
-  if result ~= OK then fail(result) end
-  return { entries = stats.entries, bytes = stats.bytes, capacity = stats.capacity, hits = stats.hits,
-    misses = stats.misses, expired = stats.expired, evictions = stats.evictions,
-    recoveries = stats.recoveries }
-end
-
 -- ---- waiting, time, logs ----------------------------------------------------------------------------------
 
 --- gate.sleep(seconds)
@@ -1076,10 +926,19 @@ end
 
 -- ---- for the C side and the sandbox -----------------------------------------------------------------------
 
+-- What the files in lua/moongate/ build on.
+core.parts = { gate = gate, C = C, ffi = ffi, fail = fail, wrong = wrong, raise = raise, text_of = text_of,
+  request_get = request_get, request_methods = request_methods }
+
 -- Each script has a module of its own: what one changes in it, no other sees.
-function core.make_gate(script)
+local function copy_of(from)
   local copy = {}
-  for name, value in pairs(gate) do copy[name] = value end
+  for name, value in pairs(from) do copy[name] = type(value) == "table" and copy_of(value) or value end
+  return copy
+end
+
+function core.make_gate(script)
+  local copy = copy_of(gate)
   copy.log = {}
   for name, level in pairs(log_levels) do copy.log[name] = log_at(level, script) end
   return copy

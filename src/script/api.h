@@ -63,7 +63,24 @@ enum {
     /* Types of a value in a shared dictionary. */
     MG_STRING = 0,
     MG_NUMBER = 1,
-    MG_BOOLEAN = 2
+    MG_BOOLEAN = 2,
+
+    /* Ways to write bytes as text. */
+    MG_BASE64 = 0,
+    MG_BASE64URL,
+    MG_HEX,
+    MG_PERCENT,
+    MG_TEXT_MAX = 1 << 28,
+    MG_RANDOM_MAX = 1 << 16,
+
+    /* What a text may be (text_check). */
+    MG_IS_TOKEN = 0,
+    MG_IS_COOKIE_VALUE,
+    MG_IS_COOKIE_ATTRIBUTE,
+
+    /* Formats of dates. */
+    MG_DATE_HTTP = 0,
+    MG_DATE_RFC3339
 };
 
 struct mg_text {
@@ -148,6 +165,27 @@ struct mg_api {
                      double *ret_wait);
     int (*dict_delete)(void *dict, const char *key, size_t len);
     int (*dict_stats)(void *dict, struct mg_dict_stats *ret_stats);
+
+    /* Bytes and text. MG_NONE: what is to be decoded or parsed is not of that form. */
+    int (*text_encode)(int how, const char *at, size_t len, struct mg_text *ret_text);
+    int (*text_decode)(int how, const char *at, size_t len, struct mg_text *ret_text);
+    int (*text_check)(int what, const char *at, size_t len); /* 1: it is, 0: it is not */
+    int (*digest_find)(const char *name, size_t len);        /* the kind, or MG_NONE */
+    int (*digest)(int kind, const char *at, size_t len, struct mg_text *ret_text);
+    int (*hmac)(int kind, const char *key, size_t key_len, const char *at, size_t len,
+                struct mg_text *ret_text);
+    int (*siphash)(const char *key, size_t key_len, const char *at, size_t len, struct mg_text *ret_text);
+    int (*equal)(const char *a, size_t a_len, const char *b, size_t b_len); /* 1 or 0 */
+    int (*random_bytes)(size_t len, struct mg_text *ret_text);
+    int (*random_integer)(double limit, double *ret_number); /* 0 to limit, inclusive */
+    double (*monotonic)(void);
+    int (*date_print)(int how, double time, int digits, struct mg_text *ret_text);
+    int (*date_parse)(int how, const char *at, size_t len, double *ret_number);
+    int (*query_next)(const char *at, size_t len, uint32_t *position, struct mg_text *ret_name,
+                      struct mg_text *ret_value);
+    int (*cookie_next)(const char *at, size_t len, uint32_t *position, struct mg_text *ret_name,
+                       struct mg_text *ret_value);
+    int (*request_cookie)(double x, const char *name, size_t len, struct mg_text *ret_value);
 };
 /* cdef end */
 

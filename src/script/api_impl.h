@@ -24,6 +24,11 @@ static inline uint64_t mg_handle(double handle) {
 // api_message.c
 struct exchange;
 bool mg_response_open(const struct exchange *x);  // its head may still be changed
+// Takes the next argument of a query off *rest, still encoded.
+bool mg_arg_take(struct slice *rest, struct slice *ret_name, struct slice *ret_value);
+// Decodes one as browsers write forms: "+" is a space; a "%" that does not begin an escape stands for itself.
+// The result is not longer than `from`.
+size_t mg_arg_decode(struct slice from, char *to);
 int mg_request_text(double x, int field, struct mg_text *ret_text);
 int mg_request_number(double x, int field, double *ret_number);
 int mg_request_set(double x, int field, const char *at, size_t len);
@@ -70,5 +75,25 @@ int mg_dict_take(void *dict, const char *key, size_t len, double rate, double bu
                  double *ret_wait);
 int mg_dict_delete(void *dict, const char *key, size_t len);
 int mg_dict_stats(void *dict, struct mg_dict_stats *ret_stats);
+
+// api_text.c
+int mg_text_encode(int how, const char *at, size_t len, struct mg_text *ret_text);
+int mg_text_decode(int how, const char *at, size_t len, struct mg_text *ret_text);
+int mg_text_check(int what, const char *at, size_t len);
+int mg_digest_find(const char *name, size_t len);
+int mg_digest(int kind, const char *at, size_t len, struct mg_text *ret_text);
+int mg_hmac(int kind, const char *key, size_t key_len, const char *at, size_t len, struct mg_text *ret_text);
+int mg_siphash(const char *key, size_t key_len, const char *at, size_t len, struct mg_text *ret_text);
+int mg_equal(const char *a, size_t a_len, const char *b, size_t b_len);
+int mg_random_bytes(size_t len, struct mg_text *ret_text);
+int mg_random_integer(double limit, double *ret_number);
+double mg_monotonic(void);
+int mg_date_print(int how, double time, int digits, struct mg_text *ret_text);
+int mg_date_parse(int how, const char *at, size_t len, double *ret_number);
+int mg_query_next(const char *at, size_t len, uint32_t *position, struct mg_text *ret_name,
+                  struct mg_text *ret_value);
+int mg_cookie_next(const char *at, size_t len, uint32_t *position, struct mg_text *ret_name,
+                   struct mg_text *ret_value);
+int mg_request_cookie(double x, const char *name, size_t len, struct mg_text *ret_value);
 
 #endif

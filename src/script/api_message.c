@@ -259,16 +259,8 @@ static int hex_digit(char c) {
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-// As browsers write forms: "+" is a space; a "%" that does not begin an escape stands for itself.
-static int decode(struct exchange *x, struct slice from, struct mg_text *ret_text) {
-    if (from.len == 0 || (!memchr(from.at, '%', from.len) && !memchr(from.at, '+', from.len))) {
-        mg_text_set(ret_text, from);
-        return MG_OK;
-    }
-    char *to = arena_alloc(&x->arena, from.len + 1);
+size_t mg_arg_decode(struct slice from, char *to) {
     size_t n = 0;
-    if (!to)
-        return mg_error("memory is out");
     for (size_t i = 0; i < from.len; i++) {
         char c = from.at[i];
         int high = -1, low = -1;
@@ -284,12 +276,22 @@ static int decode(struct exchange *x, struct slice from, struct mg_text *ret_tex
         }
         to[n++] = c;
     }
-    mg_text_set(ret_text, slice_make(to, n));
+    return n;
+}
+
+static int decode(struct exchange *x, struct slice from, struct mg_text *ret_text) {
+    if (from.len == 0 || (!memchr(from.at, '%', from.len) && !memchr(from.at, '+', from.len))) {
+        mg_text_set(ret_text, from);
+        return MG_OK;
+    }
+    char *to = arena_alloc(&x->arena, from.len + 1);
+    if (!to)
+        return mg_error("memory is out");
+    mg_text_set(ret_text, slice_make(to, mg_arg_decode(from, to)));
     return MG_OK;
 }
 
-// Takes the next argument off *rest, still encoded.
-static bool next_arg(struct slice *rest, struct slice *ret_name, struct slice *ret_value) {
+bool mg_arg_take(struct slice *rest, struct slice *ret_name, struct slice *ret_value) {
     while (rest->len > 0) {
         const char *end = memchr(rest->at, '&', rest->len);
         struct slice part = slice_make(rest->at, end ? (size_t)(end - rest->at) : rest->len);
@@ -309,7 +311,7 @@ int mg_request_arg(double handle, const char *name_at, size_t len, struct mg_tex
     if (!x)
         return MG_STALE;
     struct slice rest = x->req.query, name, value;
-    while (next_arg(&rest, &name, &value)) {
+    while (mg_arg_take(&rest, &name, &value)) {
         struct mg_text decoded;
         int rc = decode(x, name, &decoded);
         if (rc != MG_OK)
@@ -326,7 +328,7 @@ int mg_request_arg_next(double handle, uint32_t *position, struct mg_text *ret_n
     if (!x)
         return MG_STALE;
     struct slice rest = slice_from(x->req.query, *position), name, value;
-    if (!next_arg(&rest, &name, &value))
+    if (!mg_arg_take(&rest, &name, &value))
         return MG_NONE;
     *position = (uint32_t)(x->req.query.len - rest.len);
     int rc = decode(x, name, ret_name);

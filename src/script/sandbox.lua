@@ -60,12 +60,25 @@ local libraries = {
   debug = { "traceback" },
   coroutine = { "create", "isyieldable", "resume", "running", "status", "wrap", "yield" },
 }
-local harmless_modules = { ["table.new"] = true, ["table.clear"] = true }
 
 local function pick(from, names)
   local picked = {}
   for _, name in ipairs(names) do picked[name] = from[name] end
   return picked
+end
+
+-- What no folder of scripts has. Only while a script loads: what is on the disk may have changed since, and
+-- reading it would hold up the worker.
+local function require_system(module, not_found)
+  if core.unsafe then return real_require(module) end
+  if not core.loading then
+    raise(not_found .. "; modules of the system are loaded while a script loads, not in a hook")
+  end
+  local value, why = core.system_module(module)
+  if value ~= nil then return value end
+  if why then raise(not_found .. "; " .. why) end
+  raise(not_found .. "; of the system's modules a script may load " .. core.system_modules
+    .. ": put others into such a folder, or set script_unsafe on")
 end
 
 -- Globals of one script. Everything in them is its own copy.
@@ -119,11 +132,7 @@ local function make_globals(name)
     if loading[module] then raise('module "' .. module .. '" requires itself') end
     local text, path = core.read_module(module)
     if not text then
-      if core.unsafe or harmless_modules[module] then
-        value = real_require(module)
-      else
-        raise(path)
-      end
+      value = require_system(module, path)
     else
       local fn = core.compile(text, path, globals)
       loading[module] = true

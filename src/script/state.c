@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The Lua state of a host: libraries, the two Lua files that are compiled into the program (lua/moongate.lua,
-// sandbox.lua), loading of scripts and of what they require. Hooks are run by coroutine.c.
+// The Lua state of a host: libraries, the Lua files that are compiled into the program (lua/moongate.lua,
+// lua/moongate/*.lua, sandbox.lua), loading of scripts and of what they require. Hooks are run by coroutine.c.
 #include "config.h"
 
 #include "script/host.h"
@@ -17,6 +17,12 @@
 // Embedded by build-aux/embed.sh.
 extern const char moongate_cdef[], moongate_lua[], moongate_sandbox[];
 extern const size_t moongate_lua_len, moongate_sandbox_len;
+
+//  X(name): the files of lua/moongate/, in the order in which they run
+#define LUA_FILES(X) X(modules) X(shared) X(encoding) X(crypto) X(time) X(http)
+#define X(name) extern const char moongate_lua_##name[]; extern const size_t moongate_lua_##name##_len;
+LUA_FILES(X)
+#undef X
 
 // Lua's collector starts a cycle when the heap has grown to this much of what was alive after the last one,
 // and works this much faster than memory is taken. States here are small (a megabyte or two) and make little
@@ -140,6 +146,11 @@ int state_open(struct script_host *host, struct error *error) {
     luaL_openlibs(lua);
     push_core(host);
     int rc = run_embedded(lua, "=moongate", moongate_lua, moongate_lua_len, error);
+#define X(name)   \
+    if (rc == 0) \
+        rc = run_embedded(lua, "=moongate." #name, moongate_lua_##name, moongate_lua_##name##_len, error);
+    LUA_FILES(X)
+#undef X
     if (rc == 0)
         rc = run_embedded(lua, "=sandbox", moongate_sandbox, moongate_sandbox_len, error);
     if (rc < 0)
