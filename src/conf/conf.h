@@ -35,14 +35,23 @@ enum conf_balance { BALANCE_ROUND_ROBIN };
 enum conf_log_style { LOG_STYLE_COMBINED, LOG_STYLE_JSON, LOG_STYLE_FORMAT };
 enum conf_log_target { LOG_TARGET_STDERR, LOG_TARGET_SYSLOG, LOG_TARGET_FILE };
 
+// `body_min_rate`, `send_min_rate`
+struct conf_rate {
+    uint64_t bytes;               // a second, 0: any
+    uint64_t grace;               // averaged over so long
+};
+
 // All times are milliseconds, all sizes bytes.
 struct conf_settings {
     uint64_t header_timeout;      // the whole request head, from its first byte (the first one: from accept)
     uint64_t body_timeout;        // between two reads of a request body
-    uint64_t send_timeout;        // between two successful writes to the client
+    struct conf_rate body_min_rate;
+    uint64_t send_timeout;        // a client that takes nothing of what waits for it
+    struct conf_rate send_min_rate;
     uint64_t keepalive_timeout;   // an idle client connection
     uint64_t tunnel_timeout;      // a relay with no byte in either direction
     uint64_t linger_timeout;      // how long to read on after a final response, so that the client gets it
+    uint64_t linger_max;          // bytes to read on at most, 0: no limit
     uint64_t keepalive_requests;  // requests of one client connection, 0: no limit
     uint64_t max_head;            // bytes of a request head
     uint64_t max_headers;         // fields of a request head
@@ -50,6 +59,7 @@ struct conf_settings {
     uint64_t max_line;            // bytes of the line of one field
     uint64_t max_chunk_overhead;  // bytes of chunk framing beyond the content, 0: no limit
     uint64_t max_body;            // bytes of a request body, 0: no limit
+    uint64_t max_pipelined;       // unparsed bytes of a client connection at which reading stops
     uint64_t buffer_high;         // bytes queued for one side at which reading the other side stops
     uint64_t buffer_low;          // and at which it goes on
     bool forwarded;               // add a Forwarded field (RFC 7239)

@@ -112,9 +112,19 @@
     X(body_timeout, SCOPE_SETTINGS, TIME, conf_settings, body_timeout, 1, 86400000, 0, NULL, "60s", NULL, \
       "How long a client may send nothing in the middle of a request body. After that it is answered 408," \
       " or closed when the response has begun.") \
+    X(body_min_rate, SCOPE_SETTINGS, OWN, conf_settings, body_min_rate, 1, 1 << 30, 0, \
+      "SIZE [grace=TIME]", "64 grace=30s", NULL, \
+      "Bytes a second that a client must send of a request body, averaged over each grace time (30s when not" \
+      " given). A slower one is answered 408, or closed when the response has begun. Time in which moongate " \
+      "itself does not read, because the server is slow, does not count. 0 is no limit.") \
     X(send_timeout, SCOPE_SETTINGS, TIME, conf_settings, send_timeout, 1, 86400000, 0, NULL, "60s", NULL, \
-      "How long a client may take nothing of a response that waits for it. After that the connection is " \
-      "closed.") \
+      "How long a client may take nothing of a response that waits for it: what counts is what its side has " \
+      "acknowledged. After that, at most a quarter later, the connection is closed.") \
+    X(send_min_rate, SCOPE_SETTINGS, OWN, conf_settings, send_min_rate, 1, 1 << 30, 0, \
+      "SIZE [grace=TIME]", "0 grace=30s", NULL, \
+      "Bytes a second that a client must take of a response that waits for it, averaged over each grace time" \
+      " (30s when not given). The connection of a slower one is closed. 0 is no limit: a player that is " \
+      "paused takes very little.") \
     X(keepalive_timeout, SCOPE_TOP | SCOPE_FRONTEND, TIME, conf_settings, keepalive_timeout, 1, 86400000, \
       0, NULL, "75s", \
       NULL, \
@@ -131,6 +141,15 @@
     X(linger_timeout, SCOPE_SETTINGS, TIME, conf_settings, linger_timeout, 0, 600000, 0, NULL, "5s", NULL, \
       "How long a client that still sends is read from after the final response of a connection, so that " \
       "the response is not lost to a reset. 0 closes at once.") \
+    X(linger_max, SCOPE_SETTINGS, SIZE, conf_settings, linger_max, 1, 1ull << 40, DIRECTIVE_ZERO, NULL, \
+      "128m", NULL, \
+      "Bytes that are read, and thrown away, of a client that still sends after the final response of a " \
+      "connection. After that it is closed, which may cost the client the response. 0 is no limit but " \
+      "linger_timeout.") \
+    X(max_pipelined, SCOPE_TOP | SCOPE_FRONTEND, SIZE, conf_settings, max_pipelined, 1, 1 << 30, 0, NULL, \
+      "64k", NULL, \
+      "Bytes of further requests that a client may send ahead while one of its requests is being answered. " \
+      "From there on nothing more is read from it. They are answered in order, one at a time.") \
     X(max_head, SCOPE_TOP | SCOPE_FRONTEND, SIZE, conf_settings, max_head, 512, 1 << 20, 0, NULL, "16k", \
       NULL, \
       "Bytes of a request head: the request line and all fields, and of the trailers of its body besides. " \

@@ -37,7 +37,8 @@ struct h1_server {
     uint16_t turn_requests;          // begun
     uint16_t turn_pieces;            // of bodies, parsed; stays at the most that it can hold
     struct block *feeding;           // of the span that is being parsed
-    uint32_t keepalive_ms, send_ms;  // of the last exchange, for the time until the next
+    uint32_t keepalive_ms;           // of the last exchange, for the time until the next
+    uint32_t pending_max;            // bytes of `pending` at which reading stops
     bool keep_alive;
     bool cut;  // what follows a refused request is not read as HTTP: it may be its rest
     bool draining;
@@ -55,8 +56,6 @@ static struct slab server_slab = SLAB_INIT(sizeof(struct h1_server), 512);
 // pieces, each of which may be a chunk of one byte. After the first request what others wait for comes first.
 enum { TURN_REQUESTS = 16, TURN_PIECES = 1024 };
 
-enum { PENDING_MAX = 65536 };  // unparsed bytes of a connection at which reading stops
-
 static void advance(struct h1_server *server);
 
 static void set_timer(struct h1_server *server, enum timer_kind kind, uint64_t ms) {
@@ -65,6 +64,28 @@ static void set_timer(struct h1_server *server, enum timer_kind kind, uint64_t m
         timer_stop(&server->conn->timer);
     else
         timer_start(&server->conn->timer, ms);
+}
+
+// What TIMER_BODY and TIMER_SEND are about: how a count of bytes goes on.
+static struct pace_limits pace_limits(const struct h1_server *server) {
+    const struct conf_settings *settings = server->x ? server->x->settings : NULL;
+    if (server->timer_kind == TIMER_SEND || !settings)
+        return server->conn->send_limits;
+    return (struct pace_limits){ settings->body_timeout, settings->body_min_rate.bytes,
+                                 settings->body_min_rate.grace };
+}
+
+static uint64_t pace_count(const struct h1_server *server) {
+    return server->timer_kind == TIMER_SEND ? conn_taken(server->conn) : server->conn->bytes_in;
+}
+
+static void watch(struct h1_server *server, enum timer_kind kind) {
+    if (server->timer_kind == kind)
+        return;
+    server->timer_kind = kind;
+    pace_begin(&server->conn->pace, pace_count(server));
+    struct pace_limits limits = pace_limits(server);
+    timer_start(&server->conn->timer, pace_next_ms(&server->conn->pace, &limits));
 }
 
 static void release(struct h1_server *server) {
@@ -149,6 +170,11 @@ static int on_body(struct h1_parser *parser, const char *at, size_t len) {
 static const struct h1_parser_ops parser_ops = { .head = on_head, .body = on_body };
 static const struct downstream_ops downstream;
 
+static void set_send_limits(struct h1_server *server, const struct conf_settings *settings) {
+    server->conn->send_limits = (struct pace_limits){ settings->send_timeout, settings->send_min_rate.bytes,
+                                                      settings->send_min_rate.grace };
+}
+
 static bool begin_exchange(struct h1_server *server) {
     struct exchange_site *site = server->draining ? NULL : server->callbacks->site(server->owner);
     if (!site) {
@@ -165,7 +191,8 @@ static bool begin_exchange(struct h1_server *server) {
     struct h1_limits limits = { settings->max_head, settings->max_headers, settings->max_uri,
                                 settings->max_line, settings->max_chunk_overhead };
     h1_parser_request(&server->parser, &parser_ops, limits, &server->x->arena, &server->x->req);
-    server->conn->progress_ms = settings->send_timeout;
+    set_send_limits(server, settings);
+    server->pending_max = (uint32_t)settings->max_pipelined;
     server->state = HEAD;
     server->turn_requests++;
     server->body_paused = server->chunked = server->skip_body = server->to_close = false;
@@ -233,7 +260,7 @@ static void parse(struct h1_server *server, struct span span) {
             server->conn->bulk = 0;
             set_timer(server, TIMER_NONE, 0);
         } else if (server->state == BODY) {
-            set_timer(server, TIMER_BODY, x->settings->body_timeout);
+            watch(server, TIMER_BODY);
         } else if (was_head && server->timer_kind != TIMER_HEADER) {
             set_timer(server, TIMER_HEADER, x->settings->header_timeout);
         }
@@ -266,7 +293,7 @@ static void advance(struct h1_server *server) {
         parse(server, span);
     }
     if (server->state != GONE) {
-        if (server->pending.bytes > PENDING_MAX || (server->state == BODY && server->body_paused))
+        if (server->pending.bytes > server->pending_max || (server->state == BODY && server->body_paused))
             conn_pause(server->conn);
         else
             conn_read(server->conn);
@@ -306,9 +333,8 @@ static void on_written(struct conn *conn) {
     struct exchange *x = server->x;
     if (server->timer_kind == TIMER_SEND && conn->out.bytes == 0)
         set_timer(server, server->state == IDLE ? TIMER_KEEPALIVE : TIMER_NONE, server->keepalive_ms);
-    else if (server->timer_kind == TIMER_SEND ||
-             (server->timer_kind == TIMER_KEEPALIVE && conn->out.bytes > 0))
-        set_timer(server, TIMER_SEND, x ? x->settings->send_timeout : server->send_ms);
+    else if (server->timer_kind == TIMER_KEEPALIVE && conn->out.bytes > 0)
+        watch(server, TIMER_SEND);
     if (x && x->step == EXCHANGE_relay && conn->out.bytes <= x->settings->buffer_low)
         exchange_run(x);
     else if (!x && conn->out.bytes == 0 && !queue_empty(&server->pending))
@@ -320,9 +346,20 @@ static void on_broken(struct conn *conn, int error) {
     lose_client(conn->owner, CLOSE_client_reset);
 }
 
+// The timer of a pace fired: whether that is the end, or it is only time to look.
+static enum pace_verdict look(struct h1_server *server) {
+    struct conn *conn = server->conn;
+    struct pace_limits limits = pace_limits(server);
+    enum pace_verdict verdict = pace_look(&conn->pace, &limits, pace_count(server));
+    if (verdict == PACE_GOOD)
+        timer_start(&conn->timer, pace_next_ms(&conn->pace, &limits));
+    return verdict;
+}
+
 static void on_timeout(struct conn *conn) {
     struct h1_server *server = conn->owner;
     struct exchange *x = server->x;
+    enum pace_verdict verdict;
     switch (server->timer_kind) {
     case TIMER_HEADER:
         if (!x || (!x->req.method.len && !x->req.target.len)) {
@@ -333,15 +370,23 @@ static void on_timeout(struct conn *conn) {
         exchange_client_error(x, 408, CLOSE_header_timeout, "the request head was not complete in time");
         break;
     case TIMER_BODY:
+        verdict = look(server);
+        if (verdict == PACE_GOOD)
+            break;
         cut(server);
-        exchange_client_error(x, 408, CLOSE_body_timeout, "the request body came to a stop");
+        if (verdict == PACE_STALLED)
+            exchange_client_error(x, 408, CLOSE_body_timeout, "the request body came to a stop");
+        else
+            exchange_client_error(x, 408, CLOSE_min_rate, "the request body came too slowly");
         break;
     case TIMER_SEND:
-        lose_client(server, CLOSE_send_timeout);
+        verdict = look(server);
+        if (verdict != PACE_GOOD)
+            lose_client(server, verdict == PACE_STALLED ? CLOSE_send_timeout : CLOSE_min_rate);
         break;
     case TIMER_KEEPALIVE:
         if (conn->out.bytes > 0)  // not idle yet: the end of the last response still waits for the client
-            set_timer(server, TIMER_SEND, server->send_ms);
+            watch(server, TIMER_SEND);
         else
             lose_client(server, CLOSE_keepalive_timeout);
         break;
@@ -374,6 +419,7 @@ static int write_interim(struct exchange *x, unsigned status, const struct heade
 static int write_head(struct exchange *x) {
     struct h1_server *server = x->down_owner;
     struct response *res = &x->res;
+    set_send_limits(server, x->settings);
     bool bodiless = res->status < 200 || res->status == 204 || res->status == 304;
     enum body_framing framing = res->framing;
     const char *connection = NULL;
@@ -420,7 +466,7 @@ static int write_body(struct exchange *x) {
     if (rc == 0 && x->res_ended && server->chunked)
         rc = h1_write_last_chunk(&conn->out, &x->res.trailers);
     if (conn->out.bytes > 0 && !x->res_ended && server->timer_kind == TIMER_NONE)
-        set_timer(server, TIMER_SEND, x->settings->send_timeout);
+        watch(server, TIMER_SEND);
     conn_flush(conn);
     return rc;
 }
@@ -436,7 +482,7 @@ static void want_body(struct exchange *x, bool want) {
         return;
     server->body_paused = !want;
     if (want) {
-        set_timer(server, TIMER_BODY, x->settings->body_timeout);
+        watch(server, TIMER_BODY);
         advance(server);
     } else {
         server->conn->bulk = (uint32_t)x->settings->buffer_high;
@@ -470,6 +516,7 @@ static void finished(struct exchange *x, bool aborted, enum close_reason reason)
         end(server, reason, 0, true);
         return;
     }
+    server->conn->linger_left = x->settings->linger_max ? x->settings->linger_max : UINT64_MAX;
     bool unread = server->cut || server->state != REPLY || !queue_empty(&server->pending);
     if (!server->keep_alive || server->state != REPLY) {
         end(server, reason, unread ? x->settings->linger_timeout : 0, false);
@@ -477,7 +524,6 @@ static void finished(struct exchange *x, bool aborted, enum close_reason reason)
     }
     server->state = IDLE;
     server->keepalive_ms = (uint32_t)x->settings->keepalive_timeout;
-    server->send_ms = (uint32_t)x->settings->send_timeout;
     set_timer(server, TIMER_KEEPALIVE, server->keepalive_ms);
     if (server->draining)
         end(server, CLOSE_drain, 0, false);
@@ -509,6 +555,7 @@ struct h1_server *h1_server_new(struct conn *conn, const struct h1_server_callba
     list_init(&server->later.link);
     server->later.run = go_on;
     conn_adopt(conn, &handler, server);
+    server->pending_max = (uint32_t)site->settings->max_pipelined;
     set_timer(server, TIMER_HEADER, site->settings->header_timeout);
     conn_read(conn);
     return server;

@@ -11,8 +11,10 @@
 #include "base/slab.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 struct conn_parts {
@@ -20,7 +22,7 @@ struct conn_parts {
     struct conn_script *script;
 };
 
-enum { PROGRESS_MS = 30000 };  // until an owner knows better
+enum { STALL_MS = 30000 };  // until an owner knows better
 
 static struct slab conn_slab = SLAB_INIT(sizeof(struct conn), 1024);
 static struct list pinning = { &pinning, &pinning };  // conns whose output holds receive buffers
@@ -111,6 +113,9 @@ static void recv_done(struct op *op, const struct completion *c) {
     if (conn->state == CONN_CLOSING || conn->state == CONN_FINISHING) {
         if (c->span.block)
             block_unref(c->span.block);
+        if (conn->state == CONN_FINISHING && c->span.len > conn->linger_left)
+            conn_close(conn, conn->reason);
+        conn->linger_left -= c->span.len;
         if (conn->state == CONN_FINISHING && !c->more) {
             conn->reading =
                 c->res > 0 || c->res == -ECANCELED || c->res == -ENOBUFS ? READING_OFF : READING_ENDED;
@@ -184,9 +189,7 @@ static void send_done(struct op *op, const struct completion *c) {
         queue_drop(&conn->out, (size_t)c->res);
         conn->slow = conn->out.bytes > 0;
         ring_flush_later(&conn->flusher);
-        if (conn->state == CONN_FINISHING)
-            timer_start(&conn->timer, conn->progress_ms);
-        else
+        if (conn->state != CONN_FINISHING)
             conn->handler->written(conn);
     } else if (c->res == -ECANCELED || c->res == -EAGAIN || c->res == -EINTR || c->res == -ENOBUFS) {
         copy_out(conn);
@@ -202,6 +205,13 @@ static void send_done(struct op *op, const struct completion *c) {
 
 void conn_flush(struct conn *conn) {
     ring_flush_later(&conn->flusher);
+}
+
+uint64_t conn_taken(const struct conn *conn) {
+    int waiting = 0;
+    if (ioctl(conn->fd, SIOCOUTQ, &waiting) < 0)
+        waiting = 0;
+    return conn->bytes_out - (uint64_t)waiting;
 }
 
 void conn_shutdown(struct conn *conn) {
@@ -292,16 +302,19 @@ void conn_finish(struct conn *conn, enum close_reason reason, uint64_t linger_ms
     conn->reason = reason;
     conn->linger_ms = linger_ms;
     set_state(conn, CONN_FINISHING);
-    timer_start(&conn->timer, conn->progress_ms);
+    pace_begin(&conn->pace, conn_taken(conn));
+    timer_start(&conn->timer, pace_next_ms(&conn->pace, &conn->send_limits));
     ring_flush_later(&conn->flusher);
 }
 
 static void timed_out(struct timer *timer) {
     struct conn *conn = container_of(timer, struct conn, timer);
-    if (conn->state == CONN_FINISHING)
-        conn_close(conn, conn->reason);
-    else
+    if (conn->state != CONN_FINISHING)
         conn->handler->timeout(conn);
+    else if (!conn->shut && pace_look(&conn->pace, &conn->send_limits, conn_taken(conn)) == PACE_GOOD)
+        timer_start(&conn->timer, pace_next_ms(&conn->pace, &conn->send_limits));
+    else
+        conn_close(conn, conn->reason);
 }
 
 // ---- beginning --------------------------------------------------------------------------------------------
@@ -311,7 +324,8 @@ static struct conn *conn_new(int fd, const struct conn_handler *handler, void *o
     if (!conn)
         return NULL;
     *conn =
-        (struct conn){ .handler = handler, .owner = owner, .fd = fd, .id = ++last_id, .state = CONN_OPEN, .progress_ms = PROGRESS_MS };
+        (struct conn){ .handler = handler, .owner = owner, .fd = fd, .id = ++last_id, .state = CONN_OPEN, .send_limits = { .stall_ms = STALL_MS },
+                            .linger_left = UINT64_MAX };
     queue_init(&conn->out);
     timer_init(&conn->timer, timed_out);
     op_init(&conn->recv, recv_done);

@@ -10,6 +10,7 @@
 
 #include "base/addr.h"
 #include "base/block.h"
+#include "base/pace.h"
 #include "base/timer.h"
 #include "ring/ring.h"
 
@@ -24,6 +25,7 @@ struct conn;
     X(header_timeout, "the request head was not complete in header_timeout") \
     X(body_timeout, "no byte of the request body came within body_timeout") \
     X(send_timeout, "the client took no byte within send_timeout") \
+    X(min_rate, "the client sent less than body_min_rate or took less than send_min_rate") \
     X(keepalive_timeout, "the connection was idle for keepalive_timeout") \
     X(tunnel_timeout, "no byte passed a tunnel within tunnel_timeout") \
     X(bad_request, "the client broke the protocol") \
@@ -105,8 +107,10 @@ struct conn {
     bool reset;                // close with RST
     bool slow;                 // the last send was short: the receiver is slower than we are
     uint8_t index;             // free for the owner (the relay: which side it is)
-    uint64_t progress_ms;      // FINISHING: how long queued output may make no progress; the owner sets it
+    struct pace pace;          // of what the owner watches; FINISHING: of the output
+    struct pace_limits send_limits;  // FINISHING: how slowly the output may leave; the owner sets it
     uint64_t linger_ms;        // FINISHING: how long to read on after the output
+    uint64_t linger_left;      // FINISHING: how many bytes to read on; the owner sets it
     void (*connected)(struct conn *conn, int error);
     struct conn_parts *parts;  // less used: addresses, script state; allocated on demand (conn.c)
 };
@@ -126,12 +130,15 @@ void conn_read(struct conn *conn);   // deliver bytes from now on
 void conn_pause(struct conn *conn);  // deliver no more than what is under way
 // Call after putting something on conn->out: the send is submitted before the ring waits again.
 void conn_flush(struct conn *conn);
+// Bytes that the peer has acknowledged (for unix sockets: read, more or less). Only differences mean something.
+uint64_t conn_taken(const struct conn *conn);
 // Half-close after the output.
 void conn_shutdown(struct conn *conn);
 // Ends the conn at once; queued output is dropped. NULL is allowed. conn->reset makes the peer see a reset,
 // so that a message that only the connection's end delimits cannot be taken for whole.
 void conn_close(struct conn *conn, enum close_reason reason);
-// Sends what is queued, shuts down, reads on for linger_ms so that the peer gets it (RFC 9112, 9.6), closes.
+// Sends what is queued, shuts down, reads on for linger_ms and linger_left bytes so that the peer gets it
+// (RFC 9112, 9.6), closes.
 void conn_finish(struct conn *conn, enum close_reason reason, uint64_t linger_ms);
 
 // The peer's and our own address; asked from the kernel once. A zero family when unknown.

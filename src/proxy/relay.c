@@ -124,7 +124,7 @@ void relay_start(struct conn *client, struct queue *from_client, struct conn *se
     count++;
     counters->tunnels++;
     counters->tunnels_active++;
-    client->progress_ms = server->progress_ms = settings->send_timeout;
+    client->send_limits = server->send_limits = (struct pace_limits){ .stall_ms = settings->send_timeout };
     client->index = 0;
     server->index = 1;
     queue_move(&server->out, from_client);
