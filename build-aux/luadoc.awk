@@ -23,6 +23,9 @@ BEGIN {
     known("headers", "Header fields")
     known("set", "A set of networks")
     known("dict", "A shared dictionary")
+    known("timer", "A timer")
+    known("task", "A task")
+    known("semaphore", "A semaphore")
 }
 
 function known(name, words) {

@@ -316,7 +316,8 @@ static enum step_result conclude(struct exchange *x) {
         }
         x->site->log(x->site, x);
     }
-    go(x, EXCHANGE_finish);
+    if (x->step != EXCHANGE_finish)
+        go(x, EXCHANGE_finish);
     return x->started && hooks ? run_hook(x, hooks->has_log, hooks->log) : STEP_MORE;
 }
 

@@ -127,8 +127,10 @@ int generation_load(const struct generation_options *options, struct generation 
 }
 
 void generation_unwant(struct generation *generation) {
-    if (generation)
-        generation->wanted = false;
+    if (!generation)
+        return;
+    generation->wanted = false;
+    script_host_retire(generation->scripts);
 }
 
 void generation_hold(void *generation) {
@@ -142,7 +144,7 @@ void generation_drop(void *generation) {
 void generation_reap(void) {
     list_each(link, &generations) {
         struct generation *generation = container_of(link, struct generation, link);
-        if (!generation->wanted && generation->exchanges == 0)
+        if (!generation->wanted && generation->exchanges == 0 && script_host_end(generation->scripts))
             generation_free(generation);
     }
 }

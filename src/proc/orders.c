@@ -121,6 +121,13 @@ static void removed_too_long(struct timer *timer) {
     frontend_close_removed();
 }
 
+// What was loaded, or is being loaded, is not to be used.
+static void forget_loaded(struct worker_self *self) {
+    generation_unwant(self->loading);
+    generation_unwant(self->loaded);
+    self->loading = self->loaded = NULL;
+}
+
 void worker_take(struct worker_self *self, struct generation *generation) {
     struct generation *old = self->current;
     self->current = generation;
@@ -152,10 +159,12 @@ void worker_take(struct worker_self *self, struct generation *generation) {
                 listener_start(listener);
         }
     drop_offers(self);
-    if (self->loaded != generation)
-        generation_unwant(self->loaded);
-    self->loaded = NULL;
+    if (self->loaded == generation)
+        self->loaded = NULL;
+    forget_loaded(self);
     generation_unwant(old);
+    if (generation)
+        script_host_go(generation->scripts);
     if (old && generation) {
         frontend_drain(false);
         timer_start(&self->removed, generation->conf->drain_timeout);
@@ -173,11 +182,26 @@ static int check_offers(struct worker_self *self, const struct generation *gener
     return 0;
 }
 
+// The init hooks of a generation have come to their end.
+static void initialised(void *owner, const struct error *error) {
+    struct worker_self *self = only;
+    struct generation *generation = owner;
+    if (self->loading != generation)
+        return;
+    self->loading = NULL;
+    if (error) {
+        generation_unwant(generation);
+        (void)channel_send(&self->channel, MESSAGE_REFUSED, generation->id, error->text, -1);
+        return;
+    }
+    self->loaded = generation;
+    (void)channel_send(&self->channel, MESSAGE_READY, generation->id, NULL, -1);
+}
+
 static void load(struct worker_self *self, uint64_t id, const char *file, int fd) {
     struct error error;
     struct generation *generation = NULL;
-    generation_unwant(self->loaded);
-    self->loaded = NULL;
+    forget_loaded(self);
     const struct generation_options options = {
         .id = id,
         .file = file,
@@ -201,8 +225,8 @@ static void load(struct worker_self *self, uint64_t id, const char *file, int fd
         (void)channel_send(&self->channel, MESSAGE_REFUSED, id, error.text, -1);
         return;
     }
-    self->loaded = generation;
-    (void)channel_send(&self->channel, MESSAGE_READY, id, NULL, -1);
+    self->loading = generation;
+    script_host_init(generation->scripts, initialised, generation);
 }
 
 // The descriptor stays open: everything that is logged later goes there.
@@ -250,10 +274,9 @@ static void obey(struct worker_self *self, const struct message *message, int fd
         }
         break;
     case MESSAGE_ABORT:
-        if (self->loaded && self->loaded->id == message->number) {
-            generation_unwant(self->loaded);
-            self->loaded = NULL;
-        }
+        if ((self->loaded && self->loaded->id == message->number) ||
+            (self->loading && self->loading->id == message->number))
+            forget_loaded(self);
         drop_offers(self);
         break;
     case MESSAGE_QUIT:

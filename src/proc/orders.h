@@ -29,6 +29,7 @@ struct worker_self {
     struct timer deadline;         // of the phase
     struct timer removed;          // connections of removed listeners have until then (drain_timeout)
     struct generation *current;    // in use; NULL before the first COMMIT and once draining
+    struct generation *loading;    // its init hooks run; the master has no answer yet
     struct generation *loaded;     // answered READY, waits for COMMIT or ABORT
     struct list listeners;         // struct listener, those that are stopping included
     struct list offers;            // sockets that came for the next generation

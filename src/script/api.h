@@ -139,6 +139,14 @@ struct mg_api {
     int (*conn_reject)(double conn);
 
     int (*sleep)(double seconds); /* the caller yields after it */
+    /* Timers and tasks (lua/tasks.lua). A job's function is found in Lua by the job's number; a ticket stands
+       for the hook, timer or task that runs now, until it is over. */
+    int (*job_timer)(double seconds, int every, double *ret_job);
+    int (*job_spawn)(double *ret_job);
+    int (*job_cancel)(double job);            /* MG_NONE: it is over */
+    int (*task_ticket)(double *ret_ticket);
+    int (*task_park)(double seconds);         /* after task_ticket(); the caller yields after it */
+    int (*task_unpark)(double ticket);        /* MG_NONE: it does not wait */
     double (*now)(void);
     int (*log_enabled)(int level);
     void (*log)(int level, const char *script, const char *at, size_t len);

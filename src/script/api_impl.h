@@ -44,6 +44,14 @@ int mg_response_set_reason(double x, const char *at, size_t len);
 int mg_body_read(double x, int whose, struct mg_text *ret_text);
 int mg_body_write(double x, int whose, const char *at, size_t len);
 
+// job.c
+int mg_job_timer(double seconds, int every, double *ret_job);
+int mg_job_spawn(double *ret_job);
+int mg_job_cancel(double job);
+int mg_task_ticket(double *ret_ticket);
+int mg_task_park(double seconds);
+int mg_task_unpark(double ticket);
+
 // api_headers.c
 int mg_header_id(const char *name, size_t len);
 int mg_headers_get(double x, int whose, int id, const char *name, size_t len, struct mg_text *ret_value);

@@ -41,7 +41,7 @@ bool body_stage_has_room(const struct body_stage *stage, uint64_t most) {
 }
 
 static void stage_release(struct body_stage *stage) {
-    coroutine_drop(&stage->task);
+    task_end(&stage->task);
     if (stage->held.block)
         block_unref(stage->held.block);
     stage->held = (struct span){ 0 };
@@ -67,8 +67,8 @@ static struct body_filter *filter_make(struct script_chain *chain, struct exchan
             continue;
         struct body_stage *stage = &filter->stages[filter->count++];
         stage->filter = filter;
-        stage->task = (struct task){ .chain = chain, .x = x, .at = i, .hook = hook };
-        timer_init(&stage->task.timer, stage_wake);
+        stage->task = (struct task){ .x = x, .at = i, .hook = hook };
+        task_init(&stage->task, chain, stage_wake);
         stage->in = &stage->own;
         stage->out = whose == MG_REQUEST ? &x->req_body : &x->res_body;
         if (filter->count > 1)

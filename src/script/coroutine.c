@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/counters.h"
+#include "base/handle.h"
 
 #include <lauxlib.h>
 #include <stdatomic.h>
@@ -48,6 +49,53 @@ static void coroutine_give(struct script_host *host, struct coroutine *co) {
     host->idle[host->idle_count++] = *co;
     co->lua = NULL;
 }
+
+// ---- tasks ------------------------------------------------------------------------------------------------
+
+static void woken(struct ring_flush *flush) {
+    struct task *task = container_of(flush, struct task, wake);
+    task->timer.fired(&task->timer);
+}
+
+void task_init(struct task *task, struct script_chain *chain, void (*fired)(struct timer *timer)) {
+    task->chain = chain;
+    timer_init(&task->timer, fired);
+    list_init(&task->wake.link);
+    task->wake.flush = woken;
+    list_init(&task->children);
+}
+
+void task_wake(struct task *task) {
+    timer_stop(&task->timer);
+    task->parked = task->overdue = false;
+    ring_flush_later(&task->wake);
+}
+
+// The hook is over: what it holds is given back (lua/tasks.lua), its ticket is worth nothing any more.
+static void give_back(struct task *task) {
+    timer_stop(&task->timer);
+    list_remove(&task->wake.link);
+    task->parked = false;
+    if (!task->ticket)
+        return;
+    lua_State *lua = task->chain->host->lua;
+    double ticket = (double)task->ticket;
+    handle_drop(task->ticket);
+    task->ticket = 0;
+    lua_rawgeti(lua, LUA_REGISTRYINDEX, task->chain->host->task_over);
+    lua_pushnumber(lua, ticket);
+    if (lua_pcall(lua, 1, 0, 0) != 0) {
+        log_error("a task's end failed: %s", lua_tostring(lua, -1));
+        lua_pop(lua, 1);
+    }
+}
+
+void task_end(struct task *task) {
+    coroutine_drop(task);
+    jobs_cancel(&task->children);
+}
+
+// ---- running ----------------------------------------------------------------------------------------------
 
 // The error object on top of co's stack (NULL text) or a text of ours, with the traceback. Built on the main
 // state: a coroutine that failed may have no stack left.
@@ -97,6 +145,7 @@ static enum outcome run(struct task *task, int arguments, const char **ret_text)
     lua_State *co = task->co.lua;
     const struct script *script = &task->chain->scripts[task->at];
     task->wait = WAIT_NONE;
+    task->parked = false;
     task_running = task;
     host_running = host;
     atomic_store_explicit(&host->probe->hook, task->hook, memory_order_relaxed);
@@ -125,10 +174,23 @@ static enum outcome run(struct task *task, int arguments, const char **ret_text)
         *ret_text = failure_text(host, co, status == LUA_ERRMEM ? "memory is out" : NULL);
     }
     coroutine_forget(host, &task->co);
+    give_back(task);
     return OUTCOME_FAILED;
 }
 
-enum outcome coroutine_start(struct task *task, uint32_t slot, double handle, bool known, bool with_response,
+static void push_function(const struct task *task, lua_State *co) {
+    const struct script_host *host = task->chain->host;
+    if (!task->job || !task->job->id) {
+        lua_rawgeti(co, LUA_REGISTRYINDEX, task->chain->scripts[task->at].hooks[task->hook]);
+        return;
+    }
+    lua_rawgeti(co, LUA_REGISTRYINDEX, host->job_table);
+    lua_pushnumber(co, (lua_Number)task->job->id);
+    lua_rawget(co, -2);
+    lua_remove(co, -2);
+}
+
+enum outcome coroutine_start(struct task *task, int slot, double handle, bool known, bool with_response,
                              const char **ret_text) {
     struct script_host *host = task->chain->host;
     host->stats.calls++;
@@ -137,7 +199,7 @@ enum outcome coroutine_start(struct task *task, uint32_t slot, double handle, bo
     task->since_ms = clock_ms();
     task->overdue = false;
     lua_State *co = task->co.lua;
-    lua_rawgeti(co, LUA_REGISTRYINDEX, task->chain->scripts[task->at].hooks[task->hook]);
+    push_function(task, co);
     lua_pushinteger(co, (lua_Integer)slot);
     if (known)
         lua_pushboolean(co, 0);
@@ -149,8 +211,10 @@ enum outcome coroutine_start(struct task *task, uint32_t slot, double handle, bo
 
 enum outcome coroutine_resume(struct task *task, const char **ret_text) {
     if (task->overdue) {
-        *ret_text = failure_text(task->chain->host, task->co.lua, "the hook took longer than script_time_limit");
+        *ret_text =
+            failure_text(task->chain->host, task->co.lua, "the hook took longer than script_time_limit");
         coroutine_forget(task->chain->host, &task->co);
+        give_back(task);
         return OUTCOME_FAILED;
     }
     if (task->hook == HOOK_request_body || task->hook == HOOK_response_body)
@@ -159,12 +223,13 @@ enum outcome coroutine_resume(struct task *task, const char **ret_text) {
 }
 
 void coroutine_done(struct task *task) {
+    give_back(task);
     lua_settop(task->co.lua, 0);
     coroutine_give(task->chain->host, &task->co);
 }
 
 void coroutine_drop(struct task *task) {
-    timer_stop(&task->timer);
+    give_back(task);
     if (task->co.lua)
         coroutine_forget(task->chain->host, &task->co);
 }

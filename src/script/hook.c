@@ -19,7 +19,8 @@ const char *hook_name(unsigned hook) {
         SCRIPT_HOOKS(X)
 #undef X
     };
-    return hook < HOOK_COUNT ? names[hook] : "load";
+    static const char *const others[] = { "load", "timer", "task" };
+    return hook < HOOK_COUNT ? names[hook] : others[hook > HOOK_task ? 0 : hook - HOOK_COUNT];
 }
 
 unsigned hook_failure_status(enum hook_id hook) {
@@ -51,7 +52,10 @@ void task_report(struct task *task, const char *text) {
     if (suppressed > 0)
         log_error("%u more script errors in the second before were not logged", suppressed);
     const char *script = task->chain->scripts[task->at].conf->name;
-    if (task->x) {
+    if (task->job) {
+        log_error("script \"%s\", %s%s: %s", script, hook_name(task->hook),
+                  task->hook < HOOK_COUNT ? " hook" : "", text);
+    } else if (task->x) {
         log_error("script \"%s\", %s hook, request %s: %s", script, hook_name(task->hook),
                   exchange_id(task->x), text);
     } else {
@@ -113,10 +117,12 @@ static enum verdict verdict_of(struct task *task, const char **ret_text) {
 }
 
 enum outcome task_start(struct task *task, const char **ret_text) {
+    if (task->job)
+        return coroutine_start(task, -1, 0, true, false, ret_text);
     if (!task->x)
         return coroutine_start(task, 0, (double)task->conn->conn->handle, false, false, ret_text);
     struct exchange_record *record = task->x->script;
-    enum outcome outcome = coroutine_start(task, record->slot, (double)task->x->handle, record->known,
+    enum outcome outcome = coroutine_start(task, (int)record->slot, (double)task->x->handle, record->known,
                                            task->hook >= HOOK_response, ret_text);
     record->known = true;
     return outcome;
@@ -217,10 +223,9 @@ static struct exchange_record *exchange_record_make(struct script_chain *chain, 
         return NULL;
     if (!x->handle && !(x->handle = handle_new(HANDLE_EXCHANGE, x)))
         return NULL;
-    record->task.chain = chain;
+    task_init(&record->task, chain, exchange_wake);
     record->task.x = x;
     record->slot = slot_take(chain->host);
-    timer_init(&record->task.timer, exchange_wake);
     x->script = record;
     return record;
 }
@@ -282,7 +287,7 @@ static void ended(void *scripts, struct exchange *x) {
     if (!record)
         return;
     struct script_host *host = record->task.chain->host;
-    coroutine_drop(&record->task);
+    task_end(&record->task);
     body_drop(record);
     if (record->known) {
         lua_rawgeti(host->lua, LUA_REGISTRYINDEX, host->live);
@@ -327,7 +332,7 @@ static void conn_record_end(struct conn_record *record) {
     if (!host)
         return;
     if (record->task.chain)
-        coroutine_drop(&record->task);
+        task_end(&record->task);
     lua_rawgeti(host->lua, LUA_REGISTRYINDEX, host->conn_table);
     lua_pushnumber(host->lua, (lua_Number)record->handle);
     lua_pushnil(host->lua);
@@ -388,16 +393,15 @@ struct conn_record *conn_record_of(struct script_host *host, struct conn *conn) 
     record->host = host;
     record->handle = conn->handle;
     record->task = (struct task){ .conn = record };
+    task_init(&record->task, NULL, conn_wake);
     record->rejected = false;
-    timer_init(&record->task.timer, conn_wake);
     list_init(&record->link);
     list_push_back(&host->conns, &record->link);
     return record;
 }
 
 void conn_records_detach(struct script_host *host) {
-    list_each(link, &host->conns)
-        conn_record_end(container_of(link, struct conn_record, link));
+    list_each(link, &host->conns) conn_record_end(container_of(link, struct conn_record, link));
 }
 
 enum step_result script_connect(struct script_chain *chain, struct conn *conn, bool *ret_reject,

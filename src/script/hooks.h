@@ -9,6 +9,9 @@
 
 //  X(name, status of the answer when it fails (0: the connection is closed), documentation)
 #define SCRIPT_HOOKS(X) \
+    X(init, 0, "a configuration is being loaded, before it is in use: hooks.init()") \
+    X(worker_init, 0, "the configuration has come into use in this worker: hooks.worker_init()") \
+    X(exit, 0, "the configuration is no longer in use in this worker: hooks.exit()") \
     X(connect, 0, "a client has connected, no byte is read: hooks.connect(conn)") \
     X(request, 500, "the head of a request is there, nothing is forwarded yet: hooks.request(req)") \
     X(route, 500, "where to, asked again for each retry: hooks.route(req)") \
@@ -22,10 +25,13 @@ enum hook_id {
 #define X(name, status, doc) HOOK_##name,
     SCRIPT_HOOKS(X)
 #undef X
-    HOOK_COUNT
+    HOOK_COUNT,
+    // What runs without a row in the table: a script's main chunk, gate.after and gate.every, gate.spawn.
+    HOOK_load = HOOK_COUNT,
+    HOOK_timer,
+    HOOK_task,
 };
 
-// "load" for HOOK_COUNT, which stands for the script's main chunk.
 const char *hook_name(unsigned hook);
 unsigned hook_failure_status(enum hook_id hook);
 

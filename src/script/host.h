@@ -9,6 +9,7 @@
 //                    waiting hook is dropped, left to Lua's collector
 //   task             a chain under way at one hook, or one script's body hook; lies in a record
 //   exchange_record  in the exchange's arena, from its first hook until hooks->ended
+//   job              on the heap; on the host's list until it has ended (job.c)
 //   conn_record      on the heap, one for each host whose scripts asked for the conn; until the conn goes
 #ifndef MOONGATE_SCRIPT_HOST_H
 #define MOONGATE_SCRIPT_HOST_H
@@ -54,12 +55,23 @@ struct script_host {
     uint64_t generation;
     unsigned worker;
     struct list chains, conns;
+    struct list jobs;
+    unsigned job_count, jobs_running;
+    struct script_chain *loading;  // whose main chunk runs: script number loading_at
+    unsigned loading_at;
+    struct {
+        void (*done)(void *owner, const struct error *error);  // set while init hooks run
+        void *owner;
+        unsigned next;  // of all scripts of the host, in order
+    } starting;
+    bool in_use, ending;
     struct coroutine *idle;  // a stack
     unsigned idle_count, idle_room;
     uint32_t *free_slots;  // places in the Lua table of requests, a stack
     uint32_t free_count, free_room, slot_count;
-    int runner, live,
-        conn_table;  // references: the loop that a coroutine runs, requests by slot, conns by handle
+    // References: the loop that a coroutine runs, requests by slot, conns by handle, functions of jobs by
+    // their id, what is called when a job and when a task is over.
+    int runner, live, conn_table, job_table, job_over, task_over;
     struct script_stats stats;
     struct log_limit limit;
 };
@@ -82,6 +94,11 @@ struct task {
     struct script_chain *chain;
     struct exchange *x;        // either this
     struct conn_record *conn;  // or this
+    struct job *job;           // or this
+    uint64_t ticket;           // base/handle.h; 0 until the hook asks
+    bool parked;               // waits to be woken by its ticket
+    struct ring_flush wake;    // what the timer does, at the next opportunity
+    struct list children;      // jobs that gate.spawn started: they end with what the task belongs to
     unsigned at;               // which script of the chain
     enum hook_id hook;
     struct coroutine co;  // lua is set while a hook waits
@@ -90,6 +107,23 @@ struct task {
     uint64_t sleep_ms;   // what the hook asked for
     bool overdue;        // when the timer fires, script_time_limit is over
     uint64_t since_ms;   // when the hook (of a body: its last wait) began, by clock_ms()
+};
+
+// A function of a script that runs on nobody's behalf.
+struct job {
+    struct task task;     // `chain` and `at` are those of the script that made it
+    struct list link;     // the host's
+    struct list sibling;  // among the parent's children
+    uint64_t id;          // of its function in the Lua table of jobs; 0: a hook of the table of hooks
+    uint64_t delay_ms;    // until it begins; with `every` between two beginnings, too
+    uint64_t due_ms;
+    bool every;
+    bool cancelled;  // does not begin again
+    enum {
+        JOB_HELD,   // made while the script loads: begins to count when the configuration is in use
+        JOB_ARMED,  // the task's timer runs, or it is to be woken
+        JOB_RUNNING,
+    } state;
 };
 
 // One script's body hook of an exchange: reads what the one before it wrote (the first: what the codec
@@ -145,6 +179,14 @@ extern struct script_host *host_running;
 // What the runner yields: a hook came to its end, or waits. Addresses only.
 extern char token_done, token_wait, token_verdict;
 
+// For a task whose memory is zero but for what it is of; fired() takes it up when its time or its wake-up
+// comes.
+void task_init(struct task *task, struct script_chain *chain, void (*fired)(struct timer *timer));
+// Takes up a task at the next opportunity, whatever it waits for.
+void task_wake(struct task *task);
+// What the task belongs to ends: nothing of it is taken up again.
+void task_end(struct task *task);
+
 // state.c: 0, or -EINVAL with "file:line: why"; with a host, the main chunks run and hooks are taken.
 int state_open(struct script_host *host, struct error *error) __attribute__((warn_unused_result));
 int state_load(struct script_host *host, struct script *script, struct error *error)
@@ -154,7 +196,7 @@ void state_close(struct script_host *host);
 // coroutine.c: runs the hook of task->chain->scripts[task->at]. ENDED: one value is on task->co.lua's stack
 // at index 2, and coroutine_done() must follow. FAILED: the message and traceback are in *ret_text, valid
 // until the next call.
-enum outcome coroutine_start(struct task *task, uint32_t slot, double handle, bool known, bool with_response,
+enum outcome coroutine_start(struct task *task, int slot, double handle, bool known, bool with_response,
                              const char **ret_text);
 enum outcome coroutine_resume(struct task *task, const char **ret_text);
 void coroutine_done(struct task *task);
@@ -176,6 +218,10 @@ const char *task_bad_value(struct task *task, const char *expected);
 struct conn_record *conn_record_of(struct script_host *host, struct conn *conn);
 void conn_records_detach(struct script_host *host);
 void chain_bind(struct script_chain *chain);
+
+// job.c
+void jobs_cancel(struct list *children);
+void jobs_release_all(struct script_host *host);
 
 // body.c
 enum step_result body_request(void *scripts, struct exchange *x);

@@ -26,9 +26,12 @@ static int chain_load(struct script_host *host, const struct conf_frontend *fron
         struct script *script = &chain->scripts[chain->count++];
         script->conf = conf;
         script->ordinal = ++*ordinal;
-        atomic_store_explicit(&host->probe->hook, HOOK_COUNT, memory_order_relaxed);
+        atomic_store_explicit(&host->probe->hook, HOOK_load, memory_order_relaxed);
         atomic_store_explicit(&host->probe->script, script->ordinal, memory_order_release);
+        host->loading = chain;
+        host->loading_at = chain->count - 1;
         int rc = state_load(host, script, error);
+        host->loading = NULL;
         atomic_store_explicit(&host->probe->script, 0, memory_order_relaxed);
         if (rc < 0)
             return rc;
@@ -44,6 +47,7 @@ int script_host_new(const struct script_options *options, struct script_host **r
         return error_set(error, -ENOMEM, "no memory for scripts");
     list_init(&host->chains);
     list_init(&host->conns);
+    list_init(&host->jobs);
     host->conf = options->conf;
     host->source = options->source;
     host->generation = options->generation;
@@ -77,6 +81,7 @@ void script_host_free(struct script_host *host) {
     if (!host)
         return;
     conn_records_detach(host);
+    jobs_release_all(host);
     coroutine_release_all(host);
     state_close(host);
     list_each(link, &host->chains)

@@ -31,7 +31,7 @@ struct script_options {
     struct source *source;            // texts for require
     const struct script_dict *dicts;  // shared dictionaries by name; copied, the dicts outlive the host
     unsigned dict_count;
-    struct script_probe *probe;       // may be NULL
+    struct script_probe *probe;  // may be NULL
     uint64_t generation;
     unsigned worker;
 };
@@ -42,6 +42,17 @@ int script_check(const struct conf *conf, struct error *error) __attribute__((wa
 // chunks may not yield.
 int script_host_new(const struct script_options *options, struct script_host **ret_host, struct error *error)
     __attribute__((warn_unused_result));
+// Runs the init hooks, one after the other; they may wait. done() is called once, perhaps at once: error NULL
+// when all came to their end. Not when script_host_end() or _free() come first.
+void script_host_init(struct script_host *host, void (*done)(void *owner, const struct error *error),
+                      void *owner);
+// The configuration is in use from now on: timers begin to count, worker_init hooks run.
+void script_host_go(struct script_host *host);
+// Another one is in use: timers stop. What runs goes on, and exchanges may still call hooks.
+void script_host_retire(struct script_host *host);
+// Nothing will call hooks any more. The first call runs the exit hooks, if it was in use. True when nothing
+// is left that runs: it may be freed; else ask again.
+bool script_host_end(struct script_host *host);
 // No exchange of its may live. Records of conns that live on are detached.
 void script_host_free(struct script_host *host);
 

@@ -19,7 +19,7 @@ extern const char moongate_cdef[], moongate_lua[], moongate_sandbox[];
 extern const size_t moongate_lua_len, moongate_sandbox_len;
 
 //  X(name): the files of lua/moongate/, in the order in which they run
-#define LUA_FILES(X) X(modules) X(shared) X(encoding) X(crypto) X(time) X(http)
+#define LUA_FILES(X) X(modules) X(shared) X(encoding) X(crypto) X(time) X(http) X(tasks)
 #define X(name) extern const char moongate_lua_##name[]; extern const size_t moongate_lua_##name##_len;
 LUA_FILES(X)
 #undef X
@@ -158,6 +158,9 @@ int state_open(struct script_host *host, struct error *error) {
     host->runner = take_reference(lua, "runner");
     host->live = take_reference(lua, "live");
     host->conn_table = take_reference(lua, "conns");
+    host->job_table = take_reference(lua, "jobs");
+    host->job_over = take_reference(lua, "job_over");
+    host->task_over = take_reference(lua, "task_over");
     lua_pushvalue(lua, 1);
     lua_setfield(lua, LUA_REGISTRYINDEX, "moongate.core");
     lua_settop(lua, 0);

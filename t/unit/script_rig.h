@@ -100,6 +100,10 @@ struct conn_script *conn_get_script(struct conn *conn) {
     return rig_now->conn_script;
 }
 
+void ring_flush_later(struct ring_flush *flush) {
+    flush->flush(flush);
+}
+
 static struct conn *rig_down_conn(struct exchange *x) {
     (void)x;
     return &rig_now->conn;
