@@ -228,14 +228,13 @@ local Semaphore = { __index = semaphore_methods, __metatable = "semaphore" }
 local held = {}  -- by ticket: how many of each semaphore
 
 --- gate.semaphore(count)
---- So many may be inside at the same time, in this worker: the others wait, and come in the order in which
---- they came.
+--- Made at the top of a script: so many may be inside at the same time, in this worker; the others wait, and
+--- get in in the order in which they came.
 --- @return a semaphore
 --- @example
----   local backend = gate.semaphore(10)              -- at the top of the script
----   function hooks.request(req)
----     if not backend:acquire(0.5) then return req:respond(503, nil, "busy\n") end
----     gate.sleep(0.01)                               -- what ten may do at a time
+---   local backend = gate.semaphore(10)
+---   if backend:acquire(0.5) then
+---     gate.sleep(0.01)
 ---     backend:release()
 ---   end
 function gate.semaphore(count)

@@ -121,7 +121,8 @@ static const char *failure_text(struct script_host *host, lua_State *co, const c
         const char *end = strchr(line, '\n');
         size_t len = end ? (size_t)(end - line) + 1 : strlen(line);
         struct slice whole = slice_make(line, len);
-        if (!slice_starts(whole, SLICE_LIT("\tmoongate:")) && !slice_starts(whole, SLICE_LIT("\tsandbox:")) &&
+        if (!slice_starts(whole, SLICE_LIT("\tmoongate:")) &&
+            !slice_starts(whole, SLICE_LIT("\tmoongate.")) && !slice_starts(whole, SLICE_LIT("\tsandbox:")) &&
             !slice_starts(whole, SLICE_LIT("\t[C]: in function 'error'")))
             luaL_addlstring(&kept, line, len);
         line += len;
