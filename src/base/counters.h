@@ -28,6 +28,14 @@
     X(upstream_connect_errors, "connections to upstream servers that failed") \
     X(upstream_reused, "requests sent on a pooled connection") \
     X(upstream_retries, "requests sent again to the same or another server") \
+    X(retries_connect, "of these: the server could not be connected to") \
+    X(retries_stale, "of these: the pooled connection had ended") \
+    X(retries_idempotent, "of these: closed without an answer, and repeating does no harm") \
+    X(retries_timeout, "of these: no answer in time, and repeating does no harm") \
+    X(upstream_waiting, "requests that wait for a free server now (max_active)") \
+    X(upstream_waited, "requests that had to wait for a free server") \
+    X(upstream_queue_full, "requests refused because too many waited already") \
+    X(upstream_queue_timeouts, "requests that waited for queue_timeout in vain") \
     X(upstream_idle, "pooled connections idle now") \
     X(tunnels, "connections that became a relay") \
     X(tunnels_active, "relays open now") \

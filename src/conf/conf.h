@@ -32,6 +32,7 @@ struct conf_place {
 enum conf_script_error { SCRIPT_ERROR_FAIL, SCRIPT_ERROR_PASS };
 enum conf_x_forwarded { X_FORWARDED_OFF, X_FORWARDED_APPEND, X_FORWARDED_REPLACE };
 enum conf_balance { BALANCE_ROUND_ROBIN };
+enum conf_retry { RETRY_CONNECT = 1, RETRY_STALE = 2, RETRY_IDEMPOTENT = 4, RETRY_TIMEOUT = 8 };
 enum conf_log_style { LOG_STYLE_COMBINED, LOG_STYLE_JSON, LOG_STYLE_FORMAT };
 enum conf_log_target { LOG_TARGET_STDERR, LOG_TARGET_SYSLOG, LOG_TARGET_FILE };
 
@@ -106,7 +107,13 @@ struct conf_upstream {
     uint64_t write_timeout;       // between two successful writes of a request
     uint64_t max_response_head;   // bytes of a response head
     uint64_t max_response_headers;
-    uint64_t tries;               // servers asked for one exchange before it is answered 502 or 504
+    unsigned retry;               // bits of conf_retry
+    uint64_t tries;               // attempts for one exchange before it is answered 502 or 504
+    uint64_t retry_timeout;       // from the first attempt to the begin of the last, 0: no limit
+    uint64_t retry_body;          // bytes of a request body held for another attempt
+    uint64_t max_active;          // exchanges and tunnels of a server at the same time, 0: no limit
+    uint64_t queue;               // exchanges that may wait for a free server
+    uint64_t queue_timeout;       // and for how long
     bool used;
     struct conf_place place;
 };

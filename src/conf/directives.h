@@ -191,9 +191,10 @@
       "counted either way.") \
     X(script_time_limit, SCOPE_SETTINGS, TIME, conf_settings, script_time_limit, 1, 86400000, \
       DIRECTIVE_ZERO, NULL, "60s", NULL, \
-      "How long a hook may take from its start to its end, with all that it waits for. A hook that waits " \
-      "longer has failed, as if it had raised an error there. For hooks that read or write a body each wait " \
-      "of their own counts by itself. 0 is no limit. Code that never waits is the watchdog's affair.") \
+      "How long a hook may take from its start to its end, with all that it waits for. A hook that " \
+      "waits longer has failed, as if it had raised an error there. For hooks that read or write a body " \
+      "each wait of their own counts by itself. 0 is no limit. Code that never waits is the watchdog's " \
+      "affair.") \
     X(access_log, SCOPE_SETTINGS, OWN, conf_settings, access_log, 0, 0, 0, \
       "off | stderr | PATH [combined | json | FORMAT]", "off", NULL, \
       "Where a line for each request goes, and in which format: combined (which is meant when none is " \
@@ -221,8 +222,8 @@
       "tries allows; then the request is answered 504.") \
     X(response_timeout, SCOPE_UPSTREAM, TIME, conf_upstream, response_timeout, 1, 86400000, 0, NULL, \
       "60s", NULL, \
-      "How long a server may take from the end of a request to the whole response head. After that the " \
-      "request is answered 504.") \
+      "How long a server may take from the end of a request to the whole response head; each interim " \
+      "response (at most 32) begins the time anew. After that the request is answered 504.") \
     X(read_timeout, SCOPE_UPSTREAM, TIME, conf_upstream, read_timeout, 1, 86400000, 0, NULL, "60s", NULL, \
       "How long a server may send nothing in the middle of a response body. After that the response is " \
       "cut off and the client's connection closed.") \
@@ -232,13 +233,43 @@
       "answered 504.") \
     X(max_response_head, SCOPE_UPSTREAM, SIZE, conf_upstream, max_response_head, 512, 1 << 20, 0, NULL, \
       "64k", NULL, \
-      "Bytes of a response head: the status line and all fields. A larger one is answered 502.") \
+      "Bytes of a response head, all fields, and of those of the interim responses before it. A larger " \
+      "one is answered 502.") \
     X(max_response_headers, SCOPE_UPSTREAM, NUMBER, conf_upstream, max_response_headers, 1, 10000, 0, \
       NULL, "200", NULL, \
       "Fields of a response head. More are answered 502.") \
-    X(tries, SCOPE_UPSTREAM, NUMBER, conf_upstream, tries, 1, 100, 0, NULL, "2", NULL, \
-      "How many servers are asked for one request before it is answered 502 or 504. Only a request that " \
-      "no server can have acted upon, or that may be repeated safely, is tried again.") \
+    X(retry, SCOPE_UPSTREAM, OWN, conf_upstream, retry, 0, 0, 0, "off | CONDITION ...", \
+      "connect stale idempotent", NULL, \
+      "When a request is sent again, to another server or by another connection. connect: no connection " \
+      "could be made, so nothing was sent. stale: a pooled connection had ended: a request of which " \
+      "nothing was sent, or an idempotent one (GET, HEAD, OPTIONS, PUT, DELETE, TRACE) to which nothing " \
+      "came back; the next attempt uses a new connection. idempotent: an idempotent request to whose " \
+      "new connection the server gave no byte of an answer before it closed it. timeout: an idempotent " \
+      "request that was not answered in time. A request such as POST of which one byte may have reached " \
+      "a server is never sent twice, so before one is given a pooled connection it is asked whether " \
+      "that has ended. A response that has begun or breaks the protocol is never a reason. The route " \
+      "hook is asked for each attempt.") \
+    X(tries, SCOPE_UPSTREAM, NUMBER, conf_upstream, tries, 1, 100, 0, NULL, "3", NULL, \
+      "How many times one request may be sent, with the first, before it is answered 502 or 504. 1 never " \
+      "repeats.") \
+    X(retry_timeout, SCOPE_UPSTREAM, TIME, conf_upstream, retry_timeout, 1, 86400000, DIRECTIVE_ZERO, NULL, \
+      "10s", NULL, \
+      "How long after the first attempt another one may still begin. 0 is no limit.") \
+    X(retry_body, SCOPE_UPSTREAM, SIZE, conf_upstream, retry_body, 0, 1 << 30, 0, NULL, "64k", NULL, \
+      "Bytes of a request body that are held until the response begins, so that the request can be sent " \
+      "again. When a body outgrows this nothing more of it is held, and the request is not repeated once a " \
+      "part of it was passed on.") \
+    X(max_active, SCOPE_UPSTREAM, NUMBER, conf_upstream, max_active, 1, 1048576, DIRECTIVE_ZERO, NULL, "0", \
+      NULL, \
+      "Requests and tunnels that each worker has under way at one server at the same time, connections " \
+      "being made included. A request for which every server has so many waits for the first to become " \
+      "free (queue), in the order in which they came. 0 is no limit. While a reload lets old requests " \
+      "end, those of the new configuration are counted apart.") \
+    X(queue, SCOPE_UPSTREAM, NUMBER, conf_upstream, queue, 1, 1048576, DIRECTIVE_ZERO, NULL, "1024", NULL, \
+      "Requests that may wait in each worker for a server with less than max_active. One more is " \
+      "answered 503 with Retry-After, at once. With 0 none waits.") \
+    X(queue_timeout, SCOPE_UPSTREAM, TIME, conf_upstream, queue_timeout, 1, 86400000, 0, NULL, "5s", NULL, \
+      "How long a request may wait for a free server. After that it is answered 503 with Retry-After.") \
     X(frontend, SCOPE_TOP, OWN, conf, frontends, 0, 0, DIRECTIVE_MANY | DIRECTIVE_BLOCK, "NAME", NULL, \
       "web", \
       "A way in: the addresses on which connections are accepted, the scripts that look at them, and the " \

@@ -95,3 +95,46 @@ void own_print_keepalive(FILE *out, int indent, const void *owner) {
             value_print(upstream->keepalive, VALUE_NUMBER, count),
             value_print(upstream->keepalive_idle, VALUE_TIME, idle));
 }
+
+static const struct {
+    const char *word;
+    unsigned bit;
+} conditions[] = {
+    { "connect", RETRY_CONNECT },
+    { "stale", RETRY_STALE },
+    { "idempotent", RETRY_IDEMPOTENT },
+    { "timeout", RETRY_TIMEOUT },
+};
+enum { CONDITIONS = sizeof conditions / sizeof *conditions };
+
+int own_parse_retry(struct parser *parser, struct block *block, struct statement *statement) {
+    struct conf_upstream *upstream = block->owners[OWNER_conf_upstream];
+    int err = own_count_words(parser, statement, 1, CONDITIONS);
+    if (err)
+        return err;
+    upstream->retry = 0;
+    for (unsigned i = 0; i < statement->count; i++) {
+        const struct token *word = &statement->words[i];
+        unsigned bit = 0;
+        for (unsigned c = 0; c < CONDITIONS; c++)
+            if (own_word_is(word, conditions[c].word))
+                bit = conditions[c].bit;
+        if (bit == 0 && !(own_word_is(word, "off") && statement->count == 1))
+            return parser_fail(
+                parser, word->place,
+                "\"%.64s\" is no condition of \"retry\", expected off alone or some of connect, "
+                "stale, idempotent and timeout",
+                word->text.at);
+        upstream->retry |= bit;
+    }
+    return 0;
+}
+
+void own_print_retry(FILE *out, int indent, const void *owner) {
+    const struct conf_upstream *upstream = owner;
+    fprintf(out, "%*sretry%s", indent, "", upstream->retry ? "" : " off");
+    for (unsigned c = 0; c < CONDITIONS; c++)
+        if (upstream->retry & conditions[c].bit)
+            fprintf(out, " %s", conditions[c].word);
+    fputs(";\n", out);
+}

@@ -108,8 +108,8 @@ bool exchange_too_large(const struct exchange *x) {
 static enum step_result step_route(struct exchange *x) {
     const struct exchange_hooks *hooks = x->site->hooks;
     struct error error;
-    if (!x->hook_ran && !x->hook_waits)
-        x->attempt++;
+    if (!x->hook_ran && !x->hook_waits && x->attempt++ == 0)
+        x->asked_ms = clock_ms();
     if (hooks && run_hook(x, hooks->has_route, hooks->route) == STEP_WAIT)
         return STEP_WAIT;
     if (x->responded)
@@ -161,19 +161,36 @@ static void run_body_hook(struct exchange *x, bool *filter,
     }
 }
 
+// Keeps what is about to be passed on of the request body, as long as another attempt could need it.
+static void hold_body(struct exchange *x) {
+    const struct conf_upstream *conf = x->upstream_conf;
+    if (x->body_lost || x->req_body.bytes == 0)
+        return;
+    // What is not idempotent could be sent again only from a pooled connection that took nothing of it.
+    bool useful =
+        !x->res_ready && x->attempt < conf->tries && (x->req.idempotent ? conf->retry != 0 : x->reused);
+    if (!useful || x->req_held.bytes + x->req_body.bytes > conf->retry_body)
+        x->body_lost = true;
+    for (const struct piece *piece = x->req_body.head; piece && !x->body_lost; piece = piece->next) {
+        block_ref(piece->span.block);
+        x->body_lost = queue_put_whole(&x->req_held, piece->span) < 0;
+    }
+    if (x->body_lost)
+        queue_release(&x->req_held);
+}
+
 // Pushes what there is of the request body and holds the client to the pace of the upstream.
 static int push_request(struct exchange *x) {
     if (!x->up)
         return 0;
     if (x->req_filter) {
-        x->body_passed = true;
         run_body_hook(x, &x->req_filter, x->site->hooks->request_body, &x->req_body, &x->req_ended,
                       &x->req_in, &x->req_in_ended);
         if (x->responded && !x->head_sent)
             return 0;
     }
     if (x->req_body.bytes > 0 || x->req_ended) {
-        x->body_passed |= x->req_body.bytes > 0;
+        hold_body(x);
         if (x->up->body(x) < 0)
             return -ENOMEM;
     }
@@ -234,6 +251,7 @@ static int prepare_response(struct exchange *x) {
 
 static enum step_result step_response(struct exchange *x) {
     const struct exchange_hooks *hooks = x->site->hooks;
+    queue_release(&x->req_held);
     if (!x->hook_ran && !x->hook_waits && prepare_response(x) < 0) {
         exchange_fail(x, 503, CLOSE_memory);
         return go(x, EXCHANGE_reply);
@@ -327,6 +345,7 @@ static void exchange_free(struct exchange *x) {
         site->hooks->ended(site->scripts, x);
     handle_drop(x->handle);
     queue_release(&x->req_body);
+    queue_release(&x->req_held);
     queue_release(&x->res_body);
     queue_release(&x->req_in);
     queue_release(&x->res_in);
@@ -414,6 +433,7 @@ void exchange_run(struct exchange *x) {
         x->up->want_body(x, false);
     // What waits must not pin receive buffers: others need them.
     if ((x->req_body.head && queue_unpin(&x->req_body) < 0) ||
+        (x->req_held.head && queue_unpin(&x->req_held) < 0) ||
         (x->res_body.head && queue_unpin(&x->res_body) < 0) ||
         (x->req_in.head && queue_unpin(&x->req_in) < 0) || (x->res_in.head && queue_unpin(&x->res_in) < 0))
         log_warn("no memory to copy a body out of receive buffers (request %s)", exchange_id(x));
@@ -477,19 +497,59 @@ void exchange_dialled(struct exchange *x, const struct upstream_ops *up, void *u
     exchange_run(x);
 }
 
-void exchange_dial_failed(struct exchange *x, bool again, unsigned status, enum close_reason reason) {
-    if (again) {
-        counters->upstream_retries++;
-        go(x, EXCHANGE_route);
+// Whether the request may be sent once more, and then sends the steps there. Never when a server may have
+// acted on it, unless doing it twice is as good as once; never when a part of it is not ours any more; as
+// often and as long as the upstream's configuration allows.
+static bool retry(struct exchange *x, bool connecting, enum upstream_progress progress,
+                  enum close_reason reason) {
+    const struct conf_upstream *conf = x->upstream_conf;
+    if (x->head_sent || x->res_ready || x->responded || x->client_gone || x->body_lost ||
+        progress == UPSTREAM_ANSWERED || x->attempt >= conf->tries ||
+        (conf->retry_timeout > 0 && clock_ms() - x->asked_ms >= conf->retry_timeout))
+        return false;
+    bool harmless = progress == UPSTREAM_UNSENT || x->req.idempotent;
+    const char *why;
+    if (connecting && conf->retry & RETRY_CONNECT) {
+        why = "no connection";
+        counters->retries_connect++;
+    } else if (connecting || !harmless) {
+        return false;
+    } else if (reason == CLOSE_upstream_timeout && conf->retry & RETRY_TIMEOUT) {
+        why = "no answer in time";
+        counters->retries_timeout++;
+    } else if (reason != CLOSE_upstream_closed && reason != CLOSE_upstream_reset) {
+        return false;
+    } else if (x->reused && conf->retry & RETRY_STALE) {
+        why = "the pooled connection had ended";
+        x->fresh = true;
+        counters->retries_stale++;
+    } else if (!x->reused && conf->retry & RETRY_IDEMPOTENT) {
+        why = "closed without an answer";
+        counters->retries_idempotent++;
     } else {
-        exchange_fail(x, status, reason);
+        return false;
     }
+    counters->upstream_retries++;
+    log_info("upstream server \"%.*s\": %s, %.*s is sent again after attempt %u (request %s)",
+             SLICE_ARG(x->upstream_name), why, SLICE_ARG(x->req.method), x->attempt, exchange_id(x));
+    drop_upstream(x, false);
+    x->req_sent = false;
+    queue_move(&x->req_held, &x->req_body);  // in front of what has come since
+    queue_move(&x->req_body, &x->req_held);
+    go(x, EXCHANGE_route);
+    return true;
+}
+
+void exchange_dial_failed(struct exchange *x, bool connect, unsigned status, enum close_reason reason) {
+    if (!connect || !retry(x, true, UPSTREAM_UNSENT, reason))
+        exchange_fail(x, status, reason);
     exchange_run(x);
 }
 
 void exchange_interim(struct exchange *x, unsigned status, const struct headers *headers) {
     struct headers copy = *headers;
-    if (x->head_sent || x->hook_waits)
+    // A 100 that the client did not ask for would be taken for the final response by some (RFC 9110, 15.2).
+    if (x->head_sent || x->hook_waits || (status == 100 && !x->req.expect_continue))
         return;
     rules_strip_hop_by_hop(&copy, false);
     counters->responses_1xx++;
@@ -497,24 +557,13 @@ void exchange_interim(struct exchange *x, unsigned status, const struct headers 
         log_warn("no memory for an interim response (request %s)", exchange_id(x));
 }
 
-// A pooled connection that its server had closed while it was idle: nothing of the request can have been
-// processed when the method is idempotent, and the body, if any, is still ours.
-static bool may_try_again(const struct exchange *x) {
-    return x->reused && x->req.idempotent && !x->body_passed && !x->res_ready && !x->head_sent &&
-        !x->responded && x->attempt < 4;
-}
-
-void exchange_upstream_failed(struct exchange *x, unsigned status, enum close_reason reason) {
-    if (!x->head_sent && !x->res_ready && may_try_again(x) && reason != CLOSE_upstream_timeout) {
-        drop_upstream(x, false);
-        x->req_sent = false;
-        counters->upstream_retries++;
-        go(x, EXCHANGE_route);
-    } else if (!x->head_sent && !x->res_ready) {
-        exchange_fail(x, status, reason);
-    } else {
+void exchange_upstream_failed(struct exchange *x, enum upstream_progress progress, unsigned status,
+                              enum close_reason reason) {
+    if (x->head_sent || x->res_ready) {
         x->up_failed = true;
         x->reason = reason;
+    } else if (!retry(x, false, progress, reason)) {
+        exchange_fail(x, status, reason);
     }
     exchange_run(x);
 }
@@ -557,6 +606,8 @@ void exchange_fail(struct exchange *x, unsigned status, enum close_reason reason
     int n = snprintf(body, sizeof body, "%u %s\nrequest %s\n", status, status_reason(status), exchange_id(x));
     int rc =
         headers_add(&headers, &x->arena, SLICE_LIT("content-type"), SLICE_LIT("text/plain; charset=utf-8"));
+    if (rc == 0 && reason == CLOSE_upstream_busy)
+        rc = headers_add(&headers, &x->arena, SLICE_LIT("retry-after"), SLICE_LIT("1"));
     if (rc == 0)
         rc = exchange_respond(x, status, &headers, slice_make(body, (size_t)n));
     if (rc == -ENOMEM) {

@@ -86,8 +86,8 @@ struct exchange_site {
     const struct conf_settings *settings;
     const struct exchange_hooks *hooks;  // NULL: none
     void *scripts;
-    // From x->route_choice or x->req.path: sets x->settings and x->upstream. Negative errno and a text when
-    // there is none.
+    // From x->route_choice or x->req.path: sets x->settings, x->upstream and its conf. Negative errno and a
+    // text when there is none.
     int (*route)(struct exchange_site *site, struct exchange *x, struct error *error);
     // Gets a stream to x->upstream, later or at once: exchange_dialled() or exchange_dial_failed() follows.
     void (*dial)(struct exchange_site *site, struct exchange *x);
@@ -128,6 +128,13 @@ struct upstream_ops {
     void (*release)(struct exchange *x, bool reusable);
 };
 
+// How far a request had come when its upstream connection failed: what may be done again depends on it.
+enum upstream_progress {
+    UPSTREAM_UNSENT,      // no byte of it left: no server knows of it
+    UPSTREAM_UNANSWERED,  // it may have arrived, in part or whole; no byte came back
+    UPSTREAM_ANSWERED,    // something did
+};
+
 // Monotonic microseconds as of the turn in which it happened; 0: has not.
 struct exchange_times {
     uint64_t started;       // first byte of the request head
@@ -151,6 +158,7 @@ struct exchange {
     struct response res;
     struct queue req_body, res_body;  // on their way, already without transfer coding
     bool req_ended, res_ended;   // the last byte is on the queue (or passed on)
+    struct queue req_held;       // the request body as passed on so far, for another attempt (retry_body)
     struct queue req_in, res_in; // what body hooks have still to read, when there are any
     bool req_in_ended, res_in_ended;
     bool req_filter, res_filter; // the body goes through hooks that have not run to their end
@@ -167,7 +175,8 @@ struct exchange {
     bool res_ready;              // the upstream's final response head stands in res
     bool prepared;               // the request's head was made ready for an upstream
     bool started;                // exchange_start() was called: it will be logged
-    bool body_passed;            // a part of the request body has been passed on: it cannot be sent again
+    bool body_lost;              // a part of the request body was passed on and not held: no other attempt
+    bool fresh;                  // a pooled connection had failed: the next attempt gets a new one
     enum close_reason reason;
 
     const struct downstream_ops *down;
@@ -175,10 +184,13 @@ struct exchange {
     const struct upstream_ops *up;
     void *up_owner;
     struct upstream *upstream;   // chosen; proxy/upstream.h
+    const struct conf_upstream *upstream_conf;  // its configuration, for time-outs and retries
+    struct server *server;       // proxy's: of that upstream, the one that was asked last
     void *dialling;              // proxy's, between dial and exchange_dialled
     struct slice route_choice;   // a script's: an upstream's name or an address
     struct slice upstream_name;  // of the server that was asked, for the log
     unsigned attempt;            // 1 with the first dial
+    uint64_t asked_ms;           // when the first attempt began, on the monotonic clock
     uint64_t tried;              // bit n: server n of the upstream was tried
     bool reused;                 // the upstream connection had served before
 
@@ -214,14 +226,15 @@ void exchange_client_error(struct exchange *x, unsigned status, enum close_reaso
 
 // By the dialler.
 void exchange_dialled(struct exchange *x, const struct upstream_ops *up, void *up_owner, bool reused);
-// again: another server may be tried; the steps go on with the route.
-void exchange_dial_failed(struct exchange *x, bool again, unsigned status, enum close_reason reason);
+// connect: a server could not be connected to; nothing was sent, so that another may be tried.
+void exchange_dial_failed(struct exchange *x, bool connect, unsigned status, enum close_reason reason);
 // By the upstream codec: a final response head stands in x->res; bytes go to x->res_body, the end to
 // x->res_ended.
 void exchange_interim(struct exchange *x, unsigned status, const struct headers *headers);
-// It broke before its response was complete: asked again where nothing can be done twice, else answered with
-// `status`, or cut short when the response has begun.
-void exchange_upstream_failed(struct exchange *x, unsigned status, enum close_reason reason);
+// It broke before its response was complete: asked again where nothing can be done twice (retry() in
+// exchange.c), else answered with `status`, or cut short when the response has begun.
+void exchange_upstream_failed(struct exchange *x, enum upstream_progress progress, unsigned status,
+                              enum close_reason reason);
 
 // By hooks and steps: answers it here and lets go of the upstream. Body bytes are copied; fields must be
 // valid and their text live as long as the exchange. -EALREADY when the head was sent, -ENOMEM.

@@ -23,15 +23,19 @@ struct client {
     struct exchange *x;
     enum state state;
     bool head_now, paused;
-    bool request_done;  // all of the request is on the conn's queue
-    bool spoiled;       // must not carry another exchange
+    bool request_done;     // all of the request is on the conn's queue
+    bool spoiled;          // must not carry another exchange
+    bool answered;         // a byte of the response came
+    int end_error;         // how the conn's reading ended
+    uint64_t sent_before;  // conn->bytes_out when the exchange began
     unsigned interims;
+    size_t interim_bytes;  // of their heads
     struct queue pending;  // received, not parsed (while paused), or what followed a 101
     struct block *feeding;
     struct h1_parser parser;
 };
 
-enum { INTERIMS_MAX = 32 };
+enum { INTERIMS_MAX = 32 };  // their heads count towards max_response_head, too
 
 static struct slab client_slab = SLAB_INIT(sizeof(struct client), 256);
 static const struct h1_parser_ops parser_ops;
@@ -43,17 +47,47 @@ static struct client *client_of(struct h1_client *client) {
 
 static void start_response(struct client *client) {
     struct exchange *x = client->x;
-    struct h1_limits limits = { client->conf->max_response_head, client->conf->max_response_headers, 0, 0, 0 };
+    const struct conf_upstream *conf = client->conf;
+    // Small chunks are a server's right, so their overhead has no limit; their lines have.
+    struct h1_limits limits = {
+        .max_head = conf->max_response_head - client->interim_bytes,
+        .max_headers = conf->max_response_headers,
+        .max_line = conf->max_response_head,
+    };
     x->res = (struct response){ 0 };
     h1_parser_response(&client->parser, &parser_ops, limits, &x->arena, &x->res, x->req.head);
+}
+
+// A change of protocol must be one that the client asked for, in full and after it (RFC 9110, 7.8): else the
+// client and we would read what follows in two ways. NULL when it is.
+static const char *refuse_switch(const struct client *client) {
+    const struct exchange *x = client->x;
+    const struct header *field;
+    struct slice rest, protocol;
+    uint32_t at = 0;
+    bool named = false;
+    if (!x->req.upgrade)
+        return "101 to a request that asked for no upgrade";
+    if (x->res.minor == 0)
+        return "101 in HTTP/1.0";
+    if (!client->request_done)
+        return "101 before the end of the request";
+    while ((field = headers_next(&x->res.headers, header_name_of(HEADER_upgrade), &at)))
+        for (rest = field->value; slice_next_element(&rest, &protocol); named = true)
+            if (!headers_list_has(&x->req.headers, HEADER_upgrade, protocol))
+                return "101 to a protocol that the request did not ask for";
+    return named && headers_list_has(&x->res.headers, HEADER_connection, SLICE_LIT("upgrade"))
+        ? NULL
+        : "101 without Upgrade and Connection";
 }
 
 static int on_head(struct h1_parser *parser) {
     struct client *client = container_of(parser, struct client, parser);
     struct exchange *x = client->x;
-    if (x->res.status == 101 && !x->req.upgrade) {
+    const char *why = x->res.status == 101 ? refuse_switch(client) : NULL;
+    if (why) {
         parser->error_status = 502;
-        parser->error_why = "101 to a request that asked for no upgrade";
+        parser->error_why = why;
         return -1;
     }
     if (x->res.status >= 200 || x->res.status == 101)
@@ -73,9 +107,20 @@ static int on_body(struct h1_parser *parser, const char *at, size_t len) {
 
 static const struct h1_parser_ops parser_ops = { .head = on_head, .body = on_body };
 
+// Nothing of the request was taken by the kernel: no server can have seen it. While a send is under way
+// nobody knows.
+static bool unsent(const struct client *client) {
+    const struct conn *conn = client->public.conn;
+    return conn->bytes_out == client->sent_before && !conn->send.pending;
+}
+
 static void fail(struct client *client, unsigned status, enum close_reason reason) {
     client->spoiled = true;
-    exchange_upstream_failed(client->x, status, reason);
+    exchange_upstream_failed(client->x,
+                             client->answered     ? UPSTREAM_ANSWERED
+                                 : unsent(client) ? UPSTREAM_UNSENT
+                                                  : UPSTREAM_UNANSWERED,
+                             status, reason);
 }
 
 static void set_read_timer(struct client *client) {
@@ -92,6 +137,7 @@ static void set_read_timer(struct client *client) {
 // Takes the span. The exchange runs once, after all of it was parsed; then the client may be gone.
 static void parse(struct client *client, struct span span) {
     struct exchange *x = client->x;
+    bool restart = client->state != WAIT;  // a head has its time as a whole, each interim one anew
     client->head_now = false;
     while (span.len > 0) {
         size_t used = span.len;
@@ -112,7 +158,7 @@ static void parse(struct client *client, struct span span) {
         if (client->head_now && client->state == WAIT) {
             client->state = BODY;
             x->at.responded = clock_us();
-            x->res_ready = true;
+            x->res_ready = restart = true;
         }
         if (result == H1_MORE)
             break;
@@ -122,8 +168,10 @@ static void parse(struct client *client, struct span span) {
                 fail(client, 502, CLOSE_upstream_protocol);
                 return;
             }
+            client->interim_bytes += client->parser.head_bytes;
             exchange_interim(x, x->res.status, &x->res.headers);
             start_response(client);
+            restart = true;
             continue;
         }
         client->state = DONE;
@@ -141,7 +189,8 @@ static void parse(struct client *client, struct span span) {
         break;
     }
     block_unref(span.block);
-    set_read_timer(client);
+    if (restart)
+        set_read_timer(client);
     exchange_run(x);
 }
 
@@ -154,6 +203,16 @@ static void on_data(struct conn *conn, struct span span) {
             client->callbacks->lost(&client->public);
         return;
     }
+    if (client->state == WAIT && conn->bytes_out == client->sent_before) {
+        // An answer to nothing, which must not become the one to this request: what a send has taken is
+        // always reported before what came after it.
+        block_unref(span.block);
+        log_info("upstream server \"%.*s\" answered before it was asked (request %s)",
+                 SLICE_ARG(client->x->upstream_name), exchange_id(client->x));
+        fail(client, 502, client->public.requests > 1 ? CLOSE_upstream_closed : CLOSE_upstream_protocol);
+        return;
+    }
+    client->answered = true;
     if (client->paused) {
         if (queue_put_whole(&client->pending, span) < 0)
             fail(client, 502, CLOSE_memory);
@@ -167,6 +226,7 @@ static void on_data(struct conn *conn, struct span span) {
 static void on_ended(struct conn *conn, int error) {
     struct client *client = client_of(conn->owner);
     client->spoiled = true;
+    client->end_error = error;
     if (client->state == IDLE) {
         client->callbacks->lost(&client->public);
     } else if (client->state != DONE && queue_empty(&client->pending)) {
@@ -189,7 +249,8 @@ static void on_written(struct conn *conn) {
         return;
     if (conn->out.bytes > 0 && client->state == WAIT)
         timer_start(&conn->timer, client->conf->write_timeout);
-    else if (conn->out.bytes == 0 && client->state == WAIT)
+    else if ((conn->out.bytes == 0 && client->state == WAIT) ||
+             (client->state == BODY && !client->request_done))
         set_read_timer(client);
     if (!x->req_ended && conn->out.bytes <= x->settings->buffer_low)
         exchange_run(x);
@@ -203,9 +264,9 @@ static void on_broken(struct conn *conn, int error) {
     log_debug("conn %llu: upstream send failed: %d", (unsigned long long)conn->id, error);
     if (!client->x)
         return;
-    if (conn->reading == READING_ENDED)
+    if (client->state != DONE && conn->reading == READING_ENDED && queue_empty(&client->pending))
         fail(client, 502, CLOSE_upstream_reset);
-    else
+    else if (client->state == WAIT)
         timer_start(&conn->timer, client->conf->response_timeout);
 }
 
@@ -292,7 +353,7 @@ static void want_body(struct exchange *x, bool want) {
         }
     }
     if (conn->reading == READING_ENDED && client->state != DONE)
-        on_ended(conn, 0);
+        on_ended(conn, client->end_error);
     else
         conn_read(conn);
     set_read_timer(client);
@@ -371,8 +432,10 @@ void h1_client_carry(struct h1_client *public, struct exchange *x, const struct 
     client->conf = conf;
     client->x = x;
     client->state = WAIT;
-    client->request_done = client->spoiled = client->paused = false;
+    client->request_done = client->spoiled = client->paused = client->answered = false;
+    client->sent_before = public->conn->bytes_out;
     client->interims = 0;
+    client->interim_bytes = 0;
     start_response(client);
     conn_read(public->conn);
     exchange_dialled(x, &upstream, client, reused);

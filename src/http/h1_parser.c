@@ -218,16 +218,21 @@ static int response_head(struct h1_parser *parser) {
     if (check_framing(parser, &response->headers, response->minor == 1, &response->framing,
                       &response->length) < 0)
         return -1;
-    bool bodiless = response->status < 200 || response->status == 204 || response->status == 304;
-    if (bodiless && response->framing == BODY_CHUNKED && response->status != 304)
+    bool interim = response->status < 200, bodiless = interim || response->status == 204;
+    bool length = response->framing == BODY_LENGTH && response->length > 0;
+    if (bodiless && response->framing == BODY_CHUNKED)
         return fail(parser, 502, "a transfer coding in a response that has no content");
-    if (bodiless || parser->no_body)
+    // Whoever believed such a length would take the next response's head for content.
+    if ((interim && length) || (response->status == 205 && length && !parser->no_body))
+        return fail(parser, 502, "a Content-Length in a response that has no content");
+    if (bodiless || response->status == 304 || parser->no_body)
         response->framing = BODY_NONE;
     else if (response->framing == BODY_NONE)
         response->framing = BODY_CLOSE;
     bool closes = headers_list_has(&response->headers, HEADER_connection, SLICE_LIT("close"));
     bool keeps = headers_list_has(&response->headers, HEADER_connection, SLICE_LIT("keep-alive"));
-    response->keep_alive = !closes && (response->minor == 1 || keeps) && response->framing != BODY_CLOSE;
+    response->keep_alive = !closes && (response->minor == 1 || keeps) && response->framing != BODY_CLOSE &&
+        !(bodiless && length);  // the content that 204 cannot have may still come
     return 0;
 }
 
@@ -246,6 +251,8 @@ static int on_headers_complete(llhttp_t *llhttp) {
 static int on_body(llhttp_t *llhttp, const char *at, size_t len) {
     struct h1_parser *parser = parser_of(llhttp);
     parser->overhead -= parser->overhead < len ? parser->overhead : len;
+    if (parser->response && parser->response->status == 205)
+        return fail(parser, 502, "content in a 205 response");
     return parser->ops->body(parser, at, len) == 0 ? 0 : -1;
 }
 
@@ -395,6 +402,21 @@ static size_t check_request_line(struct h1_parser *parser, const char *at, size_
     return len;
 }
 
+// A part of the status line: nothing before it, three digits, one space on both sides of them. The space
+// behind them may be missing with the reason (RFC 9112, 4): some servers leave it out, and nobody misreads it.
+static size_t check_status_line(struct h1_parser *parser, const char *at, size_t len) {
+    static const char form[] = "HTTP/1.v 999 ";  // v: 0 or 1
+    enum { LAST = sizeof form - 2 };
+    for (size_t i = 0, n = parser->line_bytes; i < len && n <= LAST; i++, n++) {
+        bool fits = form[n] == '9' ? at[i] >= '0' && at[i] <= '9'
+            : form[n] == 'v'       ? at[i] == '0' || at[i] == '1'
+                                   : at[i] == form[n];
+        if (!fits && !(n == LAST && at[i] == '\r'))
+            return refuse_from(parser, i, 502, "the status line is not that of HTTP/1.0 or HTTP/1.1");
+    }
+    return len;
+}
+
 // The next part of a head or trailers: how much of it llhttp may see, at most to its end. Every line ends in
 // CR LF, holds no other CR, and none continues the one before (RFC 9112, 2.2 and 5.2): all that is forgiven by
 // some parsers and not by others.
@@ -421,6 +443,10 @@ static size_t check_lines(struct h1_parser *parser, const char *at, size_t len) 
         size_t before = cr ? (size_t)(cr - (at + i)) + 1 : known;
         if (request_line) {
             size_t fine = check_request_line(parser, at + i, before);
+            if (fine < before)
+                return i + fine;
+        } else if (parser->lines == 0) {
+            size_t fine = check_status_line(parser, at + i, before);
             if (fine < before)
                 return i + fine;
         }

@@ -214,6 +214,11 @@ uint64_t conn_taken(const struct conn *conn) {
     return conn->bytes_out - (uint64_t)waiting;
 }
 
+bool conn_quiet(const struct conn *conn) {
+    char byte;
+    return recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EINTR);
+}
+
 void conn_shutdown(struct conn *conn) {
     conn->shut_wanted = true;
     ring_flush_later(&conn->flusher);

@@ -35,6 +35,7 @@ struct conn;
     X(no_route, "no route and no script said where to") \
     X(upstream_connect, "no upstream server could be connected to") \
     X(upstream_timeout, "the upstream server did not answer in time") \
+    X(upstream_busy, "no server of the upstream was free (max_active), and the queue was full or too slow") \
     X(upstream_closed, "the upstream server closed the connection too early") \
     X(upstream_reset, "the connection to the upstream server broke") \
     X(upstream_protocol, "the upstream server broke the protocol") \
@@ -132,6 +133,9 @@ void conn_pause(struct conn *conn);  // deliver no more than what is under way
 void conn_flush(struct conn *conn);
 // Bytes that the peer has acknowledged (for unix sockets: read, more or less). Only differences mean something.
 uint64_t conn_taken(const struct conn *conn);
+// False when a byte or the end waits to be read in the kernel: asked of a connection that ought to be idle,
+// before something that cannot be taken back is sent.
+bool conn_quiet(const struct conn *conn);
 // Half-close after the output.
 void conn_shutdown(struct conn *conn);
 // Ends the conn at once; queued output is dropped. NULL is allowed. conn->reset makes the peer see a reset,

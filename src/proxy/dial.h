@@ -10,6 +10,11 @@
 // x->upstream is set. exchange_dialled() or exchange_dial_failed() follows, perhaps at once.
 void dial(struct exchange *x);
 void dial_cancel(struct exchange *x);
-void dial_close_idle(struct server *server);
+// A tunnel to the server has ended: until then it counts for max_active.
+void dial_tunnel_ended(struct server *server);
+
+// Of an upstream, for upstream.c alone.
+void dial_init(struct upstream *upstream);
+void dial_release(struct upstream *upstream);  // closes idle connections; nobody may wait any more
 
 #endif

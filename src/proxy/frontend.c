@@ -102,6 +102,7 @@ static int route(struct exchange_site *site, struct exchange *x, struct error *e
         return error_set(error, -ENOENT, "frontend \"%s\" has no route for \"%.*s\"",
                          frontend->options.frontend->name, SLICE_ARG(x->req.path));
     }
+    x->upstream_conf = x->upstream->conf;
     if (x->upstream != before)
         x->tried = 0;
     return 0;
@@ -117,14 +118,36 @@ static void site_dial_cancel(struct exchange_site *site, struct exchange *x) {
     dial_cancel(x);
 }
 
+// What a relay holds until it ends: the generation, for its settings, and its place at the server.
+struct tunnel {
+    struct exchange_site *site;
+    struct server *server;
+};
+
+static struct slab tunnel_slab = SLAB_INIT(sizeof(struct tunnel), 64);
+
 static void tunnel_ended(void *owner) {
-    drop(owner);
+    struct tunnel *tunnel = owner;
+    dial_tunnel_ended(tunnel->server);
+    drop(tunnel->site);
+    slab_put(&tunnel_slab, tunnel);
 }
 
 static void tunnel(struct exchange_site *site, struct exchange *x, struct conn *client,
                    struct queue *from_client, struct conn *server, struct queue *from_server) {
-    hold(site);  // for its settings
-    relay_start(client, from_client, server, from_server, x->settings, tunnel_ended, site);
+    struct tunnel *tunnel = slab_get(&tunnel_slab);
+    if (!tunnel) {
+        log_error("no memory for a tunnel");
+        queue_release(from_client);
+        queue_release(from_server);
+        conn_close(client, CLOSE_memory);
+        conn_close(server, CLOSE_memory);
+        dial_tunnel_ended(x->server);
+        return;
+    }
+    *tunnel = (struct tunnel){ site, x->server };
+    hold(site);
+    relay_start(client, from_client, server, from_server, x->settings, tunnel_ended, tunnel);
 }
 
 static void write_log(struct exchange_site *site, struct exchange *x) {
@@ -207,7 +230,7 @@ static const char *intern(const char *name) {
     static struct name {
         struct name *next;
         char text[];
-    } *names;
+    } * names;
     for (struct name *known = names; known; known = known->next)
         if (strcmp(known->text, name) == 0)
             return known->text;

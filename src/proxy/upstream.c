@@ -15,6 +15,7 @@ struct upstream *upstream_new(const struct conf_upstream *conf) {
     if (!upstream)
         return NULL;
     list_init(&upstream->link);
+    dial_init(upstream);
     upstream->conf = conf;
     for (const struct conf_server *server = conf->servers; server; server = server->next) {
         struct server *to = &upstream->servers[upstream->server_count++];
@@ -28,20 +29,29 @@ struct upstream *upstream_new(const struct conf_upstream *conf) {
 void upstream_free(struct upstream *upstream) {
     if (!upstream)
         return;
-    for (unsigned i = 0; i < upstream->server_count; i++)
-        dial_close_idle(&upstream->servers[i]);
+    dial_release(upstream);
     list_remove(&upstream->link);
     free(upstream);
 }
 
+static bool full(const struct server *server) {
+    uint64_t most = server->upstream->conf->max_active;
+    return most > 0 && server->active >= most;
+}
+
 // Smooth weighted round robin: each candidate gains its weight, the one with most is chosen and pays the sum.
-static struct server *round_robin(struct upstream *upstream, uint64_t tried, bool all) {
+// *ret_full is set when one had to be left out because it has max_active.
+static struct server *round_robin(struct upstream *upstream, uint64_t tried, bool all, bool *ret_full) {
     struct server *best = NULL;
     int64_t total = 0;
     for (unsigned i = 0; i < upstream->server_count; i++) {
         struct server *server = &upstream->servers[i];
         if (!all && ((i < 64 && tried >> i & 1) || server->down_until_ms > clock_ms()))
             continue;
+        if (full(server)) {
+            *ret_full = true;
+            continue;
+        }
         server->current_weight += (int64_t)server->conf->weight;
         total += (int64_t)server->conf->weight;
         if (!best || server->current_weight > best->current_weight)
@@ -53,10 +63,12 @@ static struct server *round_robin(struct upstream *upstream, uint64_t tried, boo
 }
 
 struct server *upstream_choose(struct upstream *upstream, uint64_t tried) {
+    bool none_free = false;
     if (upstream->server_count == 1)
-        return &upstream->servers[0];
-    struct server *server = round_robin(upstream, tried, false);
-    return server ? server : round_robin(upstream, tried, true);
+        return full(&upstream->servers[0]) ? NULL : &upstream->servers[0];
+    struct server *server = round_robin(upstream, tried, false, &none_free);
+    // A good one that is busy is worth waiting for; one that failed is not asked instead.
+    return server || none_free ? server : round_robin(upstream, tried, true, &none_free);
 }
 
 void server_failed(struct server *server) {

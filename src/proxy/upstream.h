@@ -14,7 +14,7 @@ struct server {
     struct list idle;         // pooled conns by conn->link, newest first
     unsigned idle_count;
     int64_t current_weight;   // smooth weighted round robin
-    unsigned active;          // exchanges on it
+    unsigned active;          // exchanges on it or connecting to it, and tunnels
     uint64_t down_until_ms;   // after two failed connects: not chosen before, unless there is no other
     unsigned failures;        // to connect, in a row
     uint64_t requests, connects, connect_errors;
@@ -25,6 +25,9 @@ struct upstream {
     const struct conf_upstream *conf;
     unsigned server_count;
     unsigned idle_count;      // over all servers
+    struct list waiting;      // dial.c's: exchanges for which no server is free, in order
+    unsigned waiting_count;
+    struct ring_flush waker;  // dial.c's: serves those who wait, when a server became free
     struct server servers[];
 };
 
@@ -32,6 +35,7 @@ struct upstream *upstream_new(const struct conf_upstream *conf) __attribute__((w
 // Closes idle connections. No exchange may use it any more.
 void upstream_free(struct upstream *upstream);
 // The next server by the upstream's balance; servers whose bit is set in `tried` only when there is no other.
+// NULL when those that it may be have max_active: one of them will become free.
 struct server *upstream_choose(struct upstream *upstream, uint64_t tried);
 // What connecting to it came to.
 void server_failed(struct server *server);

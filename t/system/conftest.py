@@ -288,6 +288,12 @@ def alive(pid):
         return False
 
 
+def hold(pid):
+    """Stops a process; what comes to it until SIGCONT it finds all at once."""
+    os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     outcome = yield

@@ -72,7 +72,13 @@ Test(conf, defaults_suit_a_proxy) {
     cr_assert_eq(upstream->keepalive, 64);
     cr_assert_eq(upstream->keepalive_idle, 60000);
     cr_assert_eq(upstream->connect_timeout, 5000);
-    cr_assert_eq(upstream->tries, 2);
+    cr_assert_eq(upstream->tries, 3);
+    cr_assert_eq(upstream->retry, RETRY_CONNECT | RETRY_STALE | RETRY_IDEMPOTENT);
+    cr_assert_eq(upstream->retry_timeout, 10000);
+    cr_assert_eq(upstream->retry_body, 64 << 10);
+    cr_assert_eq(upstream->max_active, 0);
+    cr_assert_eq(upstream->queue, 1024);
+    cr_assert_eq(upstream->queue_timeout, 5000);
     cr_assert(upstream->used);
     cr_assert_eq(conf->frontends->listens->backlog, 4096);
     conf_free(conf);
@@ -87,7 +93,8 @@ Test(conf, everything_that_is_written_is_read) {
              "shared a 64k; shared b 1m; log_format brief '$status' ' $path';\n"
              "upstream app { server 127.0.0.1:1 weight=3; server [::1]:2; server unix:/run/a.sock; balance "
              "round_robin;\n"
-             "  keepalive 5 idle=2m; connect_timeout 10ms; tries 3; }\n"
+             "  keepalive 5 idle=2m; connect_timeout 10ms; tries 3;\n"
+             "  retry timeout connect; retry_timeout 0; retry_body 0; max_active 7; queue 0; queue_timeout 9s; }\n"
              "frontend web { listen *:80 backlog=7; listen [::]:80; script a.lua rate=100 \"who=a b\" "
              "empty=; route / app;\n"
              "  access_log logs/a.log brief; x_forwarded append; on_script_error pass; forwarded on; }\n");
@@ -114,6 +121,12 @@ Test(conf, everything_that_is_written_is_read) {
     cr_assert_eq(server->weight, 3);
     cr_assert_eq(addr_port(&server->next->addr), 2);
     cr_assert_eq(addr_family(&server->next->next->addr), AF_UNIX);
+    cr_assert_eq(conf->upstreams->retry, RETRY_CONNECT | RETRY_TIMEOUT);
+    cr_assert_eq(conf->upstreams->retry_timeout, 0);
+    cr_assert_eq(conf->upstreams->retry_body, 0);
+    cr_assert_eq(conf->upstreams->max_active, 7);
+    cr_assert_eq(conf->upstreams->queue, 0);
+    cr_assert_eq(conf->upstreams->queue_timeout, 9000);
     cr_assert_eq(conf->upstreams->keepalive, 5);
     cr_assert_eq(conf->upstreams->keepalive_idle, 120000);
 

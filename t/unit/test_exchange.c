@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The steps of an exchange with everything around it faked: codecs, site and hooks that write down what they
 // are asked to do. Each test drives one and compares the record.
+#include "base/clock.h"
 #include "base/counters.h"
 #include "http/exchange.h"
 
@@ -31,6 +32,9 @@ static struct {
 static struct exchange *x;
 static struct conf_settings settings = { .buffer_high = 100, .buffer_low = 10 };
 static struct conf_settings route_settings = { .buffer_high = 100, .buffer_low = 10 };
+
+// Tests change it.
+static struct conf_upstream upstream;
 
 static void note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 static void note(const char *format, ...) {
@@ -166,6 +170,7 @@ static int site_route(struct exchange_site *site, struct exchange *e, struct err
     if (fake.route_rc < 0)
         return error_set(error, fake.route_rc, "nowhere");
     e->settings = &route_settings;
+    e->upstream_conf = &upstream;
     return 0;
 }
 static void site_dial(struct exchange_site *site, struct exchange *e) {
@@ -274,6 +279,10 @@ static struct exchange_site site = {
 static void set_up(void) {
     memset(&fake, 0, sizeof fake);
     fake.dial = DIAL_NOW;
+    upstream = (struct conf_upstream){ .retry = RETRY_CONNECT | RETRY_STALE | RETRY_IDEMPOTENT,
+                                       .tries = 3,
+                                       .retry_timeout = 10000,
+                                       .retry_body = 20 };
     site.hooks = NULL;
     x = exchange_new(&site, &down, NULL);
     cr_assert(x);
@@ -560,9 +569,10 @@ Test(exchange, the_route_hook_is_asked_again_for_each_attempt) {
 }
 
 Test(exchange, the_server_fails_before_its_head) {
+    upstream.retry = 0;
     start("GET", BODY_NONE);
     forget();
-    exchange_upstream_failed(x, 502, CLOSE_upstream_closed);
+    exchange_upstream_failed(x, UPSTREAM_UNANSWERED, 502, CLOSE_upstream_closed);
     happened("release spoiled;head 502;end;log 502 upstream_closed;finished upstream_closed;");
     client_got_error("502 Bad Gateway\n");
     ended();
@@ -572,7 +582,7 @@ Test(exchange, the_server_is_silent) {
     fake.reused = true;
     start("GET", BODY_NONE);
     forget();
-    exchange_upstream_failed(x, 504, CLOSE_upstream_timeout);
+    exchange_upstream_failed(x, UPSTREAM_UNANSWERED, 504, CLOSE_upstream_timeout);
     happened("release spoiled;head 504;end;log 504 upstream_timeout;finished upstream_timeout;");
     client_got_error("504 Gateway Timeout\n");
     ended();
@@ -583,7 +593,7 @@ Test(exchange, the_server_fails_after_its_head) {
     server_answers(200);
     server_sends("half", false);
     forget();
-    exchange_upstream_failed(x, 502, CLOSE_upstream_reset);
+    exchange_upstream_failed(x, UPSTREAM_UNANSWERED, 502, CLOSE_upstream_reset);
     happened("log 200 upstream_reset;release spoiled;aborted upstream_reset;");
     cr_assert_eq(counters->aborted, 1);
     client_got("half");
@@ -597,24 +607,28 @@ Test(exchange, the_server_fails_while_the_response_hook_waits) {
     server_answers(200);
     server_sends("half", false);
     forget();
-    exchange_upstream_failed(x, 502, CLOSE_upstream_reset);
+    exchange_upstream_failed(x, UPSTREAM_UNANSWERED, 502, CLOSE_upstream_reset);
     happened("");
     exchange_hook_done(x);
     client_got_error("502 Bad Gateway\n");
     ended();
 }
 
-static void stale(const char *method) {
-    fake.reused = true;
+// ---- once more
+
+// A request on a pooled (or new) connection, which then ends.
+static void fails(const char *method, bool reused, enum upstream_progress progress) {
+    fake.reused = reused;
     start(method, BODY_NONE);
     forget();
     fake.reused = false;
-    exchange_upstream_failed(x, 502, CLOSE_upstream_closed);
+    exchange_upstream_failed(x, progress, 502, CLOSE_upstream_closed);
 }
 
-Test(exchange, a_stale_pooled_connection_is_replaced) {
-    stale("GET");
-    happened("release spoiled;route 2;dial;forward GET;request ends;");
+static void is_sent_again(const char *method) {
+    char expected[100];
+    snprintf(expected, sizeof expected, "release spoiled;route 2;dial;forward %s;request ends;", method);
+    happened(expected);
     cr_assert_eq(counters->upstream_retries, 1);
     server_answers(200);
     server_sends("ok", true);
@@ -622,25 +636,163 @@ Test(exchange, a_stale_pooled_connection_is_replaced) {
     ended();
 }
 
+static void is_refused(void) {
+    client_got_error("502 Bad Gateway\n");
+    cr_assert_eq(counters->upstream_retries, 0);
+    ended();
+}
+
+Test(exchange, a_stale_pooled_connection_is_replaced) {
+    fails("GET", true, UPSTREAM_UNANSWERED);
+    cr_assert_eq(counters->retries_stale, 1);
+    is_sent_again("GET");
+}
+
+Test(exchange, by_a_new_one) {
+    fails("GET", true, UPSTREAM_UNANSWERED);
+    cr_assert(x->fresh);
+    is_sent_again("GET");
+}
+
+Test(exchange, unless_the_conditions_leave_it_out) {
+    upstream.retry &= ~(unsigned)RETRY_STALE;
+    fails("GET", true, UPSTREAM_UNANSWERED);
+    is_refused();
+}
+
+Test(exchange, a_new_connection_that_gave_no_answer_is_another_condition) {
+    fails("GET", false, UPSTREAM_UNANSWERED);
+    cr_assert_eq(counters->retries_idempotent, 1);
+    is_sent_again("GET");
+}
+
+Test(exchange, which_may_be_left_out_too) {
+    upstream.retry &= ~(unsigned)RETRY_IDEMPOTENT;
+    fails("GET", false, UPSTREAM_UNANSWERED);
+    is_refused();
+}
+
 Test(exchange, not_for_a_method_that_may_have_done_something) {
-    stale("POST");
-    client_got_error("502 Bad Gateway\n");
-    ended();
+    fails("POST", true, UPSTREAM_UNANSWERED);
+    is_refused();
 }
 
-Test(exchange, not_when_the_connection_was_new) {
-    start("GET", BODY_NONE);
-    exchange_upstream_failed(x, 502, CLOSE_upstream_closed);
-    client_got_error("502 Bad Gateway\n");
-    ended();
+Test(exchange, not_for_it_on_a_new_connection_either) {
+    fails("POST", false, UPSTREAM_UNANSWERED);
+    is_refused();
 }
 
-Test(exchange, not_when_a_part_of_the_body_is_gone) {
+Test(exchange, any_method_of_which_nothing_was_sent) {
+    fails("POST", true, UPSTREAM_UNSENT);
+    is_sent_again("POST");
+}
+
+Test(exchange, not_when_something_came_back) {
+    fails("GET", true, UPSTREAM_ANSWERED);
+    is_refused();
+}
+
+Test(exchange, not_when_the_server_broke_the_protocol) {
     fake.reused = true;
-    start("PUT", BODY_LENGTH);
-    client_sends("part", false);
-    exchange_upstream_failed(x, 502, CLOSE_upstream_closed);
+    start("GET", BODY_NONE);
+    exchange_upstream_failed(x, UPSTREAM_UNANSWERED, 502, CLOSE_upstream_protocol);
+    is_refused();
+}
+
+Test(exchange, a_silent_server_only_when_asked_for) {
+    upstream.retry |= RETRY_TIMEOUT;
+    start("GET", BODY_NONE);
+    forget();
+    exchange_upstream_failed(x, UPSTREAM_UNANSWERED, 504, CLOSE_upstream_timeout);
+    cr_assert_eq(counters->retries_timeout, 1);
+    is_sent_again("GET");
+}
+
+Test(exchange, and_never_for_post) {
+    upstream.retry |= RETRY_TIMEOUT;
+    start("POST", BODY_NONE);
+    exchange_upstream_failed(x, UPSTREAM_UNANSWERED, 504, CLOSE_upstream_timeout);
+    client_got_error("504 Gateway Timeout\n");
+    ended();
+}
+
+Test(exchange, no_more_than_tries) {
+    start("GET", BODY_NONE);
+    for (int i = 0; i < 2; i++)
+        exchange_upstream_failed(x, UPSTREAM_UNANSWERED, 502, CLOSE_upstream_closed);
+    cr_assert_eq(fake.holds, 1);
+    exchange_upstream_failed(x, UPSTREAM_UNANSWERED, 502, CLOSE_upstream_closed);
     client_got_error("502 Bad Gateway\n");
+    ended();
+}
+
+Test(exchange, connecting_counts_too) {
+    upstream.tries = 1;
+    fake.dial = DIAL_FAILS_THEN_NOW;
+    start("GET", BODY_NONE);
+    is_refused();
+}
+
+Test(exchange, not_after_retry_timeout) {
+    clock_update();
+    start("GET", BODY_NONE);
+    x->asked_ms -= 10000;
+    exchange_upstream_failed(x, UPSTREAM_UNANSWERED, 502, CLOSE_upstream_closed);
+    is_refused();
+}
+
+// Sends a part of a body to a server that then fails.
+static void fails_with_body(const char *method, const char *text) {
+    start(method, BODY_CHUNKED);
+    client_sends(text, false);
+    cr_assert_eq(fake.to_server_len, strlen(text));
+    forget();
+    fake.to_server_len = 0;
+    exchange_upstream_failed(x, UPSTREAM_UNANSWERED, 502, CLOSE_upstream_reset);
+}
+
+Test(exchange, a_held_body_is_sent_again_from_its_beginning) {
+    fails_with_body("PUT", "beginning ");
+    happened("release spoiled;route 2;dial;forward PUT;");
+    client_sends("and end", true);
+    cr_assert_eq(fake.to_server_len, 17);
+    cr_assert_eq(memcmp(fake.to_server, "beginning and end", 17), 0);
+    server_answers(200);
+    cr_assert_eq(x->req_held.bytes, 0, "held longer than needed");
+    server_sends("", true);
+    ended();
+}
+
+Test(exchange, and_again) {
+    fails_with_body("PUT", "beginning ");
+    fake.to_server_len = 0;
+    exchange_upstream_failed(x, UPSTREAM_UNANSWERED, 502, CLOSE_upstream_reset);
+    client_sends("and end", true);
+    cr_assert_eq(memcmp(fake.to_server, "beginning and end", 17), 0);
+    server_answers(200);
+    server_sends("", true);
+    ended();
+}
+
+Test(exchange, not_when_the_body_outgrew_retry_body) {
+    fails_with_body("PUT", "a body of more than it");
+    is_refused();
+}
+
+Test(exchange, nothing_is_held_for_what_is_not_sent_again) {
+    start("POST", BODY_CHUNKED);
+    client_sends("some", false);
+    cr_assert_eq(x->req_held.bytes, 0);
+    exchange_upstream_failed(x, UPSTREAM_UNANSWERED, 502, CLOSE_upstream_reset);
+    is_refused();
+}
+
+Test(exchange, the_last_attempt_holds_nothing) {
+    upstream.tries = 1;
+    start("PUT", BODY_CHUNKED);
+    client_sends("some", false);
+    cr_assert_eq(x->req_held.bytes, 0);
+    exchange_client_gone(x, CLOSE_client_closed);
     ended();
 }
 
@@ -649,7 +801,7 @@ Test(exchange, a_body_that_was_not_passed_on_is_sent_to_the_next) {
     start("PUT", BODY_LENGTH);
     forget();
     fake.reused = false;
-    exchange_upstream_failed(x, 502, CLOSE_upstream_closed);
+    exchange_upstream_failed(x, UPSTREAM_UNANSWERED, 502, CLOSE_upstream_closed);
     happened("release spoiled;route 2;dial;forward PUT;");
     client_sends("whole", true);
     cr_assert_eq(fake.to_server_len, 5);
@@ -658,14 +810,29 @@ Test(exchange, a_body_that_was_not_passed_on_is_sent_to_the_next) {
     ended();
 }
 
-Test(exchange, not_for_ever) {
-    fake.reused = true;
+// ---- and so on
+
+Test(exchange, a_100_only_for_who_expects_it) {
+    struct headers none = { 0 };
     start("GET", BODY_NONE);
-    for (int i = 0; i < 3; i++)
-        exchange_upstream_failed(x, 502, CLOSE_upstream_closed);
-    cr_assert_eq(fake.holds, 1);
-    exchange_upstream_failed(x, 502, CLOSE_upstream_closed);
-    client_got_error("502 Bad Gateway\n");
+    forget();
+    exchange_interim(x, 100, &none);
+    happened("");
+    x->req.expect_continue = true;
+    exchange_interim(x, 100, &none);
+    happened("interim 100;");
+    exchange_client_gone(x, CLOSE_client_closed);
+    ended();
+}
+
+Test(exchange, a_busy_upstream_says_when_to_come_again) {
+    fake.dial = DIAL_LATER;
+    start("GET", BODY_NONE);
+    x->dialling = NULL;
+    exchange_fail(x, 503, CLOSE_upstream_busy);
+    cr_assert_eq(headers_remove(&x->res.headers, SLICE_LIT("retry-after")), 1);
+    exchange_run(x);
+    client_got_error("503 Service Unavailable\n");
     ended();
 }
 

@@ -237,7 +237,9 @@ Test(h1_parser, responses) {
 
 Test(h1_parser, responses_that_never_have_content) {
     TAKEN_RESPONSE("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nHTTP/", 5,
-                   "204|No Content|1.1|0|5|1\nContent-Length: 5\n-- 0: \n");
+                   "204|No Content|1.1|0|5|0\nContent-Length: 5\n-- 0: \n");
+    TAKEN_RESPONSE("HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\nHTTP/", 5,
+                   "204|No Content|1.1|0|0|1\nContent-Length: 0\n-- 0: \n");
     TAKEN_RESPONSE("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\nHTTP/", 5,
                    "304|Not Modified|1.1|0|5|1\nContent-Length: 5\n-- 0: \n");
     TAKEN_RESPONSE("HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\nHTTP/", 5,
@@ -641,4 +643,12 @@ Test(h1_parser, responses_keep_the_same_rules) {
     REFUSED_RESPONSE("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     REFUSED_RESPONSE("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n");
     REFUSED_RESPONSE("SSH-2.0-OpenSSH_9.2\r\n");
+    REFUSED_RESPONSE("\r\nHTTP/1.1 200 OK\r\n\r\n");
+    REFUSED_RESPONSE("HTTP/1.1  200 OK\r\n\r\n");
+    REFUSED_RESPONSE("HTTP/1.1 0200 OK\r\n\r\n");
+    REFUSED_RESPONSE("HTTP/1.1 200OK\r\n\r\n");
+    REFUSED_RESPONSE("HTTP/1.2 200 OK\r\n\r\n");
+    REFUSED_RESPONSE("HTTP/1.1 103 Early\r\nContent-Length: 1\r\n\r\n");
+    REFUSED_RESPONSE("HTTP/1.1 205 Reset\r\nContent-Length: 1\r\n\r\na");
+    REFUSED_RESPONSE("HTTP/1.1 205 Reset\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n");
 }
