@@ -194,6 +194,7 @@ struct conf {
     struct conf_settings settings;
 
     struct conf_upstream *upstreams;
+    struct conf_upstream of_address;  // the defaults: for addresses that scripts name
     struct conf_frontend *frontends;
 };
 

@@ -186,6 +186,10 @@ int parser_finish(struct parser *parser) {
         if (!err)
             err = check_buffers(parser, block);
     }
+    struct block of_address = { .scope = SCOPE_UPSTREAM,
+                                .owners = { [OWNER_conf_upstream] = &conf->of_address } };
+    if (!err)
+        err = fill_block(parser, &of_address);
     for (const struct reference *reference = parser->references; reference && !err;
          reference = reference->next)
         err = reference->route ? resolve_upstream(parser, reference) : resolve_format(parser, reference);

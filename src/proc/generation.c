@@ -33,6 +33,7 @@ static void generation_free(struct generation *generation) {
     free(generation->sites);
     if (generation->scripts)
         script_host_free(generation->scripts);
+    address_book_release(&generation->addresses);
     list_each(link, &generation->upstreams) upstream_free(container_of(link, struct upstream, link));
     if (generation->conf)
         conf_free(generation->conf);
@@ -67,6 +68,7 @@ static int load_frontends(struct generation *generation, struct error *error) {
             .conf = generation->conf,
             .frontend = conf,
             .upstreams = &generation->upstreams,
+            .addresses = &generation->addresses,
             .hooks = chain ? script_chain_hooks(chain) : NULL,
             .connect = chain && script_chain_has_connect(chain) ? &connect_hook : NULL,
             .scripts = chain,
@@ -89,8 +91,10 @@ static int load(struct generation *generation, const struct generation_options *
     int code = source_new_memory(options->source_fd, &generation->source, error);
     if (code == 0)
         code = conf_load(options->file, generation->source, &generation->conf, error);
-    if (code == 0)
+    if (code == 0) {
+        generation->addresses.defaults = &generation->conf->of_address;
         code = load_upstreams(generation, error);
+    }
     if (code == 0) {
         const struct script_options scripts = {
             .conf = generation->conf,
@@ -116,6 +120,7 @@ int generation_load(const struct generation_options *options, struct generation 
     generation->id = options->id;
     generation->wanted = true;
     list_init(&generation->upstreams);
+    address_book_init(&generation->addresses, NULL);
     list_push_front(&generations, &generation->link);
     int code = load(generation, options, error);
     if (code < 0) {

@@ -25,6 +25,7 @@ struct generation {
     struct conf *conf;
     struct script_host *scripts;
     struct list upstreams;
+    struct address_book addresses;  // that scripts named
     struct generation_site *sites;
     unsigned site_count;
 };

@@ -91,11 +91,15 @@ static int route(struct exchange_site *site, struct exchange *x, struct error *e
     if (found)
         x->settings = &found->conf->settings;
     if (x->route_choice.len > 0) {
+        struct error why;
         x->upstream = find_upstream(frontend, x->route_choice);
         if (!x->upstream)
+            x->upstream = address_book_find(frontend->options.addresses, x->route_choice, &why);
+        if (!x->upstream)
             return error_set(error, -EINVAL,
-                             "a script chose \"%.*s\", which is no upstream of this configuration",
-                             SLICE_ARG(x->route_choice));
+                             "a script chose \"%.*s\", which is neither an upstream of this configuration nor an "
+                             "address: %s",
+                             SLICE_ARG(x->route_choice), why.text);
     } else if (found) {
         x->upstream = found->upstream;
     } else {

@@ -8,6 +8,7 @@
 #include "conf/conf.h"
 #include "http/exchange.h"
 #include "proxy/access_log.h"
+#include "proxy/address.h"
 #include "proxy/upstream.h"
 
 // The connect hook's side of the scripts, filled in by proc/ from script/ (proxy never includes script/).
@@ -21,6 +22,7 @@ struct frontend_options {
     const struct conf *conf;
     const struct conf_frontend *frontend;
     struct list *upstreams;                // struct upstream, of the generation
+    struct address_book *addresses;        // the generation's
     const struct exchange_hooks *hooks;    // NULL: none
     const struct connect_hook *connect;    // NULL: none
     void *scripts;

@@ -587,3 +587,18 @@ def test_a_hook_that_waits_too_long_has_failed(moongate, origin):
     assert time.monotonic() - begin < 5
     gate.wait_log("a.lua:.*script_time_limit|script_time_limit")
     assert gate.get("/").body == b"xxxx"  # longer than the limit in all, but no single wait is
+
+
+def test_the_route_hook_may_name_an_address(moongate, origins):
+    app, other = origins(), origins()
+    other.reply = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother"
+    gate = gate_to(moongate, app, "function hooks.route(req) return req.headers['x-to'] end")
+    with contextlib.closing(gate.client()) as client:
+        assert client.ask().body == b"ok"
+        for _ in range(3):
+            assert client.ask("/", {"X-To": other.address}).body == b"other"
+        for bad in ("10.0.0.1", "*:80", "127.0.0.1:0", "example.org:80", "nobody"):
+            assert client.ask("/", {"X-To": bad}).status == 502
+    assert other.connections == 1  # pooled
+    gate.wait_log('a script chose "nobody", which is neither an upstream of this configuration nor an address: ')
+    assert len(app.requests) == 1
