@@ -8,6 +8,8 @@
 
 #include "base/check.h"
 #include "base/counters.h"
+#include "base/fault.h"
+#include "base/log.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -222,9 +224,20 @@ int buffers_init(size_t bytes, struct error *error) {
     return 0;
 }
 
+// The only references left should be the kernel's own.
+static void tell_held(const struct group *group) {
+    unsigned held = 0;
+    for (unsigned i = 0; i < group->count; i++)
+        held += group->buffers[i].block.refs;
+    if (held > group->lent)
+        log_error("%u receive buffers did not come back", held - group->lent);
+}
+
 void buffers_release(void) {
     for (int i = 0; i < GROUP_COUNT; i++) {
         struct group *group = &groups[i];
+        if (FAULTS_BUILT && group->buffers)
+            tell_held(group);
         if (group->memory && group->memory != MAP_FAILED)
             munmap(group->memory, group->memory_bytes);
         if (group->shared && group->shared != MAP_FAILED)

@@ -22,6 +22,7 @@ extern struct engine engine;
 
 struct io_uring_sqe *engine_sqe(struct op *op);
 void op_submitted(void);  // the submission queue was emptied
+void op_cancel_now(struct op *op);
 
 int buffers_init(size_t bytes, struct error *error);
 void buffers_release(void);
@@ -30,5 +31,27 @@ struct span buffers_received(enum buffer_group group, int res, unsigned cqe_flag
 void buffers_feed(void);     // wakes the starved for whom there are buffers
 bool buffers_to_feed(void);  // more could be woken: the next turn must not wait
 bool buffers_incremental(void);
+
+#ifdef MOONGATE_FAULTS
+void faults_prepared(struct io_uring_sqe *sqe, struct op *op);  // may change the entry, or put a fault in its place
+int faults_completed(struct op *op, int res, bool more);        // the result that its owner is told
+bool faults_put_off(struct op *op);                             // whether a cancel of it waits: faults_turn() will do it
+bool faults_turn(void);                                         // whether some wait still
+#else
+static inline void faults_prepared(struct io_uring_sqe *sqe, struct op *op) {
+    (void)sqe, (void)op;
+}
+static inline int faults_completed(struct op *op, int res, bool more) {
+    (void)op, (void)more;
+    return res;
+}
+static inline bool faults_put_off(struct op *op) {
+    (void)op;
+    return false;
+}
+static inline bool faults_turn(void) {
+    return false;
+}
+#endif
 
 #endif

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/counters.h"
+#include "base/fault.h"
 
 #include <errno.h>
 #include <string.h>
@@ -31,6 +32,7 @@ struct io_uring_sqe *engine_sqe(struct op *op) {
 static void own(struct io_uring_sqe *sqe, struct op *op, enum buffer_group group) {
     op->group = (uint8_t)group;
     io_uring_sqe_set_data(sqe, op);
+    faults_prepared(sqe, op);
 }
 
 void ring_accept_multishot(struct op *op, int fd) {
@@ -111,12 +113,17 @@ void ring_write(struct op *op, int fd, const void *at, size_t len) {
 
 // Cancelling and closing have no op: nobody waits for their completion, whose user_data of 0 is passed over.
 void ring_cancel(struct op *op) {
-    if (!op->pending)
-        return;
+    if (op->pending && !faults_put_off(op))
+        op_cancel_now(op);
+}
+
+void op_cancel_now(struct op *op) {
     struct io_uring_sqe *sqe = next_sqe();
     io_uring_prep_cancel(sqe, op, 0);
     io_uring_sqe_set_data64(sqe, 0);
     sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+    if (fault_hit(FAULT_cancel_early))
+        io_uring_submit(&engine.ring);
 }
 
 void ring_close(int fd) {

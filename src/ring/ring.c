@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/counters.h"
+#include "base/fault.h"
 #include "base/timer.h"
 
 #include <errno.h>
@@ -78,10 +79,12 @@ int ring_probe(struct error *error) {
 }
 
 int ring_init(const struct ring_options *options, struct error *error) {
-    struct io_uring_params params = { .flags = setup_flags(), .cq_entries = options->entries * CQ_FACTOR };
+    unsigned entries = fault_number("sq", options->entries);
+    struct io_uring_params params = { .flags = setup_flags(),
+                                      .cq_entries = fault_number("cq", entries * CQ_FACTOR) };
     list_init(&engine.flushes);
     list_init(&engine.later);
-    int rc = io_uring_queue_init_params(options->entries, &engine.ring, &params);
+    int rc = io_uring_queue_init_params(entries, &engine.ring, &params);
     if (rc < 0)
         return explain(rc, error);
     engine.ready = true;
@@ -99,6 +102,7 @@ int ring_init(const struct ring_options *options, struct error *error) {
         return rc;
     }
     clock_update();
+    fault_arm();
     return 0;
 }
 
@@ -107,6 +111,7 @@ void ring_release(void) {
         return;
     io_uring_queue_exit(&engine.ring);
     buffers_release();
+    fault_report();
     engine.ready = false;
 }
 
@@ -127,10 +132,8 @@ static void complete(const struct io_uring_cqe *cqe) {
     struct op *op = io_uring_cqe_get_data(cqe);
     if (!op)
         return;  // a cancel that found nothing, a close that failed: nobody waits
-    struct completion c = {
-        .res = cqe->res,
-        .more = cqe->flags & IORING_CQE_F_MORE,
-    };
+    struct completion c = { .more = cqe->flags & IORING_CQE_F_MORE };
+    c.res = faults_completed(op, cqe->res, c.more);
     if (cqe->flags & IORING_CQE_F_BUFFER)
         c.span = buffers_received((enum buffer_group)op->group, cqe->res, cqe->flags);
     if (!c.more)
@@ -180,7 +183,7 @@ static void run_later(void) {
 
 int ring_turn(uint64_t max_wait_ms) {
     flush_all();
-    uint64_t wait = buffers_to_feed() || !list_empty(&engine.later) ? 0 : timer_next_ms();
+    uint64_t wait = faults_turn() || buffers_to_feed() || !list_empty(&engine.later) ? 0 : timer_next_ms();
     if (wait > max_wait_ms)
         wait = max_wait_ms;
     struct __kernel_timespec limit = { .tv_sec = (int64_t)(wait / 1000),

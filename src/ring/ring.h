@@ -35,6 +35,9 @@ struct op {
     void (*done)(struct op *op, const struct completion *c);
     bool pending;      // the kernel has it
     uint8_t group;     // of receive buffers: the ring's own use
+#ifdef MOONGATE_FAULTS
+    int forced;        // the result, instead of the kernel's
+#endif
 };
 
 static inline void op_init(struct op *op, void (*done)(struct op *op, const struct completion *c)) {
