@@ -384,8 +384,17 @@ static enum step_result step_tunnel(struct exchange *x) {
     return leave(x, log_hook);
 }
 
+static void tell_memory(struct exchange *x) {
+    static struct log_limit limit;
+    uint32_t suppressed;
+    if (log_limit_pass(&limit, 10, &suppressed))
+        log_error("memory is out: request %s is %s", exchange_id(x), x->up_failed ? "cut short" : "answered 503");
+}
+
 static enum step_result step_finish(struct exchange *x) {
     bool aborted = x->up_failed;
+    if (x->reason == CLOSE_memory && !x->client_gone)
+        tell_memory(x);
     if (aborted)
         counters->aborted++;
     enum step_result log_hook = conclude(x);

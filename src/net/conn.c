@@ -286,11 +286,20 @@ static void flush(struct ring_flush *flusher) {
         finish(conn);
 }
 
+static void tell_memory(const struct conn *conn) {
+    static struct log_limit limit;
+    uint32_t suppressed;
+    if (log_limit_pass(&limit, 10, &suppressed))
+        log_error("conn %llu: memory is out: it is closed", (unsigned long long)conn->id);
+}
+
 void conn_close(struct conn *conn, enum close_reason reason) {
     if (!conn || conn->state == CONN_CLOSING)
         return;
     if (conn->reason == CLOSE_none)
         conn->reason = reason;
+    if (reason == CLOSE_memory)
+        tell_memory(conn);
     set_state(conn, CONN_CLOSING);
     timer_stop(&conn->timer);
     list_remove(&conn->starved.link);

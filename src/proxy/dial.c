@@ -87,9 +87,21 @@ static void lost(struct h1_client *client) {
 
 static const struct h1_client_callbacks client_callbacks = { .released = released, .lost = lost };
 
+// What this process lacks says nothing of the server.
+static bool is_ours(int error) {
+    return error == -EMFILE || error == -ENFILE || error == -ENOMEM || error == -ENOBUFS;
+}
+
 static void failed(struct exchange *x, struct server *server, int error) {
     static struct log_limit limit;
     uint32_t suppressed;
+    if (is_ours(error)) {
+        if (log_limit_pass(&limit, 10, &suppressed))
+            log_error("upstream \"%s\": no connection to \"%s\" can be made: %s (request %s)",
+                      server->upstream->conf->name, server->conf->name, strerror(-error), exchange_id(x));
+        exchange_dial_failed(x, false, 503, CLOSE_memory);
+        return;
+    }
     bool timeout = error == -ETIMEDOUT;
     counters->upstream_connect_errors++;
     server_failed(server);

@@ -250,16 +250,18 @@ static const char *intern(const char *name) {
 void frontend_accept(struct frontend *frontend, const char *listener_name, int fd) {
     const char *listener = intern(listener_name);
     struct client *client = listener ? slab_get(&client_slab) : NULL;
-    if (!client) {
-        close(fd);
-        return;
-    }
-    *client = (struct client){ .listener = listener };
-    client->conn = conn_accepted(fd, &waiting_handler, client);
-    if (!client->conn) {
+    struct conn *conn = client ? conn_accepted(fd, &waiting_handler, client) : NULL;
+    if (!conn) {
+        static struct log_limit limit;
+        uint32_t suppressed;
+        if (log_limit_pass(&limit, 10, &suppressed))
+            log_error("listener \"%s\": memory is out: a connection is closed", listener_name);
+        if (!client)
+            close(fd);  // else conn_accepted() did
         slab_put(&client_slab, client);
         return;
     }
+    *client = (struct client){ .listener = listener, .conn = conn };
     list_push_back(&clients, &client->link);
     client_count++;
     counters->connections_active++;

@@ -3,6 +3,7 @@
 // are asked to do. Each test drives one and compares the record.
 #include "base/clock.h"
 #include "base/counters.h"
+#include "base/fault.h"
 #include "http/exchange.h"
 
 #include <criterion/criterion.h>
@@ -333,6 +334,45 @@ static void client_got_error(const char *first_line) {
 }
 
 // ---- tests
+
+#ifdef MOONGATE_FAULTS
+// With the n-th allocation failing, for every n until none fails: the exchange ends, is logged and freed, the server's
+// connection let go, and the client has the whole response, an error, or is told that it is cut short.
+Test(exchange, each_allocation_may_fail) {
+    exchange_client_gone(x, CLOSE_client_closed);
+    unsigned whole = 0, n = 0;
+    do {
+        memset(&fake, 0, sizeof fake);
+        fake.dial = DIAL_NOW;
+        site.hooks = n % 2 ? &all_hooks : NULL;
+        fault_alloc_at(++n / 2 + 1);
+        x = exchange_new(&site, &down, NULL);
+        if (!x) {
+            cr_assert_eq(fake.holds, 0);
+            continue;
+        }
+        start("POST", BODY_CHUNKED);
+        if (fake.holds && queue_copy(&x->req_body, "abc", 3) == 0) {
+            x->req_ended = true;
+            exchange_run(x);
+        }
+        if (fake.holds)
+            server_answers(200);
+        if (fake.holds && queue_copy(&x->res_body, "body", 4) == 0) {
+            x->res_ended = true;
+            exchange_run(x);
+        }
+        if (fake.holds)  // the codec could not take a piece: it loses its peer
+            exchange_client_gone(x, CLOSE_memory);
+        cr_assert_eq(fake.holds, 0, "allocation %u: %s", n / 2 + 1, fake.trace);
+        cr_assert(strstr(fake.trace, "log "), "allocation %u: %s", n / 2 + 1, fake.trace);
+        whole += strstr(fake.trace, "end;log 200 none;") != NULL;
+    } while (fault_alloc_at(0) || n < 6);
+    cr_assert_geq(whole, 1);
+    cr_assert_gt(n, 6);
+    ended();
+}
+#endif
 
 Test(exchange, goes_its_way) {
     start("GET", BODY_NONE);
