@@ -22,7 +22,8 @@
 --                        default
 --
 -- The path that is looked at is decoded and free of "." and ".." already: "/%61dmin/" and "/x/../admin/" are
--- "/admin/".
+-- "/admin/". Where servers may read a path in several ways ("//", "%2f" and the like: req.readings), one that
+-- fits deny_paths is enough to be refused, and all must fit allow_paths to be let in.
 local gate = require "moongate"
 local settings = gate.settings(..., {
   denied = "string", allowed = "string", deny = "list", allow = "list", drop = "boolean", methods = "list",
@@ -69,13 +70,26 @@ local function path_rules(list)
   return rules
 end
 
-local function matches(rules, path)
+local function fits(rules, path)
   for i = 1, #rules do
     local rule = rules[i]
     if rule.plain then
       if path:sub(1, rule.len) == rule.text then return true end
     elseif path:find(rule.text) then
       return true
+    end
+  end
+  return false
+end
+
+local function denied_path(req, deny, allow)
+  local readings = req.readings
+  for i = 1, #readings do
+    if fits(deny, readings[i]) then
+      for j = 1, #readings do
+        if not fits(allow, readings[j]) then return true end
+      end
+      return false
     end
   end
   return false
@@ -114,10 +128,7 @@ if by_network or methods or #deny_paths > 0 or #deny_headers > 0 then
       return req:respond(405, { allow = methods.names, ["content-type"] = "text/plain" },
         "method not allowed\n")
     end
-    if #deny_paths > 0 then
-      local path = req.path
-      if matches(deny_paths, path) and not matches(allow_paths, path) then return forbid(req, "path") end
-    end
+    if #deny_paths > 0 and denied_path(req, deny_paths, allow_paths) then return forbid(req, "path") end
     for i = 1, #deny_headers do
       local rule = deny_headers[i]
       local value = req.headers[rule.name]

@@ -29,6 +29,7 @@ local out_number, out_position = ffi.new("double[1]"), ffi.new("uint32_t[1]")
 
 local c_request_text, c_request_number, c_request_set = C.request_text, C.request_number, C.request_set
 local c_request_arg, c_request_arg_next, c_request_conn = C.request_arg, C.request_arg_next, C.request_conn
+local c_request_reading = C.request_reading
 local c_reply_begin, c_reply_field, c_reply_end = C.reply_begin, C.reply_field, C.reply_end
 local c_response_status, c_response_set_status = C.response_status, C.response_set_status
 local c_response_reason, c_response_set_reason = C.response_reason, C.response_set_reason
@@ -362,6 +363,34 @@ function request_get.path(t) return request_text(t, ffi.C.MG_REQ_PATH) end
 --- req.raw_path
 --- The path as it came.
 function request_get.raw_path(t) return request_text(t, ffi.C.MG_REQ_RAW_PATH) end
+
+--- req.readings
+--- The ways in which servers may read the path, a list of strings of which the first is req.path. Most paths have
+--- no other. One with "//", "/./", "/../", "%2f" or "%5c" has: with such slashes joined or not, dot segments removed
+--- or not, encoded slashes and backslashes taken for separators or not ("%2F" stands for a slash that is none).
+--- A rule that forbids a path must forbid it when any reading fits, one that allows it only when all do. (Paths that
+--- hide dot segments from some servers never come to a script: such a request is answered 400, and so is one whose
+--- readings take different routes.)
+--- @example
+---   for _, path in ipairs(req.readings) do
+---     if path:sub(1, 7) == "/admin/" then return req:respond(403) end
+---   end
+function request_get.readings(t)
+  local list = { request_text(t, ffi.C.MG_REQ_PATH) }
+  local known
+  for n = 1, 63 do
+    local result = c_request_reading(t[1], n, out)
+    if result == NONE then break end
+    if result ~= OK then fail(result, "request") end
+    local path = ffi_string(out.at, out.len)
+    known = known or { [list[1]] = true }
+    if not known[path] then
+      known[path] = true
+      list[#list + 1] = path
+    end
+  end
+  return list
+end
 
 --- req.query
 --- What stands behind the question mark, as it came; nil if there is none. Settable; nil removes it.

@@ -5,6 +5,8 @@
 --   script router.lua rules="host=api.example.org -> api; path=/static/ -> files; header=x-beta:1 -> beta"
 --                     canary=next weight=5;
 --
+-- A path that servers may read in several ways (req.readings) is answered 400 when these fit different rules.
+--
 -- Settings, all of them optional:
 --   rules="RULE; ..."    in order, the first that fits decides. A rule is conditions, "->" and the name of an
 --                        upstream (or an address, 127.0.0.1:9000). All of its conditions must hold:
@@ -72,13 +74,13 @@ for _, rule in ipairs(rules) do
   end
 end
 
-local function fits(rule, req)
+local function fits(rule, req, path)
   if rule.host and req.host ~= rule.host then return false end
   if rule.suffix then
     local host = req.host
     if #host <= #rule.suffix or host:sub(-#rule.suffix) ~= rule.suffix then return false end
   end
-  if rule.path and req.path:sub(1, #rule.path) ~= rule.path then return false end
+  if rule.path and path:sub(1, #rule.path) ~= rule.path then return false end
   if rule.method and req.method ~= rule.method then return false end
   if rule.header then
     local value = req.headers[rule.header]
@@ -117,12 +119,28 @@ local function is_canary(req)
   return gate.hash("canary:" .. (key or req.conn.remote_ip)) % 10000 < weight * 100
 end
 
+local function find(req, path)
+  for i = 1, #rules do
+    if fits(rules[i], req, path) then return rules[i] end
+  end
+end
+
+local by_path = false
+for _, rule in ipairs(rules) do by_path = by_path or rule.path ~= nil end
+
 local hooks = {}
 
 function hooks.route(req)
-  for i = 1, #rules do
-    if fits(rules[i], req) then return rules[i].upstream end
+  local rule = find(req, req.path)
+  if by_path then
+    local readings = req.readings
+    for i = 2, #readings do
+      if find(req, readings[i]) ~= rule then
+        return req:respond(400, { ["content-type"] = "text/plain" }, "the path can be read in several ways\n")
+      end
+    end
   end
+  if rule then return rule.upstream end
   -- Chosen once a request, so that a retry stays on its side.
   if canary then
     local ctx = req.ctx

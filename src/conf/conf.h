@@ -65,6 +65,7 @@ struct conf_settings {
     uint64_t buffer_low;          // and at which it goes on
     bool forwarded;               // add a Forwarded field (RFC 7239)
     enum conf_x_forwarded x_forwarded;
+    const char *methods;          // that are let in, "GET, HEAD"; NULL: all but TRACE and TRACK
     const char *via;              // the name that moongate gives itself in Via fields, NULL: none are added
     enum conf_script_error on_script_error;
     uint64_t script_time_limit;   // of a hook from its start on, 0: no limit

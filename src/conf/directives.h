@@ -168,6 +168,10 @@
       "content: what is ahead grows with framing and shrinks with content. Chunks of a few bytes cost " \
       "more than they bring; with the default 16384 of one byte may follow each other, and there is no " \
       "end to those of 6 bytes and more. Beyond that the request is answered 400. 0 is no limit.") \
+    X(methods, SCOPE_SETTINGS, OWN, conf_settings, methods, 0, 0, 0, "any | METHOD ...", "any", NULL, \
+      "The request methods that are let in, as they are written: case matters. Others are answered 405 with " \
+      "the list, before a script or an upstream sees them. With any it is every method but TRACE and TRACK, " \
+      "which show a request, with what proxies added, to whoever can have a browser send it.") \
     X(max_body, SCOPE_SETTINGS, SIZE, conf_settings, max_body, 1, 1ull << 40, DIRECTIVE_ZERO, NULL, "1g", \
       NULL, \
       "Bytes of a request body. A larger one is answered 413, at once when its length is announced. 0 is " \

@@ -245,6 +245,46 @@ void own_print_access_log(FILE *out, int indent, const void *owner) {
     fprintf(out, " %s;\n", log->style == LOG_STYLE_FORMAT ? log->format->name : style);
 }
 
+// Tokens (RFC 9110, 5.6.2); kept as one text, as it stands in an Allow field.
+int own_parse_methods(struct parser *parser, struct block *block, struct statement *statement) {
+    struct conf_settings *settings = block->owners[OWNER_conf_settings];
+    static const char token[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~";
+    const struct token *words = statement->words;
+    size_t room = 1;
+    int err = own_count_words(parser, statement, 1, WORDS_MAX);
+    if (err)
+        return err;
+    if (statement->count == 1 && own_word_is(&words[0], "any")) {
+        settings->methods = NULL;
+        return 0;
+    }
+    for (unsigned i = 0; i < statement->count; i++) {
+        size_t len = words[i].text.len;
+        if (len == 0 || len > 64 || strspn(words[i].text.at, token) != len)
+            return parser_fail(parser, words[i].place, "\"%s\" is no request method, expected one like GET",
+                               words[i].text.at);
+        if (own_word_is(&words[i], "CONNECT"))
+            return parser_fail(parser, words[i].place, "CONNECT is not offered, expected another method");
+        room += len + 2;
+    }
+    char *text = parser_new(parser, room), *to = text;
+    if (!text)
+        return -ENOMEM;
+    for (unsigned i = 0; i < statement->count; i++)
+        to += sprintf(to, "%s%s", i ? ", " : "", words[i].text.at);
+    settings->methods = text;
+    return 0;
+}
+
+void own_print_methods(FILE *out, int indent, const void *owner) {
+    const char *at = ((const struct conf_settings *)owner)->methods;
+    fprintf(out, "%*smethods ", indent, "");
+    for (at = at ? at : "any"; *at; at++)
+        if (*at != ',')
+            fputc(*at, out);
+    fputs(";\n", out);
+}
+
 int own_parse_via(struct parser *parser, struct block *block, struct statement *statement) {
     struct conf_settings *settings = block->owners[OWNER_conf_settings];
     int err = own_named(parser, statement, 1, 1);

@@ -128,7 +128,12 @@ static enum step_result step_route(struct exchange *x) {
         uint32_t suppressed;
         if (log_limit_pass(&limit, 10, &suppressed))
             log_info("no route: %s (request %s)", error.text, exchange_id(x));
-        exchange_fail(x, rc == -ENOENT ? 404 : 502, CLOSE_no_route);
+        exchange_fail(x,
+                      rc == -ENOENT        ? 404
+                          : rc == -EBADMSG ? 400
+                          : rc == -ENOMEM  ? 503
+                                           : 502,
+                      CLOSE_no_route);
         return go(x, EXCHANGE_reply);
     }
     if (exchange_too_large(x)) {
@@ -388,7 +393,8 @@ static void tell_memory(struct exchange *x) {
     static struct log_limit limit;
     uint32_t suppressed;
     if (log_limit_pass(&limit, 10, &suppressed))
-        log_error("memory is out: request %s is %s", exchange_id(x), x->up_failed ? "cut short" : "answered 503");
+        log_error("memory is out: request %s is %s", exchange_id(x),
+                  x->up_failed ? "cut short" : "answered 503");
 }
 
 static enum step_result step_finish(struct exchange *x) {
@@ -451,6 +457,25 @@ void exchange_run(struct exchange *x) {
 
 // ---- what codecs, dialler and scripts say -----------------------------------------------------------------
 
+static void log_refused(struct exchange *x, unsigned status, const char *why) {
+    static struct log_limit limit;
+    uint32_t suppressed;
+    if (log_limit_pass(&limit, 10, &suppressed))
+        log_info("request refused with %u: %s (request %s)", status, why, exchange_id(x));
+}
+
+static void admit(struct exchange *x) {
+    const char *why = "", *allow = NULL;
+    unsigned status = x->site->admit ? x->site->admit(x->site, x, &why, &allow) : 0;
+    if (!status)
+        return;
+    log_refused(x, status, why);
+    exchange_fail(x, status, status == 503 ? CLOSE_memory : CLOSE_bad_request);
+    if (allow && headers_add(&x->res.headers, &x->arena, SLICE_LIT("allow"), slice_of(allow)) < 0)
+        log_warn("no memory for a field (request %s)", exchange_id(x));
+    go(x, EXCHANGE_reply);
+}
+
 void exchange_start(struct exchange *x) {
     x->started = true;
     x->wire_target = x->req.target;
@@ -458,6 +483,7 @@ void exchange_start(struct exchange *x) {
     rules_strip_hop_by_hop(&x->req.headers, x->req.upgrade);
     if (x->req.minor == 0)
         headers_remove_id(&x->req.headers, HEADER_expect);
+    admit(x);
     exchange_run(x);
 }
 
@@ -478,10 +504,7 @@ void exchange_client_gone(struct exchange *x, enum close_reason reason) {
 }
 
 void exchange_client_error(struct exchange *x, unsigned status, enum close_reason reason, const char *why) {
-    static struct log_limit limit;
-    uint32_t suppressed;
-    if (log_limit_pass(&limit, 10, &suppressed))
-        log_info("request refused with %u: %s (request %s)", status, why, exchange_id(x));
+    log_refused(x, status, why);
     if (!x->started)
         x->wire_target = x->req.target;
     x->started = true;

@@ -86,8 +86,11 @@ struct exchange_site {
     const struct conf_settings *settings;
     const struct exchange_hooks *hooks;  // NULL: none
     void *scripts;
+    // Before a script is asked: sets x->settings to what holds for the path. 0, or the status of a refusal with a
+    // reason; with 405 *ret_allow is the list of methods that are let in. NULL: everything is let in.
+    unsigned (*admit)(struct exchange_site *site, struct exchange *x, const char **ret_why, const char **ret_allow);
     // From x->route_choice or x->req.path: sets x->settings, x->upstream and its conf. Negative errno and a
-    // text when there is none.
+    // text when there is none: -ENOENT no route, -EBADMSG several, for a path that can be read in several ways.
     int (*route)(struct exchange_site *site, struct exchange *x, struct error *error);
     // Gets a stream to x->upstream, later or at once: exchange_dialled() or exchange_dial_failed() follows.
     void (*dial)(struct exchange_site *site, struct exchange *x);
@@ -187,6 +190,7 @@ struct exchange {
     const struct conf_upstream *upstream_conf;  // its configuration, for time-outs and retries
     struct server *server;       // proxy's: of that upstream, the one that was asked last
     void *dialling;              // proxy's, between dial and exchange_dialled
+    const void *admitted;        // proxy's: the route of the path as it came, NULL: none
     struct slice route_choice;   // a script's: an upstream's name or an address
     struct slice upstream_name;  // of the server that was asked, for the log
     unsigned attempt;            // 1 with the first dial

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/slab.h"
 #include "http/h1_server.h"
+#include "http/target.h"
 #include "proxy/dial.h"
 #include "proxy/relay.h"
 
@@ -84,10 +85,65 @@ static const struct route *find_route(const struct frontend *frontend, struct sl
     return NULL;
 }
 
+// The route of the request's path, NULL: none. A path that servers may read in several ways, which take different
+// routes, is -EBADMSG: what one route forbids must not be had by way of another.
+static int route_of(const struct frontend *frontend, struct exchange *x, const struct route **ret_route) {
+    const struct request *req = &x->req;
+    const struct route *found = find_route(frontend, req->path);
+    unsigned count = path_reading_count(req->doubts);
+    char *to = count > 1 ? arena_alloc(&x->arena, req->raw_path.len + 1) : NULL;
+    if (count > 1 && !to)
+        return -ENOMEM;
+    for (unsigned n = 1; n < count; n++)  // the first is req->path
+        if (find_route(frontend, path_reading(req->raw_path, req->doubts, n, to)) != found)
+            return -EBADMSG;
+    *ret_route = found;
+    return 0;
+}
+
+// Methods that have no use but to show a request to whoever sent it, with what proxies added to it.
+static bool method_echoes(struct slice method) {
+    return slice_eq(method, SLICE_LIT("TRACE")) || slice_eq(method, SLICE_LIT("TRACK"));
+}
+
+static bool method_allowed(const struct conf_settings *settings, struct slice method) {
+    if (!settings->methods)
+        return !method_echoes(method);
+    struct slice rest = slice_of(settings->methods), one;
+    while (slice_next_element(&rest, &one))
+        if (slice_eq(method, one))
+            return true;
+    return false;
+}
+
+static unsigned site_admit(struct exchange_site *site, struct exchange *x, const char **ret_why,
+                           const char **ret_allow) {
+    const struct route *found;
+    int rc = route_of(of_site(site), x, &found);
+    if (rc < 0) {
+        *ret_why =
+            rc == -ENOMEM ? "memory is out" : "the path can be read in two ways that take different routes";
+        return rc == -ENOMEM ? 503 : 400;
+    }
+    x->admitted = found;
+    if (found)
+        x->settings = &found->conf->settings;
+    if (method_allowed(x->settings, x->req.method))
+        return 0;
+    // Without a list there is none to be given: these are the common ones (RFC 9110, 9.1 and RFC 5789).
+    *ret_allow = x->settings->methods ? x->settings->methods : "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH";
+    *ret_why = "the method is not among methods";
+    return 405;
+}
+
 static int route(struct exchange_site *site, struct exchange *x, struct error *error) {
     struct frontend *frontend = of_site(site);
-    const struct route *found = find_route(frontend, x->req.path);
+    const struct route *found = x->admitted;
     struct upstream *before = x->upstream;
+    int rc = x->req.rewritten ? route_of(frontend, x, &found) : 0;
+    if (rc < 0)
+        return error_set(error, rc, "frontend \"%s\" has several routes for the readings of \"%.*s\"",
+                         frontend->options.frontend->name, SLICE_ARG(x->req.raw_path));
     if (found)
         x->settings = &found->conf->settings;
     if (x->route_choice.len > 0) {
@@ -96,10 +152,11 @@ static int route(struct exchange_site *site, struct exchange *x, struct error *e
         if (!x->upstream)
             x->upstream = address_book_find(frontend->options.addresses, x->route_choice, &why);
         if (!x->upstream)
-            return error_set(error, -EINVAL,
-                             "a script chose \"%.*s\", which is neither an upstream of this configuration nor an "
-                             "address: %s",
-                             SLICE_ARG(x->route_choice), why.text);
+            return error_set(
+                error, -EINVAL,
+                "a script chose \"%.*s\", which is neither an upstream of this configuration nor an "
+                "address: %s",
+                SLICE_ARG(x->route_choice), why.text);
     } else if (found) {
         x->upstream = found->upstream;
     } else {
@@ -339,6 +396,7 @@ int frontend_new(const struct frontend_options *options, struct frontend **ret_f
         .settings = &conf->settings,
         .hooks = options->hooks,
         .scripts = options->scripts,
+        .admit = site_admit,
         .route = route,
         .dial = site_dial,
         .dial_cancel = site_dial_cancel,

@@ -132,6 +132,7 @@ const struct mg_api mg_api = {
     .request_set = mg_request_set,
     .request_arg = mg_request_arg,
     .request_arg_next = mg_request_arg_next,
+    .request_reading = mg_request_reading,
     .request_conn = mg_request_conn,
     .reply_begin = mg_reply_begin,
     .reply_field = mg_reply_field,

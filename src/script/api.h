@@ -15,7 +15,7 @@
 
 /* cdef begin */
 enum {
-    MG_ABI = 2,
+    MG_ABI = 3,
 
     /* Results. */
     MG_OK = 0,
@@ -108,6 +108,8 @@ struct mg_api {
     int (*request_arg)(double x, const char *name, size_t len, struct mg_text *ret_value);
     int (*request_arg_next)(double x, uint32_t *position, struct mg_text *ret_name,
                             struct mg_text *ret_value);
+    /* The nth way to read the path, 0 the normalised one; MG_NONE behind the last. Some may be equal. */
+    int (*request_reading)(double x, uint32_t n, struct mg_text *ret_path);
     int (*request_conn)(double x, double *ret_conn);
 
     int (*reply_begin)(double x);

@@ -181,6 +181,7 @@ static int set_path(struct exchange *x, struct slice path) {
         return mg_error("memory is out");
     x->req.path = normal;
     x->req.raw_path = raw;
+    x->req.doubts = memchr(normal.at, '\\', normal.len) ? PATH_ENCODED_BACKSLASH : 0;  // all else is gone
     return rebuild_target(x);
 }
 
@@ -333,6 +334,24 @@ int mg_request_arg_next(double handle, uint32_t *position, struct mg_text *ret_n
     *position = (uint32_t)(x->req.query.len - rest.len);
     int rc = decode(x, name, ret_name);
     return rc == MG_OK ? decode(x, value, ret_value) : rc;
+}
+
+int mg_request_reading(double handle, uint32_t n, struct mg_text *ret_path) {
+    struct exchange *x = exchange_of(handle);
+    if (!x)
+        return MG_STALE;
+    const struct request *req = &x->req;
+    if (n >= path_reading_count(req->doubts))
+        return MG_NONE;
+    if (n == 0) {
+        mg_text_set(ret_path, req->path);
+        return MG_OK;
+    }
+    char *to = arena_alloc(&x->arena, req->raw_path.len + 1);
+    if (!to)
+        return mg_error("memory is out");
+    mg_text_set(ret_path, path_reading(req->raw_path, req->doubts, n, to));
+    return MG_OK;
 }
 
 // ---- answers ----------------------------------------------------------------------------------------------

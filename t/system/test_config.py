@@ -32,6 +32,8 @@ BROKEN = {
     "bad_number": ("workers many;\n", "1:9", 'bad value "many" for "workers", expected auto or a number'),
     "bad_time": ("watchdog 10x;\n", "1:10", "expected a time from 100ms to 1h"),
     "time_out_of_bounds": ("watchdog 1d;\n", "1:10", "out of bounds"),
+    "bad_method": ("methods GET (PUT);\n", "1:13", "is no request method, expected one like GET"),
+    "connect_method": ("methods CONNECT;\n", "1:9", "CONNECT is not offered"),
     "bad_size": ("max_head 16kb;\n", "1:10", "expected a size from 512 to 1m"),
     "bad_switch": ("forwarded yes;\n", "1:11", "expected on or off"),
     "bad_word": ("x_forwarded on;\n", "1:13", "expected off, append or replace"),

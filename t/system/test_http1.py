@@ -513,7 +513,7 @@ def test_404_without_a_route(moongate, origin):
     answer = client.ask("/other")
     assert answer.status == 404 and answer.text.startswith("404 Not Found\nrequest ")
     assert client.ask("/app/x").status == 200  # the connection goes on
-    assert client.ask("/app/../other").status == 404
+    assert client.ask("/app/../other").status == 400  # a route, or none: it depends on who reads
     assert client.ask("/x/%2e%2e/app/").status == 400
 
 
@@ -522,9 +522,9 @@ def test_the_longest_route_wins(moongate, origins):
     one.reply, two.reply = reply(body=b"one"), reply(body=b"two")
     gate = moongate(f"upstream a {{ server {one.address}; }} upstream b {{ server {two.address}; }}",
                     "route / a; route /deep/ b; route /deep/er/ a;")
-    assert [gate.get(path).text for path in ("/", "/deep", "/deep/", "/deep/x", "/deep/er/x", "//deep//x",
-                                             "/deep/er/../x")] == \
-        ["one", "one", "two", "two", "one", "two", "two"]
+    assert [gate.get(path).text for path in ("/", "/deep", "/deep/", "/deep/x", "/deep/er/x", "/deep//x",
+                                             "/deep/./x", "/%64eep/x")] == \
+        ["one", "one", "two", "two", "one", "two", "two", "two"]
 
 
 def test_408_for_a_head_that_does_not_come(moongate, origin):

@@ -104,6 +104,13 @@ Test(script_ready, firewall_looks_at_methods_paths_and_fields) {
     cr_assert_eq(asks("GET", "/%61dmin/x", host), 403);
     cr_assert_eq(asks("GET", "/a/..//admin/x", host), 403);
     cr_assert_eq(asks("GET", "/admin/ok", host), 0);
+    // One reading that is denied is enough, and each must be allowed.
+    cr_assert_eq(asks("GET", "/x%2f/admin/", host), 0);
+    cr_assert_eq(asks("GET", "/admin%2fx", host), 403);
+    cr_assert_eq(asks("GET", "/admin/../x", host), 403);
+    cr_assert_eq(asks("GET", "/admin/ok//x", host), 0);
+    cr_assert_eq(asks("GET", "/admin//ok", host), 403);
+    cr_assert_eq(asks("GET", "/admin/x/../ok", host), 403);
     cr_assert_eq(asks("GET", "/x.php?y", host), 403);
     cr_assert_eq(asks("GET", "/", FIELDS("User-Agent: SQLMAP|X")), 403);
     cr_assert_eq(asks("GET", "/", FIELDS("X-Bad: ", "x-bad: 1")), 403);
