@@ -14,7 +14,9 @@
 #include "proc/trial.h"
 #include "proxy/access_log.h"
 #include "ring/ring.h"
+#include "script/examine.h"
 #include "script/script.h"
+#include "script/test.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -26,13 +28,19 @@
 #include <llhttp.h>
 #include <luajit.h>
 
-enum action { RUN, TEST, PRINT, DEFAULTS, MAN_LISTS, PRINT_VERSION, HELP };
+enum action { RUN, TEST, PRINT, DEFAULTS, MAN_LISTS, PRINT_VERSION, HELP, TEST_SCRIPTS, CHECK_SCRIPT };
+
+enum { OPTION_ONLY = 256, OPTION_TIME_LIMIT };
 
 static const char usage[] =
     "usage: moongate [-D] [-p PIDFILE] [-c FILE]    serve (-D: as a daemon)\n"
     "       moongate -t [-c FILE]                   test the configuration and its scripts\n"
     "       moongate -T [-c FILE]                   print the effective configuration\n"
     "       moongate --defaults                     print every directive, its default and documentation\n"
+    "       moongate --test [-v] [-c FILE] [--only PATTERN] [--time-limit SECONDS] FILE_test.lua...\n"
+    "                                               test scripts without a server: moongate-lua(7)\n"
+    "       moongate --check-script [-j] SCRIPT [KEY=VALUE...]\n"
+    "                                               load one script, tell what it is made of\n"
     "       moongate -V                             print version, libraries, io_uring's features\n"
     "       moongate -h                             print this\n"
     "FILE is " MOONGATE_SYSCONFDIR "/moongate.conf unless it is given. moongatectl(1) controls what runs.\n";
@@ -171,19 +179,58 @@ static int run(const char *file, const char *pid_file, bool as_daemon) {
     return 1;
 }
 
+static unsigned seconds_option(const char *text) {
+    char *end;
+    unsigned long seconds = strtoul(text, &end, 10);
+    if (*end || end == text || seconds < 1 || seconds > 86400) {
+        fprintf(stderr, "moongate: --time-limit \"%s\": expected seconds, 1 to 86400\n", text);
+        exit(1);
+    }
+    return (unsigned)seconds;
+}
+
+static int test_scripts(struct test_options *tests, const char *conf) {
+    if (tests->file_count == 0)
+        return fail("moongate: --test needs files of tests, as in: moongate --test lua/firewall_test.lua");
+    char *path = conf ? absolute(conf) : NULL;
+    tests->conf = path;
+    int status = test_run(tests);
+    free(path);
+    return status;
+}
+
+static int check_script(char *const *words, unsigned count, bool json, unsigned time_limit) {
+    if (count == 0)
+        return fail("moongate: --check-script needs a file, as in: moongate --check-script firewall.lua");
+    const struct examine_options options = {
+        .script = words[0],
+        .settings = words + 1,
+        .setting_count = count - 1,
+        .json = json,
+        .time_limit = time_limit,
+    };
+    return examine_run(&options);
+}
+
 int main(int argc, char **argv) {
     static const struct option options[] = {
         { "defaults", no_argument, NULL, 'd' },
         { "man-lists", no_argument, NULL, 'm' },
         { "version", no_argument, NULL, 'V' },
         { "help", no_argument, NULL, 'h' },
+        { "test", no_argument, NULL, 'x' },
+        { "check-script", no_argument, NULL, 'k' },
+        { "only", required_argument, NULL, OPTION_ONLY },
+        { "time-limit", required_argument, NULL, OPTION_TIME_LIMIT },
+        { "verbose", no_argument, NULL, 'v' },
         { 0 },
     };
-    const char *file = MOONGATE_SYSCONFDIR "/moongate.conf", *pid_file = NULL;
+    const char *file = NULL, *pid_file = NULL;
+    struct test_options tests = { .time_limit = 10 };
     enum action action = RUN;
-    bool as_daemon = false;
+    bool as_daemon = false, json = false;
     int option;
-    while ((option = getopt_long(argc, argv, "c:p:tTDVh", options, NULL)) >= 0)
+    while ((option = getopt_long(argc, argv, "c:p:tTDVhvj", options, NULL)) >= 0)
         switch (option) {
         case 'c': file = optarg; break;
         case 'p': pid_file = optarg; break;
@@ -194,14 +241,32 @@ int main(int argc, char **argv) {
         case 'm': action = MAN_LISTS; break;
         case 'V': action = PRINT_VERSION; break;
         case 'h': action = HELP; break;
+        case 'x': action = TEST_SCRIPTS; break;
+        case 'k': action = CHECK_SCRIPT; break;
+        case 'j': json = true; break;
+        case 'v': tests.verbose = true; break;
+        case OPTION_ONLY: tests.only = optarg; break;
+        case OPTION_TIME_LIMIT: tests.time_limit = seconds_option(optarg); break;
         default: return fail("moongate: try moongate -h");
         }
+    if (action == TEST_SCRIPTS) {
+        tests.files = argv + optind;
+        tests.file_count = (unsigned)(argc - optind);
+        return test_scripts(&tests, file);
+    }
+    if (action == CHECK_SCRIPT)
+        return check_script(argv + optind, (unsigned)(argc - optind), json, tests.time_limit);
+    if (tests.only || tests.verbose)
+        return fail("moongate: --only and -v are for --test");
+    if (json)
+        return fail("moongate: -j is for --check-script");
     if (optind < argc) {
         fprintf(stderr, "moongate: unexpected argument \"%s\"; the configuration is named with -c\n",
                 argv[optind]);
         return 1;
     }
-    char *path = absolute(file), *pid_path = pid_file ? absolute(pid_file) : NULL;
+    char *path = absolute(file ? file : MOONGATE_SYSCONFDIR "/moongate.conf");
+    char *pid_path = pid_file ? absolute(pid_file) : NULL;
     int status = 0;
     switch (action) {
     case RUN: status = run(path, pid_path, as_daemon); break;
@@ -211,6 +276,8 @@ int main(int argc, char **argv) {
     case MAN_LISTS: print_manual_lists(); break;
     case PRINT_VERSION: status = print_version(); break;
     case HELP: fputs(usage, stdout); break;
+    case TEST_SCRIPTS:
+    case CHECK_SCRIPT: break;  // have returned above
     }
     free(path);
     free(pid_path);

@@ -24,5 +24,12 @@ static inline uint64_t clock_us(void) {
 }
 // Monotonic microseconds read afresh (a vDSO call): for durations that end within a turn.
 uint64_t clock_us_now(void);
+// Microseconds since 1970 read afresh.
+uint64_t clock_wall_us_now(void);
+
+// For tests of scripts (script/test_world.c): from here on the clock shows `wall_us` and moves only when told
+// to.
+void clock_stand(uint64_t wall_us);
+void clock_advance(uint64_t us);
 
 #endif

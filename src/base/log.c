@@ -20,6 +20,7 @@ static struct {
     bool terminal;
     bool syslog_open;
     char role[24];
+    void (*taker)(enum log_level level, const char *message);
 } sink = { .fd = STDERR_FILENO };
 
 static const struct {
@@ -58,6 +59,10 @@ void log_identify(const char *role) {
     snprintf(sink.role, sizeof sink.role, "%s", role);
 }
 
+void log_divert(void (*taker)(enum log_level level, const char *message)) {
+    sink.taker = taker;
+}
+
 static size_t escape(char *to, size_t room, const char *from) {
     size_t n = 0;
     for (; *from && n + 5 < room; from++) {
@@ -80,6 +85,11 @@ void log_write(enum log_level level, const char *format, ...) {
     va_start(args, format);
     vsnprintf(message, sizeof message, format, args);
     va_end(args);
+    if (sink.taker) {
+        sink.taker(level, message);
+        errno = saved;
+        return;
+    }
     size_t n = 0;
     if (sink.fd >= 0) {
         struct timespec now;

@@ -39,6 +39,8 @@ int log_level_parse(const char *name, enum log_level *ret_level) __attribute__((
 void log_open(int fd, enum log_level threshold);
 // A short name of this process that stands in each line: "master", "worker 0". Copied.
 void log_identify(const char *role);
+// Lines go to taker() instead, unescaped and without time or role: for what runs scripts without a server.
+void log_divert(void (*taker)(enum log_level level, const char *message));
 void log_write(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #define LOG_AT(level, ...) (log_enabled(level) ? log_write(level, __VA_ARGS__) : (void)0)

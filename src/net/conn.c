@@ -453,3 +453,28 @@ int conn_set_script(struct conn *conn, struct conn_script *script) {
 struct conn_script *conn_get_script(struct conn *conn) {
     return conn->parts ? conn->parts->script : NULL;
 }
+
+// ---- made up ----------------------------------------------------------------------------------------------
+
+struct conn *conn_made_up(const struct addr *remote, const struct addr *local) {
+    struct conn *conn = calloc(1, sizeof *conn);
+    if (!conn || !(conn->parts = calloc(1, sizeof *conn->parts))) {
+        free(conn);
+        return NULL;
+    }
+    conn->fd = -1;
+    conn->id = ++last_id;
+    conn->state = CONN_OPEN;
+    conn->started_us = clock_us_now();
+    conn->parts->remote = *remote;
+    conn->parts->local = *local;
+    return conn;
+}
+
+void conn_unmake(struct conn *conn) {
+    if (conn->parts->script)
+        conn->parts->script->gone(conn->parts->script);
+    handle_drop(conn->handle);
+    free(conn->parts);
+    free(conn);
+}

@@ -158,6 +158,12 @@ struct conn_script {
 int conn_set_script(struct conn *conn, struct conn_script *script) __attribute__((warn_unused_result));
 struct conn_script *conn_get_script(struct conn *conn);
 
+// A connection to nobody, for tests of scripts (script/test_traffic.c): it has addresses, an id and a place for
+// scripts, and carries nothing. NULL when memory is out. Only conn_unmake() ends it.
+struct conn *conn_made_up(const struct addr *remote, const struct addr *local)
+    __attribute__((warn_unused_result));
+void conn_unmake(struct conn *conn);
+
 unsigned conn_count(void);  // of this process, with those that drain
 
 #endif

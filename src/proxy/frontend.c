@@ -433,6 +433,10 @@ int frontend_new(const struct frontend_options *options, struct frontend **ret_f
     return 0;
 }
 
+struct exchange_site *frontend_site(struct frontend *frontend) {
+    return &frontend->site;
+}
+
 void frontend_free(struct frontend *frontend) {
     if (!frontend)
         return;

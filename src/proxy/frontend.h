@@ -37,6 +37,9 @@ int frontend_new(const struct frontend_options *options, struct frontend **ret_f
     __attribute__((warn_unused_result));
 void frontend_free(struct frontend *frontend);
 
+// What its exchanges are given. Tests of scripts (script/test_world.c) put their own way to servers there.
+struct exchange_site *frontend_site(struct frontend *frontend);
+
 // A connection was accepted on `listener_name` (takes fd). The connection asks frontend_current() for each of
 // its exchanges.
 void frontend_accept(struct frontend *frontend, const char *listener_name, int fd);

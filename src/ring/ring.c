@@ -120,12 +120,23 @@ void ring_flush_later(struct ring_flush *flush) {
         list_push_back(&engine.flushes, &flush->link);
 }
 
+void ring_do_without(void) {
+    list_init(&engine.flushes);
+    list_init(&engine.later);
+}
+
 static void flush_all(void) {
     while (!list_empty(&engine.flushes)) {
         struct ring_flush *flush = container_of(engine.flushes.next, struct ring_flush, link);
         list_remove(&flush->link);
         flush->flush(flush);
     }
+}
+
+bool ring_flush_now(void) {
+    bool any = !list_empty(&engine.flushes);
+    flush_all();
+    return any;
 }
 
 static void complete(const struct io_uring_cqe *cqe) {

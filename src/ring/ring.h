@@ -73,6 +73,10 @@ void ring_release(void);
 // the ring broke.
 int ring_turn(uint64_t max_wait_ms) __attribute__((warn_unused_result));
 void ring_flush_later(struct ring_flush *flush);
+// For what runs without a ring (tests of scripts): what was put off is kept, and done when told; whether there
+// was something.
+void ring_do_without(void);
+bool ring_flush_now(void);
 void ring_go_on_later(struct ring_later *later);
 // Whether completions wait, of this turn or since: who has more work of his own should let them pass.
 bool ring_others_wait(void);

@@ -12,7 +12,6 @@
 
 #include <stdarg.h>
 #include <stdio.h>
-#include <time.h>
 
 static char error_buffer[2048];
 
@@ -55,9 +54,7 @@ static int mg_conn_text(double handle, int field, struct mg_text *ret_text) {
 }
 
 static double wall_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+    return (double)clock_wall_us_now() / 1e6;
 }
 
 static int mg_conn_number(double handle, int field, double *ret_number) {

@@ -111,6 +111,8 @@ void *mg_dict_find(const char *name) {
     for (unsigned i = 0; host && i < host->dict_count; i++)
         if (strcmp(host->dicts[i].name, name) == 0)
             return host->dicts[i].dict;
+    if (host && host->observer && host->observer->dict)
+        return host->observer->dict(host->observer->owner, name);
     return NULL;
 }
 

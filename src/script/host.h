@@ -74,6 +74,7 @@ struct script_host {
     int runner, live, conn_table, job_table, job_over, task_over;
     struct script_stats stats;
     struct log_limit limit;
+    const struct script_observer *observer;
 };
 
 // What a task's hook did.

@@ -9,7 +9,7 @@ local load, pcall, error, type, tostring, pairs, ipairs = load, pcall, error, ty
 local rawget, setmetatable, getmetatable, real_require, collectgarbage =
   rawget, setmetatable, getmetatable, require, collectgarbage
 local create, resume, yield = coroutine.create, coroutine.resume, coroutine.yield
-local getinfo, concat = debug.getinfo, table.concat
+local getinfo, concat, floor = debug.getinfo, table.concat, math.floor
 local WAIT = core.wait
 local real = _G
 
@@ -102,6 +102,13 @@ local function make_globals(name)
 
   local gate = core.make_gate(name)
   globals.print = gate.log.info
+  -- The same clock for both.
+  local os_time, os_date = globals.os.time, globals.os.date
+  function globals.os.time(date)
+    if date ~= nil then return os_time(date) end
+    return floor(gate.now())
+  end
+  function globals.os.date(format, at) return os_date(format, at or floor(gate.now())) end
 
   function globals.collectgarbage(option)
     if option == nil or option == "count" or core.unsafe then return collectgarbage(option or "count") end
@@ -127,6 +134,7 @@ local function make_globals(name)
   local loading = {}
   function globals.require(module)
     if type(module) ~= "string" then raise("require: expected a module's name, got a " .. type(module)) end
+    if core.on_require then core.on_require(module) end
     local value = loaded[module]
     if value ~= nil then return value end
     if loading[module] then raise('module "' .. module .. '" requires itself') end
@@ -169,9 +177,8 @@ local function opcode(sample, at)
 end
 local GSET, GGET = opcode("sample = 1", 2), opcode("return sample", 1)
 
--- The first line that writes a global or reads one that is not in `globals`: line, message.
-local function find_global(fn, globals)
-  local first, message
+-- Calls visit(line, name, written) for each place in the code that reads or writes a global.
+local function each_global(fn, visit)
   local pc = 1
   while true do
     local instruction = util.funcbc(fn, pc)
@@ -179,25 +186,34 @@ local function find_global(fn, globals)
     local op = band(instruction, 0xff)
     if op == GSET or op == GGET then
       local name = util.funck(fn, -rshift(instruction, 16) - 1)
-      local line = util.funcinfo(fn, pc).currentline
-      if (op == GSET or rawget(globals, name) == nil) and (not first or line < first) then
-        first = line
-        message = op == GSET and 'write to the global "' .. name .. '": declare it local'
-          or 'undefined global "' .. name .. '"'
-      end
+      visit(util.funcinfo(fn, pc).currentline, name, op == GSET)
     end
     pc = pc + 1
   end
   local index = -1
   while true do
     local constant = util.funck(fn, index)
-    if constant == nil then return first, message end
-    if type(constant) == "proto" then
-      local line, inner = find_global(constant, globals)
-      if line and (not first or line < first) then first, message = line, inner end
-    end
+    if constant == nil then return end
+    if type(constant) == "proto" then each_global(constant, visit) end
     index = index - 1
   end
+end
+core.each_global = each_global
+
+-- Globals that every script has, for examine.lua.
+function core.known_globals() return make_globals("") end
+
+-- The first line that writes a global or reads one that is not in `globals`: line, message.
+local function find_global(fn, globals)
+  local first, message
+  each_global(fn, function(line, name, written)
+    if (written or rawget(globals, name) == nil) and (not first or line < first) then
+      first = line
+      message = written and 'write to the global "' .. name .. '": declare it local'
+        or 'undefined global "' .. name .. '"'
+    end
+  end)
+  return first, message
 end
 
 -- ---- loading ----------------------------------------------------------------------------------------------

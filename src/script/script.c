@@ -52,6 +52,7 @@ int script_host_new(const struct script_options *options, struct script_host **r
     host->source = options->source;
     host->generation = options->generation;
     host->worker = options->worker;
+    host->observer = options->observer;
     host->probe = options->probe ? options->probe : &host->own_probe;
     int rc = 0;
     if (options->dict_count > 0) {

@@ -14,6 +14,7 @@
 struct source;
 struct script_host;
 struct script_chain;
+struct lua_State;
 
 // Where the running script and hook are noted for the watchdog: lies in the master's memory.
 struct script_probe {
@@ -26,6 +27,14 @@ struct script_dict {
     struct dict *dict;
 };
 
+// For what runs scripts without a server (test_*.c, examine.c); each may be NULL.
+struct script_observer {
+    void (*opened)(void *owner, struct lua_State *lua);  // nothing of a script's has run
+    // A dictionary that the configuration has not: it, or NULL.
+    struct dict *(*dict)(void *owner, const char *name);
+    void *owner;
+};
+
 struct script_options {
     const struct conf *conf;
     struct source *source;            // texts for require
@@ -34,6 +43,7 @@ struct script_options {
     struct script_probe *probe;  // may be NULL
     uint64_t generation;
     unsigned worker;
+    const struct script_observer *observer;  // NULL: none; outlives the host
 };
 
 // Only compiles every script (the master's check): file:line: why.

@@ -167,6 +167,8 @@ int state_open(struct script_host *host, struct error *error) {
     lua_gc(lua, LUA_GCRESTART, 0);
     lua_gc(lua, LUA_GCSETPAUSE, GC_PAUSE);
     lua_gc(lua, LUA_GCSETSTEPMUL, GC_STEP_MULTIPLIER);
+    if (host->observer && host->observer->opened)
+        host->observer->opened(host->observer->owner, lua);
     return 0;
 }
 

@@ -1,0 +1,696 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""moongate --test and --check-script: the ready-made scripts pass their tests, and the harness itself says what it
+should of tests that fail, files that do not load, endless loops, hooks that raise and fakes that make no sense."""
+import json
+import os
+import re
+import subprocess
+
+import pytest
+
+from conftest import MOONGATE, SRCDIR
+
+SCRIPTS = sorted(path for path in (SRCDIR / "lua").glob("*.lua")
+                 if path.name not in ("moongate.lua", "test.lua") and not path.name.endswith("_test.lua"))
+TEST_FILES = sorted((SRCDIR / "lua").glob("*_test.lua"))
+
+
+def run(*arguments, cwd=None, timeout=120, **environment):
+    return subprocess.run([MOONGATE, *arguments], capture_output=True, text=True, cwd=cwd, timeout=timeout,
+                          stdin=subprocess.DEVNULL, env=dict(os.environ, **environment))
+
+
+class Result:
+    """The TAP of one file of tests: tests by name, each (ok, directive, YAML as text)."""
+
+    def __init__(self, done):
+        self.status, self.out, self.err = done.returncode, done.stdout, done.stderr
+        self.tests = {}
+        pattern = r"(?m)^    (ok|not ok) \d+ - (.*?)(?: # (SKIP.*))?$((?:\n      .*|\n$)*)"
+        for ok, name, directive, yaml in re.findall(pattern, self.out):
+            self.tests[name] = (ok == "ok", directive, yaml)
+
+    def failure(self, name):
+        ok, _, yaml = self.tests[name]
+        assert not ok, self.out
+        return yaml
+
+
+@pytest.fixture
+def tests(tmp_path):
+    """tests(text, *options, files={}) runs a file of tests with that text."""
+    def run_text(text, *options, files=None, time_limit=20, **environment):
+        for name, content in (files or {}).items():
+            (tmp_path / name).write_text(content)
+        (tmp_path / "some_test.lua").write_text(text)
+        return Result(run("--test", "--time-limit", str(time_limit), *options, "some_test.lua", cwd=tmp_path,
+                          **environment))
+    return run_text
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_ready_made_script_has_tests(script):
+    assert script.with_name(script.stem + "_test.lua") in TEST_FILES
+
+
+@pytest.mark.parametrize("file", TEST_FILES, ids=lambda path: path.name)
+def test_the_tests_of_a_ready_made_script_pass(file):
+    done = run("--test", file)
+    assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
+
+
+# ---- what is printed
+
+def test_the_output_is_tap_with_a_subtest_for_each_file(tmp_path):
+    (tmp_path / "a_test.lua").write_text('test("one", function() end)\ntest("two # \\\\", function() end)\n')
+    (tmp_path / "b_test.lua").write_text('test("three", function() end)\n')
+    done = run("--test", "a_test.lua", "b_test.lua", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout == """\
+TAP version 14
+1..2
+# Subtest: a_test.lua
+    1..2
+    ok 1 - one
+    ok 2 - two \\# \\\\
+ok 1 - a_test.lua
+# Subtest: b_test.lua
+    1..1
+    ok 1 - three
+ok 2 - b_test.lua
+# 3 tests: 3 passed, 0 failed
+"""
+
+
+def test_a_failing_test_fails_the_file_and_the_run(tests):
+    result = tests('test("good", function() end)\n'
+                   'test("bad", function()\n  test.equal(1 + 1, 3, "the sum")\nend)\n')
+    assert result.status == 1
+    assert result.tests["good"][0]
+    yaml = result.failure("bad")
+    assert 'message: "the sum: the values differ"' in yaml
+    assert 'file: "some_test.lua"\n        line: 3' in yaml
+    assert 'expected: "3"' in yaml and 'got: "2"' in yaml
+    assert "some_test.lua:3:" in yaml.split("traceback:")[1]
+    assert re.search(r"(?m)^not ok 1 - some_test.lua$", result.out)
+    assert "# 2 tests: 1 passed, 1 failed" in result.out
+
+
+@pytest.mark.parametrize("call, message", [
+    ("test.same({ a = { 1, { x = 'y' } } }, { a = { 1, { x = 'z' } } })", ".a[2].x"),
+    ("test.same({ 1, 2 }, { 1 })", "[2]"),
+    ("test.same('a', 'b')", "the values differ"),
+    ("test.matches('some text', 'other')", 'got: "some text"'),
+    ("test.matches(nil, 'other')", 'got: "nil"'),
+    ("test.truthy(nil, 'the thing')", "the thing: the value is nil"),
+    ("test.falsy(0)", "there is a value"),
+    ("test.error(function() end)", "no error was raised"),
+    ("test.error(function() error('one') end, 'two')", "the error is another one"),
+    ("test.fail('for this reason')", "for this reason"),
+    ("error('an error of its own')", "some_test.lua:1: an error of its own"),
+    ("local x = nil; x.y = 1", "attempt to index"),
+    ("error({})", "table: "),
+    ("test.equal(('x\\n'):rep(50) .. 'y', ('x\\n'):rep(50) .. 'z')", "line 51, column 1"),
+])
+def test_each_assertion_fails_when_it_should(tests, call, message):
+    result = tests(f'test("t", function() {call} end)\n')
+    assert result.status == 1
+    assert message in result.failure("t")
+    assert "line: 1" in result.failure("t") or "table: " in message
+
+
+def test_assertions_hold_when_they_should(tests):
+    result = tests("""test("t", function()
+        test.equal(1, 1) test.same({ { 1 }, x = { y = 0 / 0 } }, { { 1 }, x = { y = 0 / 0 } })
+        test.matches("a+b", "a+b") test.matches("aaab", "^a+b$") test.truthy(0) test.falsy(nil) test.falsy(false)
+        test.matches(test.error(function() error("some [text") end, "some [text"), "some")
+        local t = {}; t.t = t; local u = {}; u.t = u; test.same(t, u)
+    end)""")
+    assert result.status == 0, result.out
+
+
+def test_control_characters_do_not_reach_the_terminal(tests):
+    result = tests('test("t", function() test.equal("a\\27[31m\\0b", "c") end)\n')
+    assert "x1b[31m" in result.failure("t") and "\x1b" not in result.out
+
+
+def test_tests_are_picked_by_name(tests):
+    text = 'test("one apple", function() end)\ntest("two Pears", function() error("x") end)\n'
+    result = tests(text, "--only", "APPLE")
+    assert result.status == 0 and list(result.tests) == ["one apple"]
+    assert list(tests(text, "--only", "two*").tests) == ["two Pears"]
+    nothing = tests(text, "--only", "plum")
+    assert nothing.status == 1 and 'no test has a name like "plum"' in nothing.err
+
+
+def test_a_skipped_test_is_no_failure(tests):
+    result = tests('test("t", function() test.skip("no moon tonight") end)\n')
+    assert result.status == 0
+    assert result.tests["t"][:2] == (True, "SKIP no moon tonight")
+    assert "1 skipped" in result.out
+
+
+def test_logs_are_shown_when_it_fails_or_when_asked(tests):
+    script = 'local gate = require "moongate"\ngate.log.info("a word from the script")\nreturn {}\n'
+    text = 'test("t", function() test.script("s.lua") end)\n' \
+           'test("f", function() test.script("s.lua") test.fail() end)\n'
+    result = tests(text, files={"s.lua": script})
+    assert "a word" not in result.tests["t"][2] and "a word from the script" in result.failure("f")
+    assert "info s.lua: a word from the script" in tests(text, "-v").tests["t"][2]
+
+
+def test_what_tests_print_is_a_comment(tests):
+    result = tests('test("t", function() print("one\\ntwo", 3) end)\n')
+    assert "    # one\n    # two 3\n    ok 1 - t\n" in result.out
+
+
+def test_no_colours_but_on_a_terminal(tests):
+    assert "\x1b" not in tests('test("t", function() end)').out
+
+
+def on_a_terminal(folder, **environment):
+    import pty
+    master, slave = pty.openpty()
+    process = subprocess.Popen([MOONGATE, "--test", "some_test.lua"], cwd=folder, stdout=slave, stdin=slave,
+                               env=dict(os.environ, **environment))
+    os.close(slave)
+    out = b""
+    try:
+        while chunk := os.read(master, 65536):
+            out += chunk
+    except OSError:
+        pass
+    os.close(master)
+    process.wait(30)
+    return out
+
+
+def test_colours_on_a_terminal_unless_NO_COLOR_is_set(tmp_path):
+    (tmp_path / "some_test.lua").write_text('test("t", function() end)')
+    assert b"\x1b[32mok" in on_a_terminal(tmp_path, NO_COLOR="")
+    assert b"\x1b" not in on_a_terminal(tmp_path, NO_COLOR="1")
+
+
+# ---- files and tests that are broken
+
+@pytest.mark.parametrize("text, why", [
+    ("local x = = 1", "some_test.lua:1: unexpected symbol"),
+    ("\n\nerror('at the top')", "some_test.lua:3: at the top"),
+    ("local test = require 'moongate.test'\ntest.equal(1, 2)", "some_test.lua:2: the values differ"),
+    ("test('no function')", "test takes a name and a function"),
+    ("require 'no.such.module'", "module 'no.such.module' not found"),
+])
+def test_a_file_that_does_not_load_bails_out(tests, text, why):
+    result = tests(text)
+    assert result.status == 1
+    assert re.search(r"(?m)^Bail out! .*" + re.escape(why), result.out), result.out
+
+
+def test_a_file_that_is_not_there_bails_out(tmp_path):
+    done = run("--test", "nowhere_test.lua", cwd=tmp_path)
+    assert done.returncode == 1 and "Bail out! cannot open nowhere_test.lua" in done.stdout
+
+
+def test_a_file_without_tests_is_a_failure(tests):
+    result = tests("local x = 1")
+    assert result.status == 1 and "have no tests" in result.err
+
+
+def test_no_file_is_an_error():
+    done = run("--test")
+    assert done.returncode == 1 and "--test needs files" in done.stderr
+
+
+@pytest.mark.parametrize("where, place", [
+    ("function h.request(req)\n  while true do end\nend", "s.lua:3"),
+    ("function h.request(req)\n  while true do pcall(error) end\nend", "s.lua:3"),
+    ("function h.connect(conn)\n  repeat until false\nend", "s.lua:3"),
+    ("function h.response(req, res)\n  for i = 1, math.huge do end\nend", "s.lua:3"),
+    ("local co = coroutine.wrap(function()\n  while true do end\nend)\nfunction h.request() co() end", "s.lua:3"),
+    ("for i = 1, math.huge do end", "s.lua:2"),
+])
+def test_an_endless_script_fails_its_test_with_the_line(tests, where, place):
+    result = tests('test("endless", function() test.script("s.lua"):get("/") end)\ntest("next", function() end)\n',
+                   files={"s.lua": f"local h = {{}}\n{where}\nreturn h\n"}, time_limit=1)
+    assert result.status == 1
+    yaml = result.failure("endless")
+    assert f"did not end within 1 s; it was at {place}" in yaml.replace(str(SRCDIR), ""), yaml
+    assert result.tests["next"][0]
+
+
+@pytest.mark.parametrize("text", ["while true do end", "while true do pcall(error) end",
+                                  "coroutine.wrap(function() while true do end end)()"])
+def test_an_endless_test_fails_with_the_line(tests, text):
+    result = tests(f'test("endless", function()\n  {text}\nend)\ntest("next", function() end)\n', time_limit=1)
+    assert "it was at some_test.lua:2" in result.failure("endless")
+    assert result.tests["next"][0]
+
+
+def test_an_endless_file_bails_out(tests):
+    result = tests("\nwhile true do end", time_limit=1)
+    assert result.status == 1 and "Bail out!" in result.out
+
+
+def test_a_test_that_ends_its_process_fails(tests):
+    result = tests('test("exit", function() os.exit(0) end)\ntest("next", function() end)\n')
+    assert "called os.exit" in result.failure("exit")
+    assert result.tests["next"][0]
+
+
+def test_a_test_that_crashes_fails(tests):
+    result = tests('test("crash", function() require("ffi").cast("int *", 8)[0] = 1 end)\n'
+                   'test("next", function() end)\n')
+    assert "message:" in result.failure("crash")
+    assert result.tests["next"][0]
+
+
+def test_nothing_of_one_test_is_left_for_the_next(tests):
+    script = 'local gate = require "moongate"\nlocal h, n = {}, 0\nfunction h.request(req)\n  n = n + 1\n' \
+             '  return req:respond(200, {}, n .. " " .. gate.shared("d"):incr("k", 1, 0))\nend\nreturn h\n'
+    text = """
+        leaked = leaked or 0
+        leaked = leaked + 1
+        for i = 1, 2 do
+            test("run " .. i, function()
+                test.equal(leaked, 1)
+                local web = test.script("s.lua")
+                test.equal(web:get("/").body, "1 1")
+                test.equal(web:get("/").body, "2 2")
+                test.equal(test.script("s.lua"):get("/").body, "1 3", "a state of its own, the dictionary shared")
+                test.file("left.txt", "x")
+                test.advance(1)
+                test.equal(test.now(), 1767225601)
+            end)
+        end"""
+    result = tests(text, files={"s.lua": script})
+    assert result.status == 0, result.out
+
+
+def test_folders_of_tests_are_removed(tests, tmp_path):
+    (tmp_path / "tmp").mkdir()
+    tests('test("t", function() test.file("a/b/c.txt", "x") end)\ntest("u", function() while true do end end)',
+          time_limit=1, TMPDIR=str(tmp_path / "tmp"))
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+# ---- scripts that fail
+
+RAISES = 'local h = {}\nfunction h.%s(a, b)\n  local x = nil\n  return x.y\nend\nreturn h\n'
+
+
+def test_an_error_of_a_hook_fails_the_test_that_did_not_expect_it(tests):
+    result = tests('test("t", function() test.equal(test.script("s.lua"):get("/").status, 500) end)\n',
+                   files={"s.lua": RAISES % "request"})
+    yaml = result.failure("t")
+    assert "a script failed" in yaml and "s.lua:4: attempt to index local 'x'" in yaml
+
+
+@pytest.mark.parametrize("hook, status", [("request", 500), ("route", 500), ("response", 502)])
+def test_an_error_of_a_hook_can_be_expected(tests, hook, status):
+    text = f"""test("t", function()
+        local answer = test.script("s.lua"):get("/")
+        test.equal(answer.status, {status})
+        local errors = test.errors()
+        test.equal(#errors, 1)
+        test.matches(errors[1], '"s.lua", {hook} hook')
+        test.matches(errors[1], "s.lua:4: attempt to index")
+        test.equal(#test.errors(), 0)
+        test.equal(answer.termination, "script_error")
+    end)"""
+    result = tests(text, files={"s.lua": RAISES % hook})
+    assert result.status == 0, result.out
+
+
+def test_a_script_that_does_not_load_says_why(tests):
+    result = tests("""test("t", function()
+        test.error(function() test.script("none.lua") end, 'no script "none.lua"')
+        test.error(function() test.script("syntax.lua") end, "syntax.lua:2")
+        test.error(function() test.script("global.lua") end, 'write to the global "x"')
+        test.error(function() test.script("hook.lua") end, 'did you mean "request"')
+        test.error(function() test.script("s.lua", {}, { directives = "max_bodi 1k;" }) end, "max_bodi")
+        test.error(function() test.script("s.lua", { ["a"] = {} }) end, "expected a string")
+        test.error(function() test.script("s.lua", {}, { route = {} }) end, "no field \\"route\\"")
+    end)""", files={"syntax.lua": "local h\nlocal = 1\n", "global.lua": "x = 1\nreturn {}\n",
+                    "hook.lua": "return { reqest = function() end }\n", "s.lua": "return {}\n"})
+    assert result.status == 0, result.out
+
+
+def test_settings_arrive_as_a_configuration_would_give_them(tests):
+    script = """local settings = ...
+        local h = {}
+        function h.request(req) return req:respond(200, {}, type(settings[req.query]) .. " " .. settings[req.query]) end
+        return h"""
+    text = r"""test("t", function()
+        local odd = 'quo"te back\\slash ${HOME} $x # ; { } \200'
+        local web = test.script("s.lua", { n = 1.5, yes = true, no = false, odd = odd, empty = "" })
+        for name, value in pairs { n = "1.5", yes = "on", no = "off", odd = odd, empty = "" } do
+            test.equal(web:get("/?" .. name).body, "string " .. value)
+        end
+    end)"""
+    result = tests(text, files={"s.lua": script})
+    assert result.status == 0, result.out
+
+
+@pytest.mark.parametrize("call, why", [
+    ("test.upstream('a', { statis = 200 })", 'no field "statis"'),
+    ("test.upstream('a', { fail = 'often' })", "expected one of close, connect, reset, timeout, unreachable"),
+    ("test.upstream('a', { status = 99 })", "expected 100 to 999"),
+    ("test.upstream('a', 'answer')", "an answer is a table"),
+    ("test.upstream('a', { body = { {} } })", "piece 1 is a table"),
+    ("test.upstream('two words', 200)", "takes a name"),
+    ("web:request { metod = 'GET' }", 'no field "metod"'),
+    ("web:request 'GET'", 'bad request "GET"'),
+    ("web:request { headers = { 'no colon' } }", 'expected "Name: value"'),
+    ("web:request { headers = { a = 'x\\r\\nb: y' } }", "line break"),
+    ("web:request { target = '/\\n' }", "line break"),
+    ("web:request { headers = { a = {{}} } }", "expected a string"),
+    ("web:connect('nobody')", 'bad address "nobody"'),
+    ("web:connect { form = '::1' }", 'no field "form"'),
+    ("local c = web:connect(); c:close(); c:get('/')", "the connection was closed"),
+    ("web:get('/').stauts()", 'no field "stauts"'),
+    ("web:get('/'):send('x')", "open = true"),
+    ("test.advance(-1)", "takes seconds"),
+    ("test.file('../x', '')", "without .."),
+    ("test.frontend('web')", "no configuration was given"),
+    ("test.eqal(1, 1)", 'has no "eqal"'),
+])
+def test_a_fake_that_makes_no_sense_is_told_at_its_line(tests, call, why):
+    result = tests(f'test("t", function()\n  local web = test.script("s.lua")\n  {call}\nend)\n',
+                   files={"s.lua": "return {}\n"})
+    yaml = result.failure("t")
+    assert why in yaml.replace('\\"', '"'), yaml
+    assert "line: 3" in yaml
+
+
+# ---- the made-up world
+
+def test_made_up_traffic(tests):
+    files = {
+        "pass.lua": "return {}\n",
+        "upper.lua": """local h = {}
+            function h.request_body(req) for piece in req:body() do req:write(piece:upper()) end end
+            function h.response_body(req, res) for piece in res:body() do res:write(piece:lower()) end end
+            return h""",
+        "slow.lua": """local gate = require "moongate"
+            local h = {}
+            function h.connect(conn) gate.sleep(1) if conn.remote_ip == "192.0.2.9" then return conn:reject() end end
+            function h.response(req, res) gate.sleep(0.5) res.headers["x-port"] = req.conn.local_port end
+            return h""",
+        "dict.lua": """local gate = require "moongate"
+            local h, d = {}, require("moongate").shared "d"
+            function h.request(req)
+                local had = d:get("k")
+                if not had then d:set("k", "v", 10) end
+                return req:respond(200, {}, tostring(had))
+            end
+            return h""",
+    }
+    text = r"""
+    test("bodies in pieces both ways", function()
+        local up = test.upstream("origin", { body = { "ONE ", "TWO" } })
+        local answer = test.script("upper.lua"):request { method = "POST", body = { "ab", "cd" } }
+        test.equal(answer.body, "one two")
+        test.equal(up.requests[1].body, "ABCD")
+        test.equal(up.requests[1].complete, true)
+        test.equal(answer.forwarded.headers["transfer-encoding"], "chunked")
+    end)
+    test("a body that is sent bit by bit", function()
+        local web = test.script("pass.lua")
+        local answer = web:request { method = "PUT", target = "/x", open = true }
+        test.falsy(answer.ended)
+        answer:send("a")
+        answer:send("b")
+        test.equal(answer.forwarded.body, "ab")
+        test.equal(answer.forwarded.complete, false)
+        answer:finish()
+        test.equal(answer.status, 200)
+        test.equal(answer.forwarded.complete, true)
+    end)
+    test("a large body is held back and comes whole", function()
+        local pieces = {}
+        for i = 1, 200 do pieces[i] = ("x"):rep(10000) end
+        test.upstream("origin", { body = pieces })
+        local answer = test.script("upper.lua"):request { method = "POST", body = pieces }
+        test.equal(#answer.body, 2000000)
+        test.equal(#answer.forwarded.body, 2000000)
+    end)
+    test("servers that fail", function()
+        local cases = { { { fail = "connect" }, 502, "upstream_connect" },
+            { { fail = "close" }, 502, "upstream_closed" },
+            { { fail = "reset" }, 502, "upstream_reset" }, { { fail = "unreachable" }, 504, "upstream_timeout" },
+            { { fail = "timeout" }, 504, "upstream_timeout" },
+            { { raw = "nonsense\r\n\r\n" }, 502, "upstream_protocol" } }
+        for i, case in ipairs(cases) do
+            test.upstream("origin", case[1])
+            local answer = test.script("pass.lua"):get("/")
+            test.advance(1000)
+            test.equal(answer.status, case[2], i)
+            test.equal(answer.termination, case[3], i)
+        end
+    end)
+    test("a server that breaks off", function()
+        test.upstream("origin", { body = { "half" }, close = true })
+        local answer = test.script("pass.lua"):get("/")
+        test.equal(answer.body, "half")
+        test.truthy(answer.aborted)
+        test.upstream("origin", { headers = { ["content-length"] = 10 }, body = "short" })
+        answer = test.script("pass.lua"):get("/")
+        test.truthy(answer.aborted)
+        test.upstream("origin", { body = { "a", 5, "b" } })
+        answer = test.script("pass.lua"):get("/")
+        test.equal(answer.body, "a")
+        test.advance(4.9)
+        test.equal(answer.body, "a")
+        test.advance(0.1)
+        test.equal(answer.body, "ab")
+        test.truthy(answer.ended)
+    end)
+    test("a server that decides, and one that answers early", function()
+        local up = test.upstream("origin", function(request)
+            return { status = request.headers["x-bad"] and 400 or 201, body = request.method .. " " .. request.body }
+        end)
+        local web = test.script("pass.lua")
+        test.equal(web:request { method = "POST", body = "x" }.body, "POST x")
+        test.equal(web:get("/", { ["x-bad"] = 1 }).status, 400)
+        test.equal(#up.requests, 2)
+        test.upstream("origin", { status = 413, early = true })
+        local answer = web:request { method = "POST", open = true }
+        test.equal(answer.status, 413)
+    end)
+    test("answers in turn", function()
+        test.upstream("origin", 500, { status = 200, delay = 2 })
+        local web = test.script("pass.lua")
+        test.equal(web:get("/").status, 500)
+        local answer = web:get("/")
+        test.equal(answer.status, nil)
+        test.advance(2)
+        test.equal(answer.status, 200)
+        test.equal(web:get("/").ended, false)
+    end)
+    test("hooks that wait, clients that go", function()
+        local web = test.script("slow.lua")
+        local good, bad, gone = web:connect("192.0.2.1"), web:connect("192.0.2.9"), web:connect("192.0.2.2")
+        test.truthy(good.waits)
+        test.error(function() good:get("/") end, "waits for its connect hook")
+        gone:close()
+        test.advance(1)
+        test.falsy(good.waits or good.rejected)
+        test.truthy(bad.rejected)
+        local answer = good:get("/")
+        test.truthy(answer.waits)
+        local left = good:get("/left")
+        left:leave()
+        test.advance(0.5)
+        test.equal(answer.headers["X-Port"], "80")
+        test.equal(left.termination, "client_closed")
+    end)
+    test("dictionaries expire", function()
+        local web = test.script("dict.lua")
+        test.equal(web:get("/").body, "nil")
+        test.equal(web:get("/").body, "v")
+        test.advance(10)
+        test.equal(web:get("/").body, "nil")
+    end)
+    test("routes and directives are the frontend's", function()
+        local web = test.script("pass.lua", {}, { routes = { ["/a/"] = "one", ["/b/"] = "two" },
+            directives = "max_body 10; x_forwarded replace;" })
+        test.equal(web:get("/a/").upstream, "one")
+        test.equal(web:get("/b/x").upstream, "two")
+        test.equal(web:get("/").status, 404)
+        test.equal(web:request { method = "POST", target = "/a/", body = "12345678901" }.status, 413)
+        local answer = web:request { from = "198.51.100.7", target = "/a/" }
+        test.equal(answer.forwarded.headers["x-forwarded-for"], "198.51.100.7")
+    end)
+    test("a chain of scripts", function()
+        test.file("tag.lua", "local s, h = ..., {}\n" ..
+            "function h.request(req) req.headers:add('x-tag', s.tag) end\nreturn h")
+        local web = test.scripts { { "tag.lua", { tag = "a" } }, "pass.lua", { "tag.lua", { tag = "b" } } }
+        test.equal(web:get("/").forwarded.headers["x-tag"], "a, b")
+    end)
+    test("heads are what the wire has", function()
+        test.upstream("origin", { status = 204, headers = { "Set-Cookie: a=1", "Set-Cookie: b=2" } })
+        local web = test.script("pass.lua")
+        local answer = web:request { method = "HEAD", headers = { connection = "x-hop", ["x-hop"] = "1" } }
+        test.equal(answer.status, 204)
+        test.equal(answer.headers["set-cookie"], "a=1, b=2")
+        test.equal(answer.forwarded.headers["x-hop"], nil)
+        test.equal(web:request { raw = "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n" }.status, 400)
+        test.upstream("origin", { raw = "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" })
+    end)
+    test("timers, tasks and hooks of the process", function()
+        local web = test.script("life.lua")
+        test.equal(web:get("/").body, "init worker_init")
+        test.advance(2.5)
+        test.equal(web:get("/").body, "init worker_init timer timer")
+        local answer = web:get("/spawn")
+        test.truthy(answer.waits)
+        test.advance(1)
+        test.equal(answer.body, "spawned")
+        test.falsy(test.logged("log hook /spawn"), "it sleeps before it writes")
+        test.advance(0.1)
+        test.truthy(test.logged("log hook /spawn 200"))
+        test.equal(web:get("/nowhere").status, 418)
+        test.matches(test.errors()[1], "teapot")
+    end)
+    test("an init hook that fails refuses the script", function()
+        test.error(function() test.script("badinit.lua") end, "badinit.lua:2: not today")
+        test.error(function() test.script("slowinit.lua") end, "reload_timeout")
+    end)
+    """
+    files["life.lua"] = """local gate = require "moongate"
+        local h, did = {}, {}
+        function h.init() gate.sleep(0.2) did[#did + 1] = "init" end
+        function h.worker_init() did[#did + 1] = "worker_init" end
+        gate.every(1, function() did[#did + 1] = "timer" end)
+        function h.request(req)
+            if req.path == "/nowhere" then error("teapot") end
+            if req.path == "/spawn" then
+                gate.wait({ gate.spawn(function() gate.sleep(1) end) })
+                return req:respond(200, {}, "spawned")
+            end
+            return req:respond(200, {}, table.concat(did, " "))
+        end
+        function h.error(req, res) return req:respond(418, {}, "") end
+        function h.log(req, res) gate.sleep(0.1) gate.log.info("log hook", req.path, res.status) end
+        return h"""
+    files["badinit.lua"] = "local h = {}\nfunction h.init() error('not today') end\nreturn h\n"
+    files["slowinit.lua"] = "local g = require 'moongate'\nlocal h = {}\nfunction h.init() g.sleep(1e5) end\nreturn h\n"
+    result = tests(text, files=files)
+    assert result.status == 0, result.out
+    assert len(result.tests) == 14
+
+
+def test_a_frontend_of_a_configuration(tmp_path):
+    (tmp_path / "site.lua").write_text("""local gate = require "moongate"
+        local h, d = {}, gate.shared "counts"
+        function h.request(req) req.headers["x-count"] = d:incr("n", 1, 0) end
+        return h""")
+    (tmp_path / "bad.lua").write_text('require("moongate").shared "none"\nreturn {}\n')
+    (tmp_path / "site.conf").write_text(f"""scripts {tmp_path};
+        shared counts 1m;
+        upstream app {{ server 192.0.2.80:80; response_timeout 3s; }}
+        frontend web {{ listen 127.0.0.1:8080; script site.lua; route /app/ app; access_log /nowhere/log; }}""")
+    (tmp_path / "site_test.lua").write_text("""test("t", function()
+        local app = test.upstream("app", 200, { fail = "timeout" })
+        local web = test.frontend("web")
+        test.equal(web:get("/app/").status, 200)
+        test.equal(app.requests[1].headers["x-count"], "1")
+        local answer = web:get("/app/")
+        test.advance(2.9)
+        test.falsy(answer.ended)
+        test.advance(0.2)
+        test.equal(answer.status, 504)
+        test.equal(web:get("/").status, 404)
+        test.error(function() test.frontend("other") end, 'no frontend "other"')
+    end)""")
+    done = run("--test", "-c", "site.conf", "site_test.lua", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    config = (tmp_path / "site.conf").read_text()
+    (tmp_path / "site.conf").write_text(config.replace("script site.lua", "script bad.lua"))
+    done = run("--test", "-c", "site.conf", "site_test.lua", cwd=tmp_path)
+    assert done.returncode == 1 and 'no dictionary \\"none\\"' in done.stdout, done.stdout
+
+
+# ---- --check-script
+
+def check(*arguments, **more):
+    return run("--check-script", *arguments, **more)
+
+
+def test_a_script_is_described():
+    done = check(SRCDIR / "lua/firewall.lua", "deny=192.0.2.0/24", "methods=GET")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for pattern in (r"firewall.lua: fine", r"hooks +connect \(line \d+\), request \(line \d+\)",
+                    r"deny \(list\) = 192.0.2.0/24", r"modules +moongate", r"globals +.*ipairs"):
+        assert re.search(pattern, done.stdout), done.stdout
+
+
+def test_a_script_is_described_as_json(tmp_path):
+    (tmp_path / "part.lua").write_text("return { 1 }\n")
+    (tmp_path / "s.lua").write_text("""local settings = ...
+        local gate, part = require "moongate", require "part"
+        local h, d = {}, gate.shared "things"
+        local quote = settings.quote
+        function h.request(req) end
+        function h.response(req, res) print(1) end
+        return h""")
+    done = check("-j", tmp_path / "s.lua", 'other="a\n"')
+    told = json.loads(done.stdout)
+    assert done.returncode == 0 and told["ok"]
+    assert told["hooks"] == [{"name": "request", "line": 5}, {"name": "response", "line": 6}]
+    assert told["modules"] == ["moongate", "part"] and told["dictionaries"] == ["things"]
+    assert told["settings"] == [{"name": "other", "given": '"a\n"'}, {"name": "quote"}]
+    assert told["globals"] == ["print", "require"]
+
+
+def test_every_wrong_global_is_told(tmp_path):
+    (tmp_path / "s.lua").write_text("local h = {}\nx = 1\nfunction h.request(r)\n  return undefined_thing\n"
+                                    "end\nreturn h\n")
+    done = check(tmp_path / "s.lua")
+    assert done.returncode == 1
+    assert 's.lua:2: the global "x" is written: declare it local' in done.stdout
+    assert 's.lua:4: the global "undefined_thing" is undefined' in done.stdout
+    told = json.loads(check("-j", tmp_path / "s.lua").stdout)
+    assert not told["ok"] and [error["line"] for error in told["errors"]] == [2, 4]
+
+
+@pytest.mark.parametrize("text, why", [
+    ("local h = {\n", "s.lua:2: "),
+    ("return 1\n", "expected a table of hooks"),
+    ("return { reqest = function() end }\n", 'did you mean "request"'),
+    ("error('not today')\n", "s.lua:1: not today"),
+    ("local io = require 'io'\n", "io"),
+])
+def test_a_script_that_does_not_load_is_told(tmp_path, text, why):
+    (tmp_path / "s.lua").write_text(text)
+    done = check(tmp_path / "s.lua")
+    assert done.returncode == 1 and why in done.stdout, done.stdout + done.stderr
+
+
+def test_a_script_that_needs_settings_says_which():
+    done = check(SRCDIR / "lua/ratelimit.lua")
+    assert done.returncode == 1
+    assert "the setting rate=NUMBER" in done.stdout
+    assert "loaded without settings" in done.stdout and "ratelimit.lua rate=VALUE" in done.stdout
+    assert check(SRCDIR / "lua/ratelimit.lua", "rate=5").returncode == 0
+
+
+def test_an_endless_script_is_told(tmp_path):
+    (tmp_path / "s.lua").write_text("local x\nwhile true do end\n")
+    done = check("--time-limit", "1", tmp_path / "s.lua")
+    assert done.returncode == 1 and "s.lua:2: the script did not load within 1 s" in done.stderr
+
+
+@pytest.mark.parametrize("arguments, why", [
+    ((), "needs a file"), (("/nowhere.lua",), "cannot read"), (("-v", "x.lua"), ""),
+    (("/nowhere.lua", "setting"), "expected KEY=VALUE"), (("/nowhere.lua", "=x"), "expected KEY=VALUE"),
+])
+def test_wrong_uses_of_check_script(arguments, why):
+    done = check(*arguments)
+    assert done.returncode == 1 and why in done.stderr
+
+
+def test_options_of_one_are_refused_elsewhere():
+    assert "are for --test" in run("-t", "--only", "x").stderr
+    assert "is for --check-script" in run("-t", "-j").stderr
+    assert "expected seconds" in run("--test", "--time-limit", "0", "x").stderr
