@@ -16,8 +16,7 @@ static int check_key(struct slice key) {
     return key.len == 0 ? -EINVAL : key.len > DICT_KEY_MAX ? -ENAMETOOLONG : 0;
 }
 
-// Locks the shard of a key.
-static int open_key(const struct dict *dict, struct slice key, struct shard **ret_shard, uint32_t *ret_hash) {
+int shard_open(const struct dict *dict, struct slice key, struct shard **ret_shard, uint32_t *ret_hash) {
     int rc = check_key(key);
     if (rc < 0)
         return rc;
@@ -35,7 +34,7 @@ int dict_get(struct dict *dict, struct slice key, uint64_t now_ms, struct dict_v
              size_t room) {
     struct shard *shard;
     uint32_t hash;
-    int rc = open_key(dict, key, &shard, &hash);
+    int rc = shard_open(dict, key, &shard, &hash);
     if (rc < 0)
         return rc;
     uint32_t cell = entry_find(dict, shard, hash, key, now_ms);
@@ -62,6 +61,7 @@ int dict_get(struct dict *dict, struct slice key, uint64_t now_ms, struct dict_v
             rc = -EIO;
         break;
     case DICT_bucket:
+    case DICT_list:
         rc = -EINVAL;
         break;
     }
@@ -81,8 +81,9 @@ static uint64_t expires_at(uint64_t now_ms, uint64_t ttl_ms) {
     return expires;
 }
 
-static int store(struct dict *dict, struct slice key, const struct dict_value *value, uint64_t ttl_ms,
-                 uint64_t now_ms, bool replace) {
+// What is to be stored for a value.
+static int content_of(const struct dict *dict, const struct dict_value *value, uint64_t ttl_ms,
+                      uint64_t now_ms, struct content *ret_content) {
     struct content content = { .kind = value->kind, .expires_ms = expires_at(now_ms, ttl_ms) };
     switch (value->kind) {
     case DICT_number:
@@ -99,13 +100,26 @@ static int store(struct dict *dict, struct slice key, const struct dict_value *v
     default:
         return -EINVAL;
     }
+    *ret_content = content;
+    return 0;
+}
+
+enum store { STORE_ALWAYS, STORE_NEW, STORE_OLD };
+
+static int store(struct dict *dict, struct slice key, const struct dict_value *value, uint64_t ttl_ms,
+                 uint64_t now_ms, enum store when) {
+    struct content content;
     struct shard *shard;
     uint32_t hash;
-    int rc = open_key(dict, key, &shard, &hash);
+    int rc = content_of(dict, value, ttl_ms, now_ms, &content);
+    if (rc == 0)
+        rc = shard_open(dict, key, &shard, &hash);
     if (rc < 0)
         return rc;
-    if (!replace && entry_find(dict, shard, hash, key, now_ms))
+    if (when == STORE_NEW && entry_find(dict, shard, hash, key, now_ms))
         rc = -EEXIST;
+    else if (when == STORE_OLD && !entry_find(dict, shard, hash, key, now_ms))
+        rc = -ENOENT;
     else
         rc = entry_store(dict, shard, hash, key, &content, now_ms);
     shard_unlock(shard);
@@ -114,19 +128,109 @@ static int store(struct dict *dict, struct slice key, const struct dict_value *v
 
 int dict_set(struct dict *dict, struct slice key, const struct dict_value *value, uint64_t ttl_ms,
              uint64_t now_ms) {
-    return store(dict, key, value, ttl_ms, now_ms, true);
+    return store(dict, key, value, ttl_ms, now_ms, STORE_ALWAYS);
 }
 
 int dict_add(struct dict *dict, struct slice key, const struct dict_value *value, uint64_t ttl_ms,
              uint64_t now_ms) {
-    return store(dict, key, value, ttl_ms, now_ms, false);
+    return store(dict, key, value, ttl_ms, now_ms, STORE_NEW);
+}
+
+int dict_replace(struct dict *dict, struct slice key, const struct dict_value *value, uint64_t ttl_ms,
+                 uint64_t now_ms) {
+    return store(dict, key, value, ttl_ms, now_ms, STORE_OLD);
+}
+
+static bool has_value(const struct dict *dict, struct shard *shard, uint32_t cell,
+                      const struct dict_value *value) {
+    static char bytes[DICT_VALUE_MAX];
+    const struct head *head = head_at(dict, shard, cell);
+    double number;
+    if (head->kind != value->kind)
+        return false;
+    switch (value->kind) {
+    case DICT_number:
+        memcpy(&number, &head->word, sizeof number);
+        return number == value->number;
+    case DICT_boolean:
+        return (head->word != 0) == value->boolean;
+    case DICT_text:
+        return head->value_len == value->text.len && head->value_len <= sizeof bytes &&
+            (head->value_len == 0 ||
+             (entry_copy(dict, shard, cell, head->key_len, bytes, head->value_len) &&
+              memcmp(bytes, value->text.at, head->value_len) == 0));
+    default:
+        return false;
+    }
+}
+
+int dict_compare_and_set(struct dict *dict, struct slice key, const struct dict_value *expected,
+                         const struct dict_value *value, uint64_t ttl_ms, uint64_t now_ms) {
+    struct content content;
+    struct shard *shard;
+    uint32_t hash;
+    int rc = value ? content_of(dict, value, ttl_ms, now_ms, &content) : 0;
+    if (rc == 0)
+        rc = shard_open(dict, key, &shard, &hash);
+    if (rc < 0)
+        return rc;
+    uint32_t cell = entry_find(dict, shard, hash, key, now_ms);
+    if (expected ? !cell || !has_value(dict, shard, cell, expected) : cell != 0)
+        rc = -EAGAIN;
+    else if (value)
+        rc = entry_store(dict, shard, hash, key, &content, now_ms);
+    else if (cell)
+        entry_drop(dict, shard, cell);
+    shard_unlock(shard);
+    return rc;
+}
+
+int dict_expire(struct dict *dict, struct slice key, uint64_t ttl_ms, uint64_t now_ms) {
+    struct shard *shard;
+    uint32_t hash;
+    int rc = shard_open(dict, key, &shard, &hash);
+    if (rc < 0)
+        return rc;
+    uint32_t cell = entry_find(dict, shard, hash, key, now_ms);
+    struct head *head = cell ? head_at(dict, shard, cell) : NULL;
+    if (!head) {
+        rc = -ENOENT;
+    } else if (head->kind == DICT_bucket) {
+        rc = -EINVAL;
+    } else {
+        STEP();
+        __atomic_store_n(&head->expires_ms, expires_at(now_ms, ttl_ms), __ATOMIC_RELAXED);
+        STEP();
+        shard_note_expiry(shard, head);
+        entry_touch(dict, shard, cell);
+    }
+    shard_unlock(shard);
+    return rc;
+}
+
+int dict_ttl(struct dict *dict, struct slice key, uint64_t now_ms, uint64_t *ret_ttl_ms) {
+    struct shard *shard;
+    uint32_t hash;
+    int rc = shard_open(dict, key, &shard, &hash);
+    if (rc < 0)
+        return rc;
+    uint32_t cell = entry_find(dict, shard, hash, key, now_ms);
+    const struct head *head = cell ? head_at(dict, shard, cell) : NULL;
+    if (!head)
+        rc = -ENOENT;
+    else if (head->kind == DICT_bucket)
+        rc = -EINVAL;
+    else
+        *ret_ttl_ms = head->expires_ms ? head->expires_ms - now_ms : 0;
+    shard_unlock(shard);
+    return rc;
 }
 
 int dict_incr(struct dict *dict, struct slice key, double delta, double initial, uint64_t ttl_ms,
               uint64_t now_ms, double *ret_value) {
     struct shard *shard;
     uint32_t hash;
-    int rc = open_key(dict, key, &shard, &hash);
+    int rc = shard_open(dict, key, &shard, &hash);
     if (rc < 0)
         return rc;
     double number = initial;
@@ -179,7 +283,7 @@ int dict_take(struct dict *dict, struct slice key, double rate, double burst, do
     uint64_t fills = (uint64_t)(fills_ns + 0.5), costs = (uint64_t)(costs_ns + 0.5);
     struct shard *shard;
     uint32_t hash;
-    int rc = open_key(dict, key, &shard, &hash);
+    int rc = shard_open(dict, key, &shard, &hash);
     if (rc < 0)
         return rc;
     uint32_t cell = entry_find(dict, shard, hash, key, now_ms);
@@ -220,7 +324,7 @@ int dict_take(struct dict *dict, struct slice key, double rate, double burst, do
 int dict_delete(struct dict *dict, struct slice key, uint64_t now_ms) {
     struct shard *shard;
     uint32_t hash;
-    int rc = open_key(dict, key, &shard, &hash);
+    int rc = shard_open(dict, key, &shard, &hash);
     if (rc < 0)
         return rc;
     uint32_t cell = entry_find(dict, shard, hash, key, now_ms);

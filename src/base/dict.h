@@ -36,7 +36,8 @@ struct dict {
     X(number, "a double") \
     X(boolean, "true or false") \
     X(text, "a string of bytes") \
-    X(bucket, "a token bucket; only dict_take reads it")
+    X(bucket, "a token bucket; only dict_take reads it") \
+    X(list, "values in a row; only dict_push, dict_pop and dict_length read it")
 
 enum dict_kind {
 #define X(name, doc) DICT_##name,
@@ -82,16 +83,29 @@ int dict_attach(struct dict *dict, void *region, size_t size, struct error *erro
 // repair.
 
 // Copies the value; text goes to `buffer` (-ENOSPC when it has less than the value's length: DICT_VALUE_MAX
-// always suffices). -ENOENT when there is none, -EINVAL for a token bucket.
+// always suffices). -ENOENT when there is none, -EINVAL for a token bucket or a list.
 int dict_get(struct dict *dict, struct slice key, uint64_t now_ms, struct dict_value *ret_value, char *buffer,
              size_t room) __attribute__((warn_unused_result));
 // Replaces whatever the key had. ttl_ms 0: until evicted. -E2BIG for text above dict->value_max, -EINVAL for
-// a bucket as value.
+// a bucket or list as value.
 int dict_set(struct dict *dict, struct slice key, const struct dict_value *value, uint64_t ttl_ms,
              uint64_t now_ms) __attribute__((warn_unused_result));
 // dict_set, but -EEXIST when the key has a value.
 int dict_add(struct dict *dict, struct slice key, const struct dict_value *value, uint64_t ttl_ms,
              uint64_t now_ms) __attribute__((warn_unused_result));
+// dict_set, but -ENOENT when the key has no value.
+int dict_replace(struct dict *dict, struct slice key, const struct dict_value *value, uint64_t ttl_ms,
+                 uint64_t now_ms) __attribute__((warn_unused_result));
+// dict_set, or deletes (value NULL), if the key's value is `expected` (NULL: if it has none). -EAGAIN when not.
+int dict_compare_and_set(struct dict *dict, struct slice key, const struct dict_value *expected,
+                         const struct dict_value *value, uint64_t ttl_ms, uint64_t now_ms)
+    __attribute__((warn_unused_result));
+// Sets when whatever the key has will end, 0: never. -ENOENT when there is none, -EINVAL for a token bucket.
+int dict_expire(struct dict *dict, struct slice key, uint64_t ttl_ms, uint64_t now_ms)
+    __attribute__((warn_unused_result));
+// How long until then, 0: for ever. Does not count as a use. Otherwise as dict_expire.
+int dict_ttl(struct dict *dict, struct slice key, uint64_t now_ms, uint64_t *ret_ttl_ms)
+    __attribute__((warn_unused_result));
 // Adds to a number. An absent one is made as initial + delta with ttl_ms (an existing one keeps its time), or
 // is -ENOENT when `initial` is NAN. -EINVAL when the key has no number.
 int dict_incr(struct dict *dict, struct slice key, double delta, double initial, uint64_t ttl_ms,
@@ -103,6 +117,28 @@ int dict_take(struct dict *dict, struct slice key, double rate, double burst, do
               bool *ret_allowed, double *ret_wait_s) __attribute__((warn_unused_result));
 // -ENOENT when there was nothing.
 int dict_delete(struct dict *dict, struct slice key, uint64_t now_ms) __attribute__((warn_unused_result));
+
+// A list has values at two ends and is one entry: at most dict->value_max bytes, of which each value needs
+// LIST_OVERHEAD and its own (a number 8, a boolean 1). Each call costs a copy of the list.
+enum { LIST_OVERHEAD = 9 };
+enum dict_end { DICT_LEFT, DICT_RIGHT };
+// An absent list is made, without an end. *ret_count is how many values it has then. -E2BIG when the list has no
+// room, -EINVAL when the key has something else, or for a value that is not a number, boolean or text.
+int dict_push(struct dict *dict, struct slice key, enum dict_end end, const struct dict_value *value,
+              uint64_t now_ms, uint64_t *ret_count) __attribute__((warn_unused_result));
+// Takes a value off; the last one takes the list with it. Text goes to `buffer`, which has DICT_VALUE_MAX bytes.
+// -ENOENT when there is no list, -EINVAL when the key has something else.
+int dict_pop(struct dict *dict, struct slice key, enum dict_end end, uint64_t now_ms,
+             struct dict_value *ret_value, char *buffer) __attribute__((warn_unused_result));
+// 0 when there is none; -EINVAL when the key has something else.
+int dict_length(struct dict *dict, struct slice key, uint64_t now_ms, uint64_t *ret_count)
+    __attribute__((warn_unused_result));
+
+// Copies up to `most` keys that begin with `prefix`, each behind a byte with its length, to `buffer`, which has
+// most * (1 + DICT_KEY_MAX) bytes; the last used of each shard come first. Returns how many there are; *ret_more
+// says whether there were more. Looks at every entry if need be: a shard is locked for as long.
+int dict_keys(struct dict *dict, struct slice prefix, uint32_t most, uint64_t now_ms, char *buffer,
+              bool *ret_more) __attribute__((warn_unused_result));
 int dict_flush(struct dict *dict) __attribute__((warn_unused_result));
 int dict_get_stats(struct dict *dict, struct dict_stats *ret_stats) __attribute__((warn_unused_result));
 

@@ -10,7 +10,7 @@
 static bool claim_tails(const struct dict *dict, struct shard *shard, uint32_t cell) {
     struct head *head = head_at(dict, shard, cell);
     uint32_t tails = cells_of(head) - 1, at = head->next, claimed = 0;
-    if (head->value_len > dict->value_max || head->kind > DICT_bucket)
+    if (head->value_len > dict->value_max || head->kind > DICT_list)
         return false;
     while (claimed < tails && at > 0 && at < shard->fresh &&
            cell_at(dict, shard, at)->tail.state == STATE_FREE) {

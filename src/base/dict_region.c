@@ -9,7 +9,7 @@
 #include <time.h>
 
 enum {
-    VERSION = 1,
+    VERSION = 2,
     SHARDS_MAX = 16,
     SHARD_MIN = 262144,
 };

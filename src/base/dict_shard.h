@@ -2,6 +2,7 @@
 // The inside of the shared dictionary of dict.h: how a region, its shards and their cells lie in memory. For
 // the dict*.c files alone:
 //   dict.c          the operations
+//   dict_list.c     those on lists
 //   dict_entry.c    what they are made of: finding, storing and dropping an entry of a locked shard
 //   dict_rebuild.c  the lock, and what its next holder does when the last one died
 //   dict_region.c   making and attaching a region
@@ -54,7 +55,7 @@ struct head {
     uint32_t newer, older;
     uint64_t used;        // the shard's count of uses at the last one
     uint64_t expires_ms;  // 0: never
-    uint64_t word;        // a double's bits, a boolean, or when the bucket will be full (nanoseconds)
+    uint64_t word;        // a double's bits, a boolean, when the bucket will be full (nanoseconds), a list's count
     uint32_t value_len;
     uint8_t kind, key_len;
     uint16_t unused;
@@ -147,7 +148,7 @@ static inline uint64_t expiry_of(const struct head *head) {
 int shard_lock(const struct dict *dict, struct shard *shard);
 void shard_unlock(struct shard *shard);
 
-// A shard must be locked for all of these. Its entries are named by the numbers of their head cells.
+// A shard must be locked for all of these but shard_open. Its entries are named by the numbers of their head cells.
 
 // Whether the entry's key is this one.
 bool entry_has_key(const struct dict *dict, struct shard *shard, uint32_t cell, struct slice key);
@@ -164,6 +165,9 @@ uint32_t entry_find(const struct dict *dict, struct shard *shard, uint32_t hash,
 // Makes it the last used one.
 void entry_touch(const struct dict *dict, struct shard *shard, uint32_t cell);
 void entry_drop(const struct dict *dict, struct shard *shard, uint32_t cell);
+
+// -EINVAL for an empty key, -ENAMETOOLONG; otherwise locks the key's shard, as shard_lock.
+int shard_open(const struct dict *dict, struct slice key, struct shard **ret_shard, uint32_t *ret_hash);
 
 struct content {
     enum dict_kind kind;

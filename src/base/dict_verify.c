@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Looking at a whole dictionary: its figures, and the check of every rule of dict_shard.h.
+// Looking at a whole dictionary: its figures, its keys, and the check of every rule of dict_shard.h.
 #include "base/dict_shard.h"
 
 #include <errno.h>
@@ -24,6 +24,36 @@ int dict_get_stats(struct dict *dict, struct dict_stats *ret_stats) {
     return 0;
 }
 
+int dict_keys(struct dict *dict, struct slice prefix, uint32_t most, uint64_t now_ms, char *buffer,
+              bool *ret_more) {
+    uint32_t count = 0;
+    *ret_more = false;
+    for (uint32_t i = 0; i < dict->shard_count && !*ret_more; i++) {
+        struct shard *shard = shard_at(dict, i);
+        int rc = shard_lock(dict, shard);
+        if (rc < 0)
+            return rc;
+        for (uint32_t cell = shard->newest; cell; cell = head_at(dict, shard, cell)->older) {
+            char bytes[DICT_KEY_MAX];
+            if (expiry_of(head_at(dict, shard, cell)) <= now_ms)
+                continue;
+            struct slice key = entry_key(dict, shard, cell, bytes);
+            if (key.len == 0 || !slice_starts(key, prefix))
+                continue;
+            if (count == most) {
+                *ret_more = true;
+                break;
+            }
+            *buffer++ = (char)key.len;
+            memcpy(buffer, key.at, key.len);
+            buffer += key.len;
+            count++;
+        }
+        shard_unlock(shard);
+    }
+    return (int)count;
+}
+
 #define REQUIRE(cond)                                                                             \
     do {                                                                                          \
         if (!(cond))                                                                              \
@@ -34,8 +64,8 @@ static int verify_entry(struct dict *dict, struct shard *shard, uint32_t cell, s
     char buffer[DICT_KEY_MAX];
     struct head *head = head_at(dict, shard, cell);
     REQUIRE(head->state == STATE_VALID);
-    REQUIRE(head->kind <= DICT_bucket);
-    REQUIRE(head->kind == DICT_text || head->value_len == 0);
+    REQUIRE(head->kind <= DICT_list);
+    REQUIRE(head->kind == DICT_text || head->kind == DICT_list || head->value_len == 0);
     REQUIRE(head->value_len <= dict->value_max);
     REQUIRE(head->used <= shard->uses);
     REQUIRE(expiry_of(head) >= shard->soonest);

@@ -64,6 +64,13 @@ enum {
     MG_STRING = 0,
     MG_NUMBER = 1,
     MG_BOOLEAN = 2,
+    MG_NIL = 3, /* none is expected, or it is to be deleted (dict_cas) */
+
+    /* When a value is set. */
+    MG_SET = 0,
+    MG_ADD,     /* if there is none */
+    MG_REPLACE, /* if there is one */
+    MG_KEYS_MAX = 1 << 16,
 
     /* Ways to write bytes as text. */
     MG_BASE64 = 0,
@@ -168,12 +175,24 @@ struct mg_api {
     void *(*dict_find)(const char *name); /* while loading */
     int (*dict_get)(void *dict, const char *key, size_t len, struct mg_value *ret_value);
     int (*dict_set)(void *dict, const char *key, size_t len, int type, double number, const char *text,
-                    size_t text_len, double ttl, int only_new);
+                    size_t text_len, double ttl, int when); /* MG_NONE: it is not the time */
     int (*dict_incr)(void *dict, const char *key, size_t len, double by, double initial, double ttl,
                      double *ret_number);
     int (*dict_take)(void *dict, const char *key, size_t len, double rate, double burst, double cost,
                      double *ret_wait);
     int (*dict_delete)(void *dict, const char *key, size_t len);
+    int (*dict_cas)(void *dict, const char *key, size_t len, const struct mg_value *expected,
+                    const struct mg_value *value, double ttl); /* MG_NONE: it was not what is expected */
+    int (*dict_expire)(void *dict, const char *key, size_t len, double ttl);
+    int (*dict_ttl)(void *dict, const char *key, size_t len, double *ret_seconds);
+    /* Each key behind a byte with its length; *ret_more is 1 when there were more. */
+    int (*dict_keys)(void *dict, const char *prefix, size_t len, uint32_t most, struct mg_text *ret_keys,
+                     double *ret_more);
+    int (*dict_push)(void *dict, const char *key, size_t len, int right, const struct mg_value *value,
+                     double *ret_count); /* MG_NONE: the list is full */
+    int (*dict_pop)(void *dict, const char *key, size_t len, int right, struct mg_value *ret_value);
+    int (*dict_length)(void *dict, const char *key, size_t len, double *ret_count);
+    int (*dict_flush)(void *dict);
     int (*dict_stats)(void *dict, struct mg_dict_stats *ret_stats);
 
     /* Bytes and text. MG_NONE: what is to be decoded or parsed is not of that form. */

@@ -77,15 +77,28 @@ double mg_hash(const char *at, size_t len);
 void *mg_dict_find(const char *name);
 int mg_dict_get(void *dict, const char *key, size_t len, struct mg_value *ret_value);
 int mg_dict_set(void *dict, const char *key, size_t len, int type, double number, const char *text,
-                size_t text_len, double ttl, int only_new);
+                size_t text_len, double ttl, int when);
 int mg_dict_incr(void *dict, const char *key, size_t len, double by, double initial, double ttl,
                  double *ret_number);
 int mg_dict_take(void *dict, const char *key, size_t len, double rate, double burst, double cost,
                  double *ret_wait);
 int mg_dict_delete(void *dict, const char *key, size_t len);
+int mg_dict_cas(void *dict, const char *key, size_t len, const struct mg_value *expected,
+                const struct mg_value *value, double ttl);
+int mg_dict_expire(void *dict, const char *key, size_t len, double ttl);
+int mg_dict_ttl(void *dict, const char *key, size_t len, double *ret_seconds);
+int mg_dict_keys(void *dict, const char *prefix, size_t len, uint32_t most, struct mg_text *ret_keys,
+                 double *ret_more);
+int mg_dict_push(void *dict, const char *key, size_t len, int right, const struct mg_value *value,
+                 double *ret_count);
+int mg_dict_pop(void *dict, const char *key, size_t len, int right, struct mg_value *ret_value);
+int mg_dict_length(void *dict, const char *key, size_t len, double *ret_count);
+int mg_dict_flush(void *dict);
 int mg_dict_stats(void *dict, struct mg_dict_stats *ret_stats);
 
 // api_text.c
+// Room for a result, until the next call; NULL when memory is out.
+char *mg_scratch(size_t len);
 int mg_text_encode(int how, const char *at, size_t len, struct mg_text *ret_text);
 int mg_text_decode(int how, const char *at, size_t len, struct mg_text *ret_text);
 int mg_text_check(int what, const char *at, size_t len);

@@ -116,6 +116,9 @@ void *mg_dict_find(const char *name) {
     return NULL;
 }
 
+// Of what was read last.
+static char value_buffer[DICT_VALUE_MAX];
+
 static int dict_failed(int err, struct slice key) {
     switch (err) {
     case -EINVAL:
@@ -135,30 +138,33 @@ static int no_dict(void) {
     return mg_error("that is no dictionary");
 }
 
+static void give_value(const struct dict_value *value, struct mg_value *ret_value) {
+    switch (value->kind) {
+    case DICT_number:
+        ret_value->type = MG_NUMBER;
+        ret_value->number = value->number;
+        break;
+    case DICT_boolean:
+        ret_value->type = MG_BOOLEAN;
+        ret_value->number = value->boolean;
+        break;
+    default:
+        ret_value->type = MG_STRING;
+        mg_text_set(&ret_value->text, value->text);
+    }
+}
+
 int mg_dict_get(void *dict, const char *key_at, size_t len, struct mg_value *ret_value) {
     if (!dict)
         return no_dict();
-    static char buffer[DICT_VALUE_MAX];
     struct slice key = slice_make(key_at, len);
     struct dict_value value;
-    int err = dict_get(dict, key, clock_ms(), &value, buffer, sizeof buffer);
+    int err = dict_get(dict, key, clock_ms(), &value, value_buffer, sizeof value_buffer);
     if (err == -ENOENT)
         return MG_NONE;
     if (err < 0)
         return dict_failed(err, key);
-    switch (value.kind) {
-    case DICT_number:
-        ret_value->type = MG_NUMBER;
-        ret_value->number = value.number;
-        break;
-    case DICT_boolean:
-        ret_value->type = MG_BOOLEAN;
-        ret_value->number = value.boolean;
-        break;
-    default:
-        ret_value->type = MG_STRING;
-        mg_text_set(&ret_value->text, value.text);
-    }
+    give_value(&value, ret_value);
     return MG_OK;
 }
 
@@ -167,21 +173,127 @@ static uint64_t ttl_ms(double seconds) {
     return seconds > 0 && seconds < 1e9 ? (uint64_t)(seconds * 1000 + 0.999) : 0;
 }
 
+static struct dict_value value_of(int type, double number, const char *text, size_t text_len) {
+    if (type == MG_NUMBER)
+        return (struct dict_value){ .kind = DICT_number, .number = number };
+    if (type == MG_BOOLEAN)
+        return (struct dict_value){ .kind = DICT_boolean, .boolean = number != 0 };
+    return (struct dict_value){ .kind = DICT_text, .text = slice_make(text, text_len) };
+}
+
 int mg_dict_set(void *dict, const char *key_at, size_t len, int type, double number, const char *text,
-                size_t text_len, double ttl, int only_new) {
+                size_t text_len, double ttl, int when) {
     if (!dict)
         return no_dict();
     struct slice key = slice_make(key_at, len);
-    struct dict_value value = { .kind = DICT_text, .text = slice_make(text, text_len) };
-    if (type == MG_NUMBER)
-        value = (struct dict_value){ .kind = DICT_number, .number = number };
-    else if (type == MG_BOOLEAN)
-        value = (struct dict_value){ .kind = DICT_boolean, .boolean = number != 0 };
-    int err = only_new ? dict_add(dict, key, &value, ttl_ms(ttl), clock_ms())
-                       : dict_set(dict, key, &value, ttl_ms(ttl), clock_ms());
-    if (err == -EEXIST)
+    struct dict_value value = value_of(type, number, text, text_len);
+    int err = when == MG_ADD  ? dict_add(dict, key, &value, ttl_ms(ttl), clock_ms())
+        : when == MG_REPLACE ? dict_replace(dict, key, &value, ttl_ms(ttl), clock_ms())
+                             : dict_set(dict, key, &value, ttl_ms(ttl), clock_ms());
+    if (err == -EEXIST || err == -ENOENT)
         return MG_NONE;
     return err < 0 ? dict_failed(err, key) : MG_OK;
+}
+
+int mg_dict_cas(void *dict, const char *key_at, size_t len, const struct mg_value *expected,
+                const struct mg_value *value, double ttl) {
+    if (!dict)
+        return no_dict();
+    struct slice key = slice_make(key_at, len);
+    struct dict_value old = value_of(expected->type, expected->number, expected->text.at,
+                                     (size_t)expected->text.len);
+    struct dict_value new = value_of(value->type, value->number, value->text.at, (size_t)value->text.len);
+    int err = dict_compare_and_set(dict, key, expected->type == MG_NIL ? NULL : &old,
+                                   value->type == MG_NIL ? NULL : &new, ttl_ms(ttl), clock_ms());
+    if (err == -EAGAIN)
+        return MG_NONE;
+    return err < 0 ? dict_failed(err, key) : MG_OK;
+}
+
+int mg_dict_expire(void *dict, const char *key_at, size_t len, double ttl) {
+    if (!dict)
+        return no_dict();
+    struct slice key = slice_make(key_at, len);
+    int err = dict_expire(dict, key, ttl_ms(ttl), clock_ms());
+    if (err == -ENOENT)
+        return MG_NONE;
+    return err < 0 ? dict_failed(err, key) : MG_OK;
+}
+
+int mg_dict_ttl(void *dict, const char *key_at, size_t len, double *ret_seconds) {
+    if (!dict)
+        return no_dict();
+    struct slice key = slice_make(key_at, len);
+    uint64_t left_ms = 0;
+    int err = dict_ttl(dict, key, clock_ms(), &left_ms);
+    if (err == -ENOENT)
+        return MG_NONE;
+    *ret_seconds = (double)left_ms / 1000;
+    return err < 0 ? dict_failed(err, key) : MG_OK;
+}
+
+int mg_dict_keys(void *dict, const char *prefix, size_t len, uint32_t most, struct mg_text *ret_keys,
+                 double *ret_more) {
+    if (!dict)
+        return no_dict();
+    char *keys = most <= MG_KEYS_MAX ? mg_scratch((size_t)most * (1 + DICT_KEY_MAX)) : NULL;
+    bool more = false;
+    if (!keys)
+        return mg_error("memory is out");
+    int count = dict_keys(dict, slice_make(prefix, len), most, clock_ms(), keys, &more);
+    if (count < 0)
+        return dict_failed(count, slice_make(prefix, len));
+    size_t bytes = 0;
+    for (int i = 0; i < count; i++)
+        bytes += 1 + (size_t)(unsigned char)keys[bytes];
+    mg_text_set(ret_keys, slice_make(keys, bytes));
+    *ret_more = more;
+    return MG_OK;
+}
+
+int mg_dict_push(void *dict, const char *key_at, size_t len, int right, const struct mg_value *value,
+                 double *ret_count) {
+    if (!dict)
+        return no_dict();
+    struct slice key = slice_make(key_at, len);
+    struct dict_value pushed = value_of(value->type, value->number, value->text.at, (size_t)value->text.len);
+    uint64_t count = 0;
+    int err = dict_push(dict, key, right ? DICT_RIGHT : DICT_LEFT, &pushed, clock_ms(), &count);
+    if (err == -E2BIG)
+        return MG_NONE;
+    *ret_count = (double)count;
+    return err < 0 ? dict_failed(err, key) : MG_OK;
+}
+
+int mg_dict_pop(void *dict, const char *key_at, size_t len, int right, struct mg_value *ret_value) {
+    if (!dict)
+        return no_dict();
+    struct slice key = slice_make(key_at, len);
+    struct dict_value value;
+    int err = dict_pop(dict, key, right ? DICT_RIGHT : DICT_LEFT, clock_ms(), &value, value_buffer);
+    if (err == -ENOENT)
+        return MG_NONE;
+    if (err < 0)
+        return dict_failed(err, key);
+    give_value(&value, ret_value);
+    return MG_OK;
+}
+
+int mg_dict_length(void *dict, const char *key_at, size_t len, double *ret_count) {
+    if (!dict)
+        return no_dict();
+    struct slice key = slice_make(key_at, len);
+    uint64_t count = 0;
+    int err = dict_length(dict, key, clock_ms(), &count);
+    *ret_count = (double)count;
+    return err < 0 ? dict_failed(err, key) : MG_OK;
+}
+
+int mg_dict_flush(void *dict) {
+    if (!dict)
+        return no_dict();
+    int err = dict_flush(dict);
+    return err < 0 ? dict_failed(err, slice_make("", 0)) : MG_OK;
 }
 
 int mg_dict_incr(void *dict, const char *key_at, size_t len, double by, double initial, double ttl,

@@ -12,8 +12,8 @@
 #include <stdlib.h>
 #include <time.h>
 
-// Room for a result, until the next call. One that was large does not stay.
-static char *scratch(size_t len) {
+// One that was large does not stay.
+char *mg_scratch(size_t len) {
     enum { KEEP = 64 << 10 };
     static char *at;
     static size_t room;
@@ -61,7 +61,7 @@ int mg_text_encode(int how, const char *at, size_t len, struct mg_text *ret_text
     if (len > MG_TEXT_MAX / 4)
         return mg_error("the text is longer than %d bytes", MG_TEXT_MAX / 4);
     struct slice text = slice_make(at, len);
-    char *out = scratch(how == MG_HEX ? hex_encode_room(len) : how == MG_PERCENT ? len * 3 : base64_encode_room(len));
+    char *out = mg_scratch(how == MG_HEX ? hex_encode_room(len) : how == MG_PERCENT ? len * 3 : base64_encode_room(len));
     if (!out)
         return no_memory();
     switch (how) {
@@ -77,7 +77,7 @@ int mg_text_decode(int how, const char *at, size_t len, struct mg_text *ret_text
     if (len > MG_TEXT_MAX)
         return mg_error("the text is longer than %d bytes", MG_TEXT_MAX);
     struct slice text = slice_make(at, len);
-    char *out = scratch(how == MG_HEX ? hex_decode_room(len) : how == MG_PERCENT ? len : base64_decode_room(len));
+    char *out = mg_scratch(how == MG_HEX ? hex_decode_room(len) : how == MG_PERCENT ? len : base64_decode_room(len));
     if (!out)
         return no_memory();
     if (how == MG_PERCENT)
@@ -125,7 +125,7 @@ int mg_equal(const char *a, size_t a_len, const char *b, size_t b_len) {
 }
 
 int mg_random_bytes(size_t len, struct mg_text *ret_text) {
-    char *out = len <= MG_RANDOM_MAX ? scratch(len) : NULL;
+    char *out = len <= MG_RANDOM_MAX ? mg_scratch(len) : NULL;
     if (!out)
         return no_memory();
     return random_bytes(out, len) < 0 ? mg_error("libcrypto has no random bytes") : give(ret_text, out, len);
@@ -180,7 +180,7 @@ int mg_query_next(const char *at, size_t len, uint32_t *position, struct mg_text
         return mg_error("the text is longer than %d bytes", MG_TEXT_MAX);
     if (!mg_arg_take(&rest, &name, &value))
         return MG_NONE;
-    char *out = scratch(name.len + value.len);
+    char *out = mg_scratch(name.len + value.len);
     if (!out)
         return no_memory();
     *position = (uint32_t)(len - rest.len);

@@ -487,6 +487,133 @@ Test(dict, processes_map_it_where_they_like) {
     close(fd);
 }
 
+static int push(struct dict *dict, const char *key, enum dict_end end, double number) {
+    struct dict_value value = { .kind = DICT_number, .number = number };
+    uint64_t count = 0;
+    int rc = dict_push(dict, slice_of(key), end, &value, now, &count);
+    return rc < 0 ? rc : (int)count;
+}
+
+// NAN when there is none.
+static double pop(struct dict *dict, const char *key, enum dict_end end) {
+    struct dict_value value;
+    return dict_pop(dict, slice_of(key), end, now, &value, buffer) == 0 && value.kind == DICT_number
+        ? value.number
+        : (double)NAN;
+}
+
+Test(dict, a_list_has_two_ends) {
+    struct dict dict = make(1 << 20);
+    uint64_t count = 7;
+    cr_assert_eq(dict_length(&dict, SLICE_LIT("l"), now, &count), 0);
+    cr_assert_eq(count, 0);
+    for (int i = 1; i <= 1000; i++) {
+        cr_assert_eq(push(&dict, "l", DICT_RIGHT, i), 2 * i - 1);
+        cr_assert_eq(push(&dict, "l", DICT_LEFT, -i), 2 * i);
+    }
+    verify(&dict);
+    cr_assert_eq(stats(&dict).entries, 1);
+    for (int i = 1000; i >= 1; i--) {
+        cr_assert_eq(pop(&dict, "l", DICT_RIGHT), i);
+        cr_assert_eq(pop(&dict, "l", DICT_LEFT), -i);
+    }
+    cr_assert(isnan(pop(&dict, "l", DICT_LEFT)));
+    cr_assert_eq(stats(&dict).entries, 0);
+    verify(&dict);
+}
+
+Test(dict, a_list_is_bounded_and_has_a_time) {
+    struct dict dict = make(SMALL);
+    struct dict_value value = { .kind = DICT_text, .text = slice_make(buffer, 100) };
+    uint64_t count = 0;
+    int rc;
+    while ((rc = dict_push(&dict, SLICE_LIT("l"), DICT_LEFT, &value, now, &count)) == 0) {}
+    cr_assert_eq(rc, -E2BIG);
+    cr_assert_eq(count, dict.value_max / (100 + LIST_OVERHEAD));
+    value.text.len = dict.value_max;
+    cr_assert_eq(dict_push(&dict, SLICE_LIT("k"), DICT_LEFT, &value, now, &count), -E2BIG);
+    value.kind = DICT_list;
+    cr_assert_eq(dict_push(&dict, SLICE_LIT("k"), DICT_LEFT, &value, now, &count), -EINVAL);
+    cr_assert_eq(dict_set(&dict, SLICE_LIT("k"), &value, 0, now), -EINVAL);
+    cr_assert_eq(dict_get(&dict, SLICE_LIT("l"), now, &value, buffer, sizeof buffer), -EINVAL);
+    cr_assert_eq(push(&dict, "t", DICT_LEFT, 1), 1);
+    cr_assert_eq(dict_expire(&dict, SLICE_LIT("t"), 100, now), 0);
+    now += 60;
+    cr_assert_eq(push(&dict, "t", DICT_LEFT, 2), 2);
+    now += 60;
+    cr_assert(isnan(pop(&dict, "t", DICT_LEFT)), "a push gave it a new time");
+    verify(&dict);
+}
+
+Test(dict, a_time_can_be_set_and_read) {
+    struct dict dict = make(SMALL);
+    uint64_t left = 7;
+    cr_assert_eq(dict_ttl(&dict, SLICE_LIT("k"), now, &left), -ENOENT);
+    cr_assert_eq(dict_expire(&dict, SLICE_LIT("k"), 5, now), -ENOENT);
+    cr_assert_eq(set_number(&dict, "k", 1, 0), 0);
+    cr_assert_eq(dict_ttl(&dict, SLICE_LIT("k"), now, &left), 0);
+    cr_assert_eq(left, 0);
+    cr_assert_eq(dict_expire(&dict, SLICE_LIT("k"), 50, now), 0);
+    now += 20;
+    cr_assert_eq(dict_ttl(&dict, SLICE_LIT("k"), now, &left), 0);
+    cr_assert_eq(left, 30);
+    verify(&dict);
+    now += 30;
+    cr_assert_not(has(&dict, "k"));
+    cr_assert_eq(set_number(&dict, "k", 1, 5), 0);
+    cr_assert_eq(dict_expire(&dict, SLICE_LIT("k"), 0, now), 0);
+    now += 1000;
+    cr_assert(has(&dict, "k"));
+    // What lies ahead again is found when room is short, however late it was set.
+    cr_assert_eq(dict_expire(&dict, SLICE_LIT("k"), 10, now), 0);
+    verify(&dict);
+}
+
+Test(dict, a_value_is_set_only_where_it_is_as_expected) {
+    struct dict dict = make(SMALL);
+    struct dict_value one = { .kind = DICT_number, .number = 1 }, truth = { .kind = DICT_boolean, .boolean = true },
+                      text = { .kind = DICT_text, .text = SLICE_LIT("text") },
+                      other = { .kind = DICT_text, .text = SLICE_LIT("texT") };
+    struct slice key = SLICE_LIT("k");
+    cr_assert_eq(dict_replace(&dict, key, &one, 0, now), -ENOENT);
+    cr_assert_eq(dict_compare_and_set(&dict, key, &one, &text, 0, now), -EAGAIN);
+    cr_assert_eq(dict_compare_and_set(&dict, key, NULL, &one, 0, now), 0);
+    cr_assert_eq(dict_compare_and_set(&dict, key, NULL, &one, 0, now), -EAGAIN);
+    cr_assert_eq(dict_compare_and_set(&dict, key, &truth, &text, 0, now), -EAGAIN);
+    cr_assert_eq(dict_compare_and_set(&dict, key, &one, &text, 0, now), 0);
+    cr_assert_eq(dict_compare_and_set(&dict, key, &other, &one, 0, now), -EAGAIN);
+    cr_assert_eq(dict_compare_and_set(&dict, key, &text, &truth, 0, now), 0);
+    cr_assert_eq(dict_replace(&dict, key, &text, 0, now), 0);
+    cr_assert_eq(dict_compare_and_set(&dict, key, &text, NULL, 0, now), 0);
+    cr_assert_not(has(&dict, "k"));
+    verify(&dict);
+}
+
+Test(dict, keys_are_listed_up_to_a_limit) {
+    struct dict dict = make(1 << 20);
+    static char keys[1000 * (1 + DICT_KEY_MAX)];
+    char key[32];
+    bool more;
+    for (int i = 0; i < 500; i++) {
+        snprintf(key, sizeof key, "%s%d", i % 2 ? "odd" : "even", i);
+        cr_assert_eq(set_number(&dict, key, i, i % 10 == 0 ? 5 : 0), 0);
+    }
+    now += 5;
+    cr_assert_eq(dict_keys(&dict, SLICE_LIT(""), 1000, now, keys, &more), 450);
+    cr_assert_not(more);
+    cr_assert_eq(dict_keys(&dict, SLICE_LIT("odd"), 1000, now, keys, &more), 250);
+    cr_assert_eq(dict_keys(&dict, SLICE_LIT("odd"), 250, now, keys, &more), 250);
+    cr_assert_not(more);
+    cr_assert_eq(dict_keys(&dict, SLICE_LIT("odd"), 249, now, keys, &more), 249);
+    cr_assert(more);
+    for (int i = 0, at = 0; i < 249; i++, at += 1 + keys[at]) {
+        snprintf(key, sizeof key, "%.*s", keys[at], keys + at + 1);
+        cr_assert_eq(strncmp(key, "odd", 3), 0);
+        cr_assert(has(&dict, key));
+    }
+    cr_assert_eq(dict_keys(&dict, SLICE_LIT("none"), 10, now, keys, &more), 0);
+}
+
 // ---- death ----
 
 static long steps_left;
@@ -575,6 +702,20 @@ static void op_get_expired(struct dict *dict) {
 static void op_get(struct dict *dict) {
     (void)has(dict, "text");
 }
+static void op_push(struct dict *dict) {
+    (void)!push(dict, "list", DICT_LEFT, 0);
+}
+static void op_pop(struct dict *dict) {
+    (void)!isnan(pop(dict, "list", DICT_RIGHT));
+}
+static void op_expire(struct dict *dict) {
+    (void)!dict_expire(dict, SLICE_LIT("text"), 5, now);
+}
+static void op_exchange(struct dict *dict) {
+    struct dict_value old = { .kind = DICT_text, .text = slice_make(old_text, sizeof old_text) },
+                      new = { .kind = DICT_text, .text = slice_make(new_text, sizeof new_text) };
+    (void)!dict_compare_and_set(dict, SLICE_LIT("text"), &old, &new, 0, now);
+}
 static void op_flush(struct dict *dict) {
     (void)!dict_flush(dict);
 }
@@ -621,6 +762,54 @@ Test(dict, death_at_any_step_of_a_counter_leaves_the_old_or_the_new) {
         check_after(&dict, "text", false, old, old);
     }
     cr_assert_gt(step, 3);
+}
+
+static void prepare_list(struct dict *dict) {
+    prepare(dict);
+    for (int i = 1; i <= 60; i++)
+        cr_assert_eq(push(dict, "list", DICT_RIGHT, i), i);
+}
+
+Test(dict, death_at_any_step_of_a_list_leaves_the_old_or_the_new) {
+    struct dict dict = make(SMALL);
+    struct slice old = slice_make(old_text, sizeof old_text);
+    long step = 0;
+    for (prepare_list(&dict); dies(&dict, op_push, ++step); prepare_list(&dict)) {
+        double first = pop(&dict, "list", DICT_LEFT);
+        cr_assert(first == 0 || first == 1);
+        for (double next = first + 1; next <= 60; next++)
+            cr_assert_eq(pop(&dict, "list", DICT_LEFT), next);
+        cr_assert(isnan(pop(&dict, "list", DICT_LEFT)));
+        check_after(&dict, "text", false, old, old);
+    }
+    cr_assert_gt(step, 20);
+    step = 0;
+    for (prepare_list(&dict); dies(&dict, op_pop, ++step); prepare_list(&dict)) {
+        uint64_t count;
+        cr_assert_eq(dict_length(&dict, SLICE_LIT("list"), now, &count), 0);
+        cr_assert(count == 59 || count == 60);
+        for (double next = (double)count; next >= 1; next--)
+            cr_assert_eq(pop(&dict, "list", DICT_RIGHT), next);
+        check_after(&dict, "text", false, old, old);
+    }
+    cr_assert_gt(step, 20);
+}
+
+Test(dict, death_at_any_step_of_a_time_or_an_exchange_harms_nothing) {
+    struct dict dict = make(SMALL);
+    struct slice old = slice_make(old_text, sizeof old_text), new = slice_make(new_text, sizeof new_text);
+    long step = 0;
+    for (prepare(&dict); dies(&dict, op_expire, ++step); prepare(&dict)) {
+        check_after(&dict, "text", false, old, old);
+        now += 5;
+        check_after(&dict, "text", true, old, old);
+    }
+    cr_assert_gt(step, 3);
+    step = 0;
+    for (prepare(&dict); dies(&dict, op_exchange, ++step); prepare(&dict))
+        check_after(&dict, "text", false, old, new);
+    check_after(&dict, "text", false, new, new);
+    cr_assert_gt(step, 40);
 }
 
 Test(dict, death_at_any_step_of_other_calls_harms_nothing) {
@@ -676,6 +865,22 @@ Test(dict, death_while_recovering_harms_nothing) {
     }
 }
 
+// What lists are hammered with: a mark, and as many bytes as it says, all alike.
+static struct slice list_value(uint64_t mark, char *text) {
+    size_t len = 8 + mark % 200;
+    memset(text, (int)(mark >> 8), len);
+    memcpy(text, &mark, 8);
+    return slice_make(text, len);
+}
+static bool list_value_whole(struct slice text) {
+    uint64_t mark;
+    char expected[8 + 200];
+    if (text.len < 8)
+        return false;
+    memcpy(&mark, text.at, 8);
+    return slice_eq(text, list_value(mark, expected));
+}
+
 // What a random killing finds: text whose every byte follows from its first eight.
 static void hammer(struct dict *dict, uint64_t own_seed, unsigned keys) {
     static char text[3000];
@@ -687,7 +892,24 @@ static void hammer(struct dict *dict, uint64_t own_seed, unsigned keys) {
         unsigned k = (unsigned)(rnd() % keys);
         snprintf(key, sizeof key, "key%u", k);
         now = (uint64_t)(seconds() * 1000);
-        switch (rnd() % 10) {
+        switch (rnd() % 14) {
+        case 10:
+        case 11: {
+            struct dict_value value = { .kind = DICT_text, .text = list_value(mark, text) };
+            uint64_t count;
+            snprintf(key, sizeof key, "list%u", k % 10);
+            (void)!dict_push(dict, slice_of(key), rnd() % 2 ? DICT_LEFT : DICT_RIGHT, &value, now, &count);
+            break;
+        }
+        case 12: {
+            struct dict_value value;
+            snprintf(key, sizeof key, "list%u", k % 10);
+            (void)!dict_pop(dict, slice_of(key), rnd() % 2 ? DICT_LEFT : DICT_RIGHT, now, &value, buffer);
+            break;
+        }
+        case 13:
+            (void)!dict_expire(dict, slice_of(key), rnd() % 20, now);
+            break;
         case 0:
             (void)!dict_delete(dict, slice_of(key), now);
             break;
@@ -759,6 +981,16 @@ Test(dict, hundreds_of_kills_at_random_moments_leave_it_whole) {
             seen++;
             cr_assert(value.kind == DICT_text && whole(value.text), "\"%s\" is a mixture after %d kills", key,
                       kills);
+        }
+        for (unsigned k = 0; k < 10; k++) {
+            struct dict_value value;
+            uint64_t count, popped = 0;
+            snprintf(key, sizeof key, "list%u", k);
+            cr_assert_eq(dict_length(&dict, slice_of(key), now, &count), 0);
+            for (; kills % 8 == 0 && dict_pop(&dict, slice_of(key), popped % 2 ? DICT_LEFT : DICT_RIGHT, now, &value,
+                                              buffer) == 0;
+                 popped++)
+                cr_assert(value.kind == DICT_text && list_value_whole(value.text), "\"%s\" is a mixture", key);
         }
         double total = get(&dict, "total");
         cr_assert(isnan(total) || total >= last_total || stats(&dict).evictions > 0);

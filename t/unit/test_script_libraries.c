@@ -39,4 +39,5 @@ Test(script_libraries, bytes_as_text) { run_file("encoding.lua"); }
 Test(script_libraries, digests_and_random_numbers) { run_file("crypto.lua"); }
 Test(script_libraries, dates) { run_file("time.lua"); }
 Test(script_libraries, query_strings_and_cookies) { run_file("http.lua"); }
+Test(script_libraries, dictionaries) { run_file("shared.lua"); }
 Test(script_libraries, modules_of_the_system) { run_file("modules.lua"); }
