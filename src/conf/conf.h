@@ -63,6 +63,7 @@ struct conf_settings {
     uint64_t max_pipelined;       // unparsed bytes of a client connection at which reading stops
     uint64_t buffer_high;         // bytes queued for one side at which reading the other side stops
     uint64_t buffer_low;          // and at which it goes on
+    bool half_close;              // a client that has ended its side still gets its response
     bool forwarded;               // add a Forwarded field (RFC 7239)
     enum conf_x_forwarded x_forwarded;
     const char *methods;          // that are let in, "GET, HEAD"; NULL: all but TRACE and TRACK

@@ -42,6 +42,7 @@ struct h1_server {
     bool keep_alive;
     bool cut;  // what follows a refused request is not read as HTTP: it may be its rest
     bool draining;
+    bool half_closed;  // the client sends no more; what it has sent in full is still answered
     bool body_paused;  // the exchange wants no more of the body for the time being
     bool head_now;     // the head became complete in this feed
     bool chunked;      // the response goes out in chunks
@@ -272,6 +273,26 @@ static void parse(struct h1_server *server, struct span span) {
     block_unref(span.block);
 }
 
+// The client sends no more, and nothing that it sent is under way between `pending` and a parser.
+static void end_of_input(struct h1_server *server) {
+    if (!queue_empty(&server->pending))
+        return;  // looked at again when that was parsed
+    switch (server->state) {
+    case IDLE:
+        end(server, CLOSE_client_closed, 0, false);  // what is queued still goes out
+        break;
+    case HEAD:
+    case BODY:
+        lose_client(server, CLOSE_client_closed);  // a request that will never be whole
+        break;
+    case REPLY:
+        server->keep_alive = false;
+        break;
+    case GONE:
+        break;
+    }
+}
+
 // Parses what waits, request after request, without recursion: an exchange that ends at once only marks IDLE.
 static void advance(struct h1_server *server) {
     if (server->busy > 0)
@@ -292,6 +313,8 @@ static void advance(struct h1_server *server) {
             break;
         parse(server, span);
     }
+    if (server->half_closed)
+        end_of_input(server);
     if (server->state != GONE) {
         if (server->pending.bytes > server->pending_max || (server->state == BODY && server->body_paused))
             conn_pause(server->conn);
@@ -321,11 +344,13 @@ static void on_data(struct conn *conn, struct span span) {
 
 static void on_ended(struct conn *conn, int error) {
     struct h1_server *server = conn->owner;
-    enum close_reason reason = error ? CLOSE_client_reset : CLOSE_client_closed;
-    if (server->state == IDLE && !error)
-        end(server, reason, 0, false);  // what is queued still goes out
+    server->half_closed = true;
+    if (error)
+        lose_client(server, CLOSE_client_reset);
+    else if (server->x && !server->x->settings->half_close)
+        lose_client(server, CLOSE_client_closed);
     else
-        lose_client(server, reason);
+        end_of_input(server);
 }
 
 static void on_written(struct conn *conn) {
@@ -527,7 +552,7 @@ static void finished(struct exchange *x, bool aborted, enum close_reason reason)
     set_timer(server, TIMER_KEEPALIVE, server->keepalive_ms);
     if (server->draining)
         end(server, CLOSE_drain, 0, false);
-    else if (!queue_empty(&server->pending))
+    else if (!queue_empty(&server->pending) || server->half_closed)
         advance(server);
 }
 
