@@ -140,11 +140,13 @@ def upload(gate, length):
 def test_an_answer_while_the_body_flows_is_passed_on_at_once(moongate, end):
     """The client's connection ends behind it, for nobody knows where its next request would begin; and the server's."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
         origin = type("", (), {"address": "127.0.0.1:%d" % listener.getsockname()[1]})
         gate = gate_to(moongate, origin, "linger_timeout 300ms;")
         with upload(gate, 10000000) as s:
             server, _ = listener.accept()
             with server:
+                server.settimeout(5)
                 while b"aaaa" not in server.recv(100000):
                     pass
                 server.sendall(b"HTTP/1.1 413 No\r\nContent-Length: 2\r\n\r\nno" )
@@ -166,6 +168,7 @@ def test_an_answer_while_the_body_flows_is_passed_on_at_once(moongate, end):
 
 def test_a_server_that_ends_its_side_without_an_answer_is_502_at_once(moongate):
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
         origin = type("", (), {"address": "127.0.0.1:%d" % listener.getsockname()[1]})
         gate = gate_to(moongate, origin, upstream="retry off;")
         with upload(gate, 10000000) as s:
@@ -177,23 +180,26 @@ def test_a_server_that_ends_its_side_without_an_answer_is_502_at_once(moongate):
 
 def test_a_body_until_the_end_while_the_request_still_flows(moongate):
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
         origin = type("", (), {"address": "127.0.0.1:%d" % listener.getsockname()[1]})
         gate = gate_to(moongate, origin)
         with upload(gate, 10000000) as s:
             server, _ = listener.accept()
             with server:
+                assert server.recv(1000)  # an answer to nothing would be refused
                 server.sendall(b"HTTP/1.1 200 OK\r\n\r\nall of it")
                 server.shutdown(socket.SHUT_WR)
                 s.settimeout(5)
                 got = b""
-                while b"0\r\n\r\n" not in got:
-                    got += s.recv(1000)
+                while b"0\r\n\r\n" not in got and (piece := s.recv(1000)):
+                    got += piece
                 assert b"9\r\nall of it\r\n0\r\n\r\n" in got
 
 
 def test_an_early_head_does_not_stop_the_upload(moongate, origin):
     """A server that says 200 first, and reads and answers while it reads."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
         origin = type("", (), {"address": "127.0.0.1:%d" % listener.getsockname()[1]})
         gate = gate_to(moongate, origin, upstream="read_timeout 500ms;")
         with gate.connect(5) as s:
