@@ -26,6 +26,10 @@ BEGIN {
     known("timer", "A timer")
     known("task", "A task")
     known("semaphore", "A semaphore")
+    known("test", "The module of tests")
+    known("frontend", "A frontend under test")
+    known("client", "A client")
+    known("exchange", "A request and what comes of it")
 }
 
 function known(name, words) {

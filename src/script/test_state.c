@@ -16,9 +16,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-// Embedded by build-aux/embed.sh from lua/test.lua.
+// Embedded by build-aux/embed.sh from lua/test.lua and the files of lua/test/.
 extern const char moongate_test[];
 extern const size_t moongate_test_len;
+
+//  X(name): the files of lua/test/, in the order in which they run
+#define TEST_FILES(X) X(values) X(assert) X(time) X(heads) X(servers) X(clients) X(scripts)
+#define X(name)                                 \
+    extern const char moongate_test_##name[];   \
+    extern const size_t moongate_test_##name##_len;
+TEST_FILES(X)
+#undef X
 
 static lua_State *state;
 static int result_fd;
@@ -376,6 +384,14 @@ static const luaL_Reg rig[] = {
 
 // ---- the process ------------------------------------------------------------------------------------------
 
+// The table of the functions below is on top of the stack, and is handed to the code.
+static int run_embedded(lua_State *lua, const char *name, const char *text, size_t len) {
+    if (luaL_loadbuffer(lua, text, len, name) != 0)
+        return -EINVAL;
+    lua_pushvalue(lua, -2);
+    return lua_pcall(lua, 1, 0, 0) == 0 ? 0 : -EINVAL;
+}
+
 static int run(lua_State *lua, const struct test_options *options, const char *file, unsigned index) {
     char cwd[4096];
     lua_newtable(lua);
@@ -387,13 +403,21 @@ static int run(lua_State *lua, const struct test_options *options, const char *f
     set_boolean(lua, "verbose", options->verbose);
     set_boolean(lua, "conf", options->conf != NULL);
     set_string(lua, "cwd", getcwd(cwd, sizeof cwd) ? cwd : "/");
-    if (luaL_loadbuffer(lua, moongate_test, moongate_test_len, "=moongate.test") != 0)
-        return -EINVAL;
-    lua_pushvalue(lua, -2);
-    if (lua_pcall(lua, 1, 1, 0) != 0)
-        return -EINVAL;
+    lua_newtable(lua);
     lua_pushvalue(lua, -1);
     lua_setfield(lua, LUA_REGISTRYINDEX, "moongate.test");
+    lua_setfield(lua, -2, "test");
+    int rc = 0;
+#define X(name)  \
+    if (rc == 0) \
+        rc = run_embedded(lua, "=moongate.test." #name, moongate_test_##name, moongate_test_##name##_len);
+    TEST_FILES(X)
+#undef X
+    if (rc == 0)
+        rc = run_embedded(lua, "=moongate.test", moongate_test, moongate_test_len);
+    if (rc < 0)
+        return rc;
+    lua_getfield(lua, -1, "test");
     lua_getfield(lua, -1, "main");
     return lua_pcall(lua, 0, 0, 0) == 0 ? 0 : -EINVAL;
 }

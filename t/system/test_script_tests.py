@@ -59,6 +59,40 @@ def test_the_tests_of_a_ready_made_script_pass(file):
     assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
 
 
+# ---- the manual
+
+def test_the_example_of_the_manual_passes(tests):
+    page = (SRCDIR / "man/moongate-lua.7.in").read_text().partition(".Sh TESTS")[2]
+    example = re.search(r"(?s)^\.Bd -literal[^\n]*\n(.*?)^\.Ed$", page, re.M)[1].replace("\\e", "\\")
+    (firewall,) = [path for path in SCRIPTS if path.name == "firewall.lua"]
+    result = tests(example, files={"firewall.lua": firewall.read_text()})
+    assert result.status == 0 and len(result.tests) == 3, result.out
+
+
+def examples():
+    for file in [SRCDIR / "lua/test.lua", *sorted((SRCDIR / "lua/test").glob("*.lua"))]:
+        for block in re.findall(r"(?m)^--- @example\n((?:---   .*\n)+)", file.read_text()):
+            yield pytest.param(re.sub(r"(?m)^---   ", "", block), id=f"{file.stem}:{block.split(chr(10))[0][6:40]}")
+
+
+@pytest.mark.parametrize("example", examples())
+def test_the_examples_of_the_calls_run(tests, example):
+    files = {path.name: path.read_text() for path in SCRIPTS}
+    files["bad.lua"] = "local h = {}\nfunction h.request(req)\n  return req.a.b\nend\nreturn h\n"
+    if "bad.lua" in example:
+        example = 'test.script("bad.lua"):get("/")\n' + example.replace("attempt to index", "a request has no field")
+    if "403" in example:
+        example = 'answer = test.script("firewall.lua", { deny_paths = "/" }):get("/")\n' + example
+    if not example.startswith("test("):
+        example = f"""test("example", function()
+            local client = test.script("redirect_https.lua", {{ except = "/" }}):connect()
+            local answer = client:get("/", {{ ["x-request-id"] = "17" }})
+            {example}
+        end)"""
+    result = tests(example, files=files)
+    assert result.status == 0 and result.tests, result.out
+
+
 # ---- what is printed
 
 def test_the_output_is_tap_with_a_subtest_for_each_file(tmp_path):

@@ -1,0 +1,192 @@
+-- SPDX-License-Identifier: BSD-2-Clause
+-- Scripts under test for lua/test.lua: frontends of a configuration that is made up for them, or of a given
+-- one; the test's files, and what is logged. Blocks of --- are moongate-lua(7).
+local rig = ...
+
+local test, misuse, found, sorted_keys = rig.test, rig.misuse, rig.found, rig.sorted_keys
+local field_text, check_keys = rig.field_text, rig.check_keys
+local is_address, load_given = rig.is_address, rig.load_given
+local settle, upstreams, Client = rig.settle, rig.upstreams, rig.Client
+local concat = table.concat
+
+local Frontend = {}
+Frontend.__index = Frontend
+
+--- frontend:connect(from)
+--- frontend:connect { from = ADDRESS, to = ADDRESS }
+--- Connects a client, from 192.0.2.1:40000 to 127.0.0.1:80 unless it is said otherwise; addresses are written
+--- 192.0.2.1, 192.0.2.1:4000, 2001:db8::1 or [2001:db8::1]:4000. Its connect hook has run, or waits.
+--- @return a client
+function Frontend.connect(t, spec)
+  if type(spec) == "string" then spec = { from = spec } end
+  spec = spec or {}
+  check_keys(spec, { from = true, to = true }, "a connection")
+  local ok, number = pcall(rig.connect, t.door, spec.from or "192.0.2.1", spec.to or "127.0.0.1")
+  if not ok then misuse(number) end
+  local client = setmetatable({ number = number }, Client)
+  settle()
+  return client
+end
+
+--- frontend:request(request)
+--- frontend:get(target, headers)
+--- The same on a new connection; the request's fields from and to are its addresses.
+function Frontend.request(t, spec)
+  local from, to
+  if type(spec) == "table" then from, to = spec.from, spec.to end
+  return t:connect { from = from, to = to }:request(spec)
+end
+
+function Frontend.get(t, target, headers)
+  return t:request { target = target, headers = headers }
+end
+
+local function conf_word(text)
+  text = field_text(text, "a setting")
+  return '"' .. text:gsub('["\\$]', "\\%0"):gsub("\t", "\\t") .. '"'
+end
+
+local option_keys = { routes = true, directives = true, shared = true, upstreams = true }
+local loads = 0
+
+-- The configuration's text for a chain of scripts.
+local function configuration(scripts, options)
+  options = options or {}
+  check_keys(options, option_keys, "the options of a script")
+  local lines, routes = {}, options.routes or { ["/"] = "origin" }
+  lines[1] = "scripts " .. conf_word(rig.folder) .. " " .. conf_word(rig.test_folder) .. ";"
+  local named = {}
+  for _, name in pairs(routes) do named[name] = true end
+  for name in pairs(upstreams) do
+    if not is_address(name) then named[name] = true end
+  end
+  for _, name in ipairs(sorted_keys(named)) do
+    lines[#lines + 1] = "upstream " .. name .. " { server 127.0.0.1:9; }"
+  end
+  lines[#lines + 1] = "frontend test {\nlisten 127.0.0.1:80;"
+  for i, script in ipairs(scripts) do
+    if type(script) == "string" then script = { script } end
+    if type(script) ~= "table" or type(script[1]) ~= "string" then
+      misuse("script " .. i .. ": expected a file's name, or { NAME, SETTINGS }")
+    end
+    local words = { "script " .. conf_word(script[1]) }
+    for _, key in ipairs(sorted_keys(script[2] or {})) do
+      local value = script[2][key]
+      if value == true then value = "on" elseif value == false then value = "off" end
+      key = field_text(key, "a setting")
+      words[#words + 1] = conf_word(key .. "=" .. field_text(value, "setting " .. key))
+    end
+    lines[#lines + 1] = concat(words, " ") .. ";"
+  end
+  for _, prefix in ipairs(sorted_keys(routes)) do
+    lines[#lines + 1] = "route " .. conf_word(prefix) .. " " .. routes[prefix] .. ";"
+  end
+  lines[#lines + 1] = (options.directives or "") .. "\n}"
+  return concat(lines, "\n") .. "\n"
+end
+
+local function load_door(text, name)
+  loads = loads + 1
+  local doors, why = rig.load(text)
+  if not doors then
+    -- The made-up configuration is nothing that the test's author has seen.
+    why = why:gsub(" %(the script of [^)]*%)$", "")
+    local line = text and why:match("^" .. rig.folder:gsub("%W", "%%%0") .. "/test%.conf:%d+:%d+: (.-)\n")
+    misuse(line or why)
+  end
+  return doors[name] or misuse('no frontend "' .. name .. '" in the configuration, expected one of ' ..
+    concat(sorted_keys(doors), ", "))
+end
+
+--- test.script(name, settings, options)
+--- Loads a script as a frontend would, with settings (numbers and booleans become the strings that a
+--- configuration has). It is looked for among the files of the test, in the folder of the test file, and
+--- among the ready-made ones; require looks there, too. Shared dictionaries are there as soon as they are
+--- asked for, and are this test's alone. options, all of them optional: routes (upstreams by prefix; { ["/"]
+--- = "origin" }), and directives, text for the frontend's block in the configuration, such as
+--- "on_script_error pass; max_body 1k;".
+--- @return a frontend
+--- @error when the script does not load
+--- @example
+---   local web = test.script("firewall.lua", { deny = "192.0.2.0/24" })
+function test.script(name, settings, options)
+  if type(name) ~= "string" then misuse("test.script takes a file's name, got a " .. type(name)) end
+  return test.scripts({ { name, settings } }, options)
+end
+
+--- test.scripts(list, options)
+--- The same for several scripts in order; each is a name, or a list of name and settings.
+--- @example
+---   local web = test.scripts { { "firewall.lua", { methods = "GET" } }, "redirect_https.lua" }
+function test.scripts(list, options)
+  if type(list) ~= "table" then misuse("test.scripts takes a list of scripts") end
+  local door = load_door(configuration(list, options), "test")
+  return setmetatable({ door = door }, Frontend)
+end
+
+--- test.frontend(name)
+--- A frontend of the configuration that moongate --test was given with -c, with its scripts, routes and
+--- settings.
+--- @return a frontend
+function test.frontend(name)
+  local doors = load_given()
+  local door = doors[name] or misuse('no frontend "' .. tostring(name) ..
+    '" in the configuration, expected one of ' .. concat(sorted_keys(doors), ", "))
+  return setmetatable({ door = door }, Frontend)
+end
+
+--- test.file(name, text)
+--- Writes a file for this test alone: a script, a list of networks. It is gone after the test.
+--- @return its path, for settings
+--- @example
+---   local web = test.script("firewall.lua", { denied = test.file("denied.txt", "192.0.2.0/24\n") })
+function test.file(name, text)
+  if type(name) ~= "string" or name == "" or name:sub(1, 1) == "/" or
+    ("/" .. name .. "/"):find("/../", 1, true) then
+    misuse("test.file takes a name without .. and a text")
+  end
+  if type(text) ~= "string" then misuse("test.file takes a text, got a " .. type(text)) end
+  local path, why = rig.file(name, text)
+  return path or misuse(why)
+end
+
+-- ---- logs and errors --------------------------------------------------------------------------------------
+
+--- test.log()
+--- What was written to the error log so far, scripts' lines and moongate's own, from level info on
+--- (test.log_level "debug" for more).
+--- @return a list of tables with the fields level and text
+function test.log() return rig.log() end
+
+function test.log_level(level) rig.log_level(level) end
+
+--- test.logged(pattern)
+--- @return the text of the first line of the log that matches (as in test.matches), or nil
+function test.logged(pattern)
+  for _, line in ipairs(rig.log()) do
+    if found(line.text, pattern) then return line.text end
+  end
+end
+
+local errors_seen = 0
+
+local function errors_since(first)
+  local texts, lines = {}, rig.log()
+  for i = first, #lines do
+    local line = lines[i]
+    if line.level == "error" and line.text:find('^script "') then texts[#texts + 1] = line.text end
+  end
+  return texts, #lines
+end
+
+--- test.errors()
+--- What went wrong in scripts since it was asked last: the texts as they are logged, with script, hook, line
+--- and traceback. A test fails if a script has failed and it did not ask.
+--- @return a list of texts
+--- @example
+---   test.matches(test.errors()[1], "bad.lua:3: attempt to index")
+function test.errors()
+  local texts
+  texts, errors_seen = errors_since(errors_seen + 1)
+  return texts
+end
