@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The worker's life: becomes unprivileged, makes its ring, turns it, ends. What the master orders is carried
+// The worker's life: makes its ring, becomes unprivileged, turns it, ends. What the master orders is carried
 // out in orders.c; what a connection does is proxy's and http's.
 #include "proc/worker.h"
 
@@ -183,10 +183,12 @@ _Noreturn void worker_main(const struct heritage *heritage) {
     timer_init(&self.deadline, drained);
     channel_init(&self.channel, heritage->channel);
     cpu_pin(heritage->cpu);
-    if (identity_assume(heritage->identity, heritage->master, &error) < 0)
-        give_up(&self, &error);
+    // The ring first: newer kernels count the rings of an unprivileged user's processes, all together, against
+    // RLIMIT_MEMLOCK.
     const struct ring_options options = { .entries = RING_ENTRIES, .receive_bytes = heritage->receive_bytes };
     if (ring_init(&options, &error) < 0)
+        give_up(&self, &error);
+    if (identity_assume(heritage->identity, heritage->master, &error) < 0)
         give_up(&self, &error);
 
     orders_start(&self);

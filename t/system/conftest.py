@@ -143,12 +143,12 @@ class Gate:
         return subprocess.run([MOONGATE, "-c", self.config, *arguments], capture_output=True, text=True,
                               timeout=timeout, env=self.environment(**more))
 
-    def start(self, *arguments, **more):
-        """In the foreground; returns when all workers serve."""
+    def start(self, *arguments, before=None, **more):
+        """In the foreground; returns when all workers serve. before() runs in the new process first."""
         with open(self.stderr, "a") as stderr:
             self.process = subprocess.Popen([MOONGATE, "-c", self.config, *arguments],
                                             env=self.environment(**more), stdin=subprocess.DEVNULL,
-                                            stdout=stderr, stderr=stderr)
+                                            stdout=stderr, stderr=stderr, preexec_fn=before)
         self.master = self.process.pid
         self.wait_serving()
         return self

@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import resource
 import socket
 import struct
 import subprocess
@@ -46,6 +47,13 @@ def test_a_refused_ring_says_why_and_how_to_allow_it(moongate):
 def test_the_version_says_that_the_ring_is_refused():
     done = subprocess.run([MOONGATE, "-V"], capture_output=True, text=True, timeout=20, preexec_fn=forbid_io_uring)
     assert "seccomp" in done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is not bound by it")
+def test_rings_of_many_workers_do_not_fail_for_the_limit_of_locked_memory(moongate, origin):
+    gate = moongate(f"upstream app {{ server {origin.address}; }}", "route / app;", workers=6, start=False)
+    gate.start(before=lambda: resource.setrlimit(resource.RLIMIT_MEMLOCK, (1 << 20, 1 << 20)))
+    assert len(gate.workers()) == 6
 
 
 def test_the_version_lists_what_the_kernel_has():
