@@ -39,6 +39,8 @@ local function park(waiter, timeout, what)
   return waiter.woken
 end
 
+core.park = park
+
 -- False when it waits no more: its time-out came, or what it belonged to is gone.
 local function wake(waiter)
   if waiter.over or waiter.woken or c_task_unpark(waiter.ticket) ~= OK then return false end
@@ -298,12 +300,26 @@ function semaphore_methods.release(t)
   let_in(t)
 end
 
+-- What the hook, timer or task that runs now has opened: close(thing) is called when it is over, however it
+-- ends. Returns the table that a thing which was closed before is to be taken out of: table[thing] = nil.
+local opened = {}
+function core.opened(thing, close)
+  local ticket = my_ticket()
+  local mine = opened[ticket]
+  if not mine then
+    mine = {}
+    opened[ticket] = mine
+  end
+  mine[thing] = close
+  return mine
+end
+
 -- A hook, timer or task with a ticket is over.
 function core.task_over(ticket)
-  local mine = held[ticket]
-  if not mine then return end
-  held[ticket] = nil
-  for semaphore, count in pairs(mine) do
+  local mine, things = held[ticket], opened[ticket]
+  held[ticket], opened[ticket] = nil, nil
+  for semaphore, count in pairs(mine or {}) do
     for _ = 1, count do let_in(semaphore) end
   end
+  for thing, close in pairs(things or {}) do close(thing) end
 end

@@ -15,6 +15,8 @@
     X(connections_rejected, "client connections closed by a connect hook") \
     X(connections_limited, "times that accepting paused at the limit of connections or descriptors") \
     X(requests, "requests whose head was complete") \
+    X(fetches, "requests that scripts made (gate.fetch)") \
+    X(fetch_errors, "of these: without a whole response") \
     X(requests_active, "exchanges under way now") \
     X(responses_1xx, "interim responses sent to clients") \
     X(responses_2xx, "final responses by class") \

@@ -227,9 +227,9 @@ static int prepare_request(struct exchange *x) {
     }
     if (rules_add_via(&x->req.headers, &x->arena, x->req.minor, x->settings->via) < 0)
         return -ENOMEM;
-    if (!x->settings->forwarded && x->settings->x_forwarded == X_FORWARDED_OFF)
-        return 0;
     struct conn *client = x->down->conn(x);
+    if (!client || (!x->settings->forwarded && x->settings->x_forwarded == X_FORWARDED_OFF))
+        return 0;
     return rules_add_forwarded(&x->req, &x->arena, x->settings, conn_remote(client), conn_local(client));
 }
 
@@ -331,7 +331,7 @@ static enum step_result conclude(struct exchange *x) {
     x->hook_waits = false;
     if (x->started) {
         unsigned class = x->res.status / 100;
-        if (x->head_sent) {
+        if (x->head_sent && !x->site->inner) {
             counters->responses_2xx += class == 2;
             counters->responses_3xx += class == 3;
             counters->responses_4xx += class == 4;
@@ -479,7 +479,7 @@ static void admit(struct exchange *x) {
 void exchange_start(struct exchange *x) {
     x->started = true;
     x->wire_target = x->req.target;
-    counters->requests++;
+    counters->requests += !x->site->inner;
     rules_strip_hop_by_hop(&x->req.headers, x->req.upgrade);
     if (x->req.minor == 0)
         headers_remove_id(&x->req.headers, HEADER_expect);

@@ -83,6 +83,8 @@ struct exchange_hooks {
 // One for each frontend of a generation.
 struct exchange_site {
     const char *name;                    // of the frontend, for the log; NULL: none
+    void *owner;                         // of who filled it in
+    bool inner;                          // for requests of scripts, not of clients: no hooks, no log
     const struct conf_settings *settings;
     const struct exchange_hooks *hooks;  // NULL: none
     void *scripts;

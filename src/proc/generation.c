@@ -80,6 +80,8 @@ static int load_frontends(struct generation *generation, struct error *error) {
         int code = frontend_new(&options, &site->frontend, error);
         if (code < 0)
             return code;
+        if (chain)
+            script_chain_set_inner(chain, frontend_inner_site(site->frontend));
         site->conf = conf;
         generation->site_count++;
     }

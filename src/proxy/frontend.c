@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 struct frontend {
-    struct exchange_site site;  // first: a site pointer is a frontend pointer
+    struct exchange_site site, inner;
     struct frontend_options options;
     struct access_log *log;
     struct route *routes;  // longest prefix first
@@ -52,7 +52,7 @@ unsigned frontend_client_count(void) {
 }
 
 static struct frontend *of_site(struct exchange_site *site) {
-    return container_of(site, struct frontend, site);
+    return site->owner;
 }
 
 // ---- the site of exchanges --------------------------------------------------------------------------------
@@ -136,6 +136,20 @@ static unsigned site_admit(struct exchange_site *site, struct exchange *x, const
     return 405;
 }
 
+// What a script names: an upstream or an address.
+static struct upstream *choose_upstream(struct frontend *frontend, struct slice choice, struct error *error) {
+    struct error why;
+    struct upstream *upstream = find_upstream(frontend, choice);
+    if (!upstream)
+        upstream = address_book_find(frontend->options.addresses, choice, &why);
+    if (!upstream)
+        error_set(
+            error, -EINVAL,
+            "a script chose \"%.*s\", which is neither an upstream of this configuration nor an address: %s",
+            SLICE_ARG(choice), why.text);
+    return upstream;
+}
+
 static int route(struct exchange_site *site, struct exchange *x, struct error *error) {
     struct frontend *frontend = of_site(site);
     const struct route *found = x->admitted;
@@ -147,16 +161,9 @@ static int route(struct exchange_site *site, struct exchange *x, struct error *e
     if (found)
         x->settings = &found->conf->settings;
     if (x->route_choice.len > 0) {
-        struct error why;
-        x->upstream = find_upstream(frontend, x->route_choice);
+        x->upstream = choose_upstream(frontend, x->route_choice, error);
         if (!x->upstream)
-            x->upstream = address_book_find(frontend->options.addresses, x->route_choice, &why);
-        if (!x->upstream)
-            return error_set(
-                error, -EINVAL,
-                "a script chose \"%.*s\", which is neither an upstream of this configuration nor an "
-                "address: %s",
-                SLICE_ARG(x->route_choice), why.text);
+            return -EINVAL;
     } else if (found) {
         x->upstream = found->upstream;
     } else {
@@ -167,6 +174,29 @@ static int route(struct exchange_site *site, struct exchange *x, struct error *e
     if (x->upstream != before)
         x->tried = 0;
     return 0;
+}
+
+// A script says where its own requests go: no route of the configuration is meant.
+static int route_inner(struct exchange_site *site, struct exchange *x, struct error *error) {
+    struct frontend *frontend = of_site(site);
+    struct upstream *before = x->upstream;
+    x->upstream = choose_upstream(frontend, x->route_choice, error);
+    if (!x->upstream)
+        return -EINVAL;
+    x->upstream_conf = x->upstream->conf;
+    if (x->upstream != before)
+        x->tried = 0;
+    return 0;
+}
+
+static unsigned admit_inner(struct exchange_site *site, struct exchange *x, const char **ret_why,
+                            const char **ret_allow) {
+    (void)site, (void)x, (void)ret_why, (void)ret_allow;
+    return 0;
+}
+
+static void log_nothing(struct exchange_site *site, struct exchange *x) {
+    (void)site, (void)x;
 }
 
 static void site_dial(struct exchange_site *site, struct exchange *x) {
@@ -393,6 +423,7 @@ int frontend_new(const struct frontend_options *options, struct frontend **ret_f
     frontend->options = *options;
     frontend->site = (struct exchange_site){
         .name = conf->name,
+        .owner = frontend,
         .settings = &conf->settings,
         .hooks = options->hooks,
         .scripts = options->scripts,
@@ -405,6 +436,13 @@ int frontend_new(const struct frontend_options *options, struct frontend **ret_f
         .hold = hold,
         .drop = drop,
     };
+    frontend->inner = frontend->site;
+    frontend->inner.inner = true;
+    frontend->inner.hooks = NULL;
+    frontend->inner.scripts = NULL;
+    frontend->inner.admit = admit_inner;
+    frontend->inner.route = route_inner;
+    frontend->inner.log = log_nothing;
     int rc = 0;
     if (conf->settings.access_log)
         rc = access_log_new(conf->settings.access_log, &frontend->log, error);
@@ -435,6 +473,10 @@ int frontend_new(const struct frontend_options *options, struct frontend **ret_f
 
 struct exchange_site *frontend_site(struct frontend *frontend) {
     return &frontend->site;
+}
+
+struct exchange_site *frontend_inner_site(struct frontend *frontend) {
+    return &frontend->inner;
 }
 
 void frontend_free(struct frontend *frontend) {

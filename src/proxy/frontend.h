@@ -36,6 +36,8 @@ struct frontend;
 int frontend_new(const struct frontend_options *options, struct frontend **ret_frontend, struct error *error)
     __attribute__((warn_unused_result));
 void frontend_free(struct frontend *frontend);
+// The site of requests that its scripts make.
+struct exchange_site *frontend_inner_site(struct frontend *frontend);
 
 // What its exchanges are given. Tests of scripts (script/test_world.c) put their own way to servers there.
 struct exchange_site *frontend_site(struct frontend *frontend);

@@ -156,6 +156,16 @@ struct mg_api {
     int (*task_ticket)(double *ret_ticket);
     int (*task_park)(double seconds);         /* after task_ticket(); the caller yields after it */
     int (*task_unpark)(double ticket);        /* MG_NONE: it does not wait */
+    /* Requests of scripts (lua/moongate/fetch.lua). MG_WAIT: the caller parks and asks again; MG_ERROR: why
+       there is no response or only a part of one; MG_NONE: the end. */
+    int (*fetch_new)(const char *method, size_t method_len, const char *target, size_t target_len, const char *to,
+                     size_t to_len, double *ret_fetch);
+    int (*fetch_field)(double fetch, const char *name, size_t len, const char *value, size_t value_len);
+    int (*fetch_start)(double fetch, const char *body, size_t len); /* body NULL: none */
+    int (*fetch_status)(double fetch, double *ret_status);
+    int (*fetch_header)(double fetch, uint32_t *position, struct mg_text *ret_name, struct mg_text *ret_value);
+    int (*fetch_read)(double fetch, struct mg_text *ret_text);
+    int (*fetch_close)(double fetch);
     double (*now)(void);
     int (*log_enabled)(int level);
     void (*log)(int level, const char *script, const char *at, size_t len);

@@ -45,6 +45,16 @@ int mg_response_set_reason(double x, const char *at, size_t len);
 int mg_body_read(double x, int whose, struct mg_text *ret_text);
 int mg_body_write(double x, int whose, const char *at, size_t len);
 
+// fetch.c
+int mg_fetch_new(const char *method, size_t method_len, const char *target, size_t target_len, const char *to,
+                 size_t to_len, double *ret_fetch);
+int mg_fetch_field(double fetch, const char *name, size_t len, const char *value, size_t value_len);
+int mg_fetch_start(double fetch, const char *body, size_t len);
+int mg_fetch_status(double fetch, double *ret_status);
+int mg_fetch_header(double fetch, uint32_t *position, struct mg_text *ret_name, struct mg_text *ret_value);
+int mg_fetch_read(double fetch, struct mg_text *ret_text);
+int mg_fetch_close(double fetch);
+
 // job.c
 int mg_job_timer(double seconds, int every, double *ret_job);
 int mg_job_spawn(double *ret_job);

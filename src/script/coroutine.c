@@ -71,6 +71,14 @@ void task_wake(struct task *task) {
     ring_flush_later(&task->wake);
 }
 
+bool task_unpark(uint64_t ticket) {
+    struct task *task = handle_get(HANDLE_TASK, ticket);
+    if (!task || !task->parked)
+        return false;
+    task_wake(task);
+    return true;
+}
+
 // The hook is over: what it holds is given back (lua/tasks.lua), its ticket is worth nothing any more.
 static void give_back(struct task *task) {
     timer_stop(&task->timer);

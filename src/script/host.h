@@ -39,6 +39,7 @@ struct script_chain {
     struct script_host *host;
     const struct conf_frontend *frontend;
     struct exchange_hooks hooks;
+    struct exchange_site *inner;  // of requests that its scripts make; the frontend's
     bool has_connect;
     unsigned count;
     struct script scripts[];
@@ -185,6 +186,8 @@ extern char token_done, token_wait, token_verdict;
 void task_init(struct task *task, struct script_chain *chain, void (*fired)(struct timer *timer));
 // Takes up a task at the next opportunity, whatever it waits for.
 void task_wake(struct task *task);
+// The same for one that parked; false when there is none with that ticket, or it does not wait.
+bool task_unpark(uint64_t ticket);
 // What the task belongs to ends: nothing of it is taken up again.
 void task_end(struct task *task);
 

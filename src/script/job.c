@@ -326,9 +326,5 @@ int mg_task_park(double seconds) {
 }
 
 int mg_task_unpark(double ticket) {
-    struct task *task = handle_get(HANDLE_TASK, mg_handle(ticket));
-    if (!task || !task->parked)
-        return MG_NONE;
-    task_wake(task);
-    return MG_OK;
+    return task_unpark(mg_handle(ticket)) ? MG_OK : MG_NONE;
 }

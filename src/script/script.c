@@ -105,6 +105,10 @@ const struct exchange_hooks *script_chain_hooks(struct script_chain *chain) {
     return &chain->hooks;
 }
 
+void script_chain_set_inner(struct script_chain *chain, struct exchange_site *inner) {
+    chain->inner = inner;
+}
+
 bool script_chain_has_connect(const struct script_chain *chain) {
     return chain->has_connect;
 }

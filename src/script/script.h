@@ -68,6 +68,8 @@ void script_host_free(struct script_host *host);
 
 // NULL when the frontend has no scripts.
 struct script_chain *script_chain_of(struct script_host *host, const struct conf_frontend *frontend);
+// The site of requests that its scripts make (gate.fetch); outlives the chain's hooks. Without it they fail.
+void script_chain_set_inner(struct script_chain *chain, struct exchange_site *inner);
 const struct exchange_hooks *script_chain_hooks(struct script_chain *chain);  // `scripts`: the chain itself
 
 // The connect hook. STEP_MORE: *ret_reject says the verdict. STEP_WAIT: decided(conn, owner, reject) is
