@@ -189,12 +189,6 @@ static int route_inner(struct exchange_site *site, struct exchange *x, struct er
     return 0;
 }
 
-static unsigned admit_inner(struct exchange_site *site, struct exchange *x, const char **ret_why,
-                            const char **ret_allow) {
-    (void)site, (void)x, (void)ret_why, (void)ret_allow;
-    return 0;
-}
-
 static void log_nothing(struct exchange_site *site, struct exchange *x) {
     (void)site, (void)x;
 }
@@ -440,7 +434,7 @@ int frontend_new(const struct frontend_options *options, struct frontend **ret_f
     frontend->inner.inner = true;
     frontend->inner.hooks = NULL;
     frontend->inner.scripts = NULL;
-    frontend->inner.admit = admit_inner;
+    frontend->inner.admit = NULL;
     frontend->inner.route = route_inner;
     frontend->inner.log = log_nothing;
     int rc = 0;
