@@ -181,11 +181,11 @@
       "sender, which bounds the memory of an exchange.") \
     X(buffer_low, SCOPE_SETTINGS, SIZE, conf_settings, buffer_low, 0, 1 << 30, 0, NULL, "64k", NULL, \
       "When no more than so many bytes wait, the sender is read from again. Must be below buffer_high.") \
-    X(half_close, SCOPE_SETTINGS, FLAG, conf_settings, half_close, 0, 0, 0, NULL, "on", NULL, \
-      "A client that ends its side of the connection after a whole request still gets the response; the " \
-      "connection ends behind it. That such a client is really gone is noticed when it refuses what is " \
-      "sent. With off the end of its side ends the request, also at the upstream server: for clients that " \
-      "give up often and requests that cost much. An end in the middle of a request is an error either " \
+    X(half_close, SCOPE_SETTINGS, FLAG, conf_settings, half_close, 0, 0, 0, NULL, "off", NULL, \
+      "What it means that a client ends its side of the connection after a whole request. With off it has " \
+      "given up: the request ends, also at the upstream server, and so does what its scripts wait for. With " \
+      "on it still gets the response, and the connection ends behind it; that such a client is really gone " \
+      "is noticed only when it refuses what is sent. An end in the middle of a request is an error either " \
       "way. In tunnels each direction ends by itself, whatever stands here.") \
     X(forwarded, SCOPE_SETTINGS, FLAG, conf_settings, forwarded, 0, 0, 0, NULL, "off", NULL, \
       "Adds a Forwarded field (RFC 7239) with for, by, host and proto to each request that is passed on.") \

@@ -12,7 +12,7 @@ GET = b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-def gate_to(moongate, origin, frontend="", upstream="", **how):
+def gate_to(moongate, origin, frontend="half_close on;", upstream="", **how):
     return moongate(f"upstream app {{ server {origin.address}; {upstream} }}", f"{frontend} route / app;", **how)
 
 
@@ -91,7 +91,7 @@ def test_an_end_in_the_middle_of_a_request_is_an_error(moongate, origin, beginni
 
 
 def test_with_off_the_end_ends_the_request(moongate, origin, slow):
-    gate = gate_to(moongate, origin, "half_close off;")
+    gate = gate_to(moongate, origin, "")
     with half_closed(gate, GET % 1) as s:
         assert read_all(s) == b""
     eventually(lambda: gate.stats()["requests_active"] == 0)

@@ -671,7 +671,7 @@ def test_a_pause_in_a_response_is_not_the_clients_fault(moongate, origin):
 def test_a_client_that_vanishes_frees_everything(moongate, origin):
     hold = threading.Event()
     origin.reply = lambda request: (hold.wait(10), reply())[1]
-    gate = gate_to(moongate, origin, frontend="half_close off;")
+    gate = gate_to(moongate, origin)
     beginnings = [b"", b"GET", b"GET / HTTP/1.1\r\nHost: h\r\n", b"POST / HTTP/1.1\r\nHost: h\r\n"
                                                                  b"Content-Length: 10\r\n\r\nabc",
                   b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", b"GET / HTTP/1.1\r\nHost: h\r\n\r\n" * 3]

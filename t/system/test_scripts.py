@@ -485,7 +485,7 @@ def test_an_error_hook_may_wait_and_its_client_go(moongate, origin):
         function hooks.error(req, res)
           gate.sleep(req.path == "/long" and 30 or 0.05)
           res.headers["x-late"] = "yes"
-        end""", frontend="half_close off;")
+        end""")
     with gate.connect() as s:
         s.sendall(b"GET /long HTTP/1.1\r\nHost: a\r\n\r\n")
         gate.wait_log("forward -> reply")
@@ -554,8 +554,7 @@ def test_the_log_hook_of_a_client_that_went(moongate, origin):
     release = threading.Event()
     origin.reply = lambda request: release.wait(10) and OK
     gate = gate_to(moongate, origin, """
-        function hooks.log(req, res) gate.log.notice("went", res.status, req.termination, req.first_byte_time) end""",
-                   frontend="half_close off;")
+        function hooks.log(req, res) gate.log.notice("went", res.status, req.termination, req.first_byte_time) end""")
     with gate.connect() as s:
         s.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         eventually(lambda: len(origin.requests) == 1)
