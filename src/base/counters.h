@@ -13,7 +13,11 @@
     X(connections_accepted, "client connections accepted") \
     X(connections_active, "client connections open now") \
     X(connections_rejected, "client connections closed by a connect hook") \
-    X(connections_limited, "times that accepting paused at the limit of connections or descriptors") \
+    X(connections_limited, "times that accepting paused at a limit of connections, descriptors or memory") \
+    X(connections_shed, "idle client connections closed to make room for others") \
+    X(connections_refused, "client connections refused at the limit of connections") \
+    X(clients_limited, "client connections refused by connections_per_client") \
+    X(requests_refused, "requests answered 503 at memory_limit") \
     X(requests, "requests whose head was complete") \
     X(fetches, "requests that scripts made (gate.fetch)") \
     X(fetch_errors, "of these: without a whole response") \

@@ -33,6 +33,7 @@ enum conf_script_error { SCRIPT_ERROR_FAIL, SCRIPT_ERROR_PASS };
 enum conf_x_forwarded { X_FORWARDED_OFF, X_FORWARDED_APPEND, X_FORWARDED_REPLACE };
 enum conf_balance { BALANCE_ROUND_ROBIN };
 enum conf_retry { RETRY_CONNECT = 1, RETRY_STALE = 2, RETRY_IDEMPOTENT = 4, RETRY_TIMEOUT = 8 };
+enum conf_connections_full { CONNECTIONS_FULL_SHED, CONNECTIONS_FULL_WAIT, CONNECTIONS_FULL_REFUSE };
 enum conf_log_style { LOG_STYLE_COMBINED, LOG_STYLE_JSON, LOG_STYLE_FORMAT };
 enum conf_log_target { LOG_TARGET_STDERR, LOG_TARGET_SYSLOG, LOG_TARGET_FILE };
 
@@ -53,6 +54,7 @@ struct conf_settings {
     uint64_t tunnel_timeout;      // a relay with no byte in either direction
     uint64_t linger_timeout;      // how long to read on after a final response, so that the client gets it
     uint64_t linger_max;          // bytes to read on at most, 0: no limit
+    uint64_t connections_per_client;  // for each worker, 0: no limit
     uint64_t keepalive_requests;  // requests of one client connection, 0: no limit
     uint64_t max_head;            // bytes of a request head
     uint64_t max_headers;         // fields of a request head
@@ -186,6 +188,8 @@ struct conf {
     enum log_level error_level;
     uint64_t watchdog;            // 0: off
     uint64_t connections;         // client connections for each worker
+    enum conf_connections_full connections_full;
+    uint64_t memory_limit;        // resident bytes for each worker, 0: no limit
     uint64_t receive_buffers;     // bytes of receive buffers for each worker
     uint64_t drain_timeout;       // graceful stop, and connections of a removed listener
     uint64_t reload_timeout;      // for all workers to load a new configuration

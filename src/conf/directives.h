@@ -44,6 +44,12 @@
     W("off", X_FORWARDED_OFF, "what the client sent is passed on as it is") \
     W("append", X_FORWARDED_APPEND, "the client's address is added to what it sent: behind another proxy") \
     W("replace", X_FORWARDED_REPLACE, "what the client sent is dropped first: at the edge")
+#define WORDS_connections_full(W) \
+    W("shed", CONNECTIONS_FULL_SHED, \
+      "the one that has been idle between two requests for longest is closed for each new one (without such " \
+      "one, a connection that has brought no request for a second); while there is none, new ones wait") \
+    W("wait", CONNECTIONS_FULL_WAIT, "new ones wait in the listener's backlog until one ends") \
+    W("refuse", CONNECTIONS_FULL_REFUSE, "new ones are closed at once, with a reset")
 #define WORDS_balance(W) \
     W("round_robin", BALANCE_ROUND_ROBIN, "each server in turn, by its weight")
 
@@ -74,8 +80,22 @@
       " that it was in, killed and replaced. Only its own connections are lost. 0 leaves it alone.") \
     X(connections, SCOPE_TOP, NUMBER, conf, connections, 1, 4194304, DIRECTIVE_RESTART, NULL, "65536", \
       NULL, \
-      "Client connections that one worker holds at the same time. At the limit it stops accepting until " \
-      "one ends; new ones wait in the listener's backlog.") \
+      "Client connections that one worker holds at the same time, tunnels and those that are being closed " \
+      "included; connections_full says what happens then. Each may need two descriptors: the limit of open " \
+      "files is raised at the start to what all of them need, and where the system does not allow that a " \
+      "worker holds only as many connections as there are descriptors for, which is logged. When accepting " \
+      "or connecting fails for want of descriptors all the same, idle connections are closed, new ones wait " \
+      "for a moment, and a request that needs a new connection to a server is answered 503.") \
+    X(connections_full, SCOPE_TOP, WORD, conf, connections_full, 0, 0, 0, NULL, "shed", NULL, \
+      "What a worker does with a new connection when it holds as many as connections allows. A line in the " \
+      "error log says when that begins and when it is over.") \
+    X(memory_limit, SCOPE_TOP, SIZE, conf, memory_limit, 1 << 20, 1ull << 42, DIRECTIVE_ZERO, NULL, "0", \
+      NULL, \
+      "Memory of one worker: what is resident of it and its own, receive buffers and Lua included, shared " \
+      "dictionaries and the program not; looked at a few times a second. Beyond that new connections wait " \
+      "and idle ones are closed; where that does not help within a second, requests are answered 503 until " \
+      "the worker is a sixteenth below it. A line in the error log says when that begins and when it is " \
+      "over. 0 is no limit.") \
     X(receive_buffers, SCOPE_TOP, SIZE, conf, receive_buffers, 1 << 20, 4ull << 30, DIRECTIVE_RESTART, \
       NULL, "16m", NULL, \
       "Memory of one worker that the kernel fills with what arrives, for all connections together. When " \
@@ -125,6 +145,13 @@
       "Bytes a second that a client must take of a response that waits for it, averaged over each grace time" \
       " (30s when not given). The connection of a slower one is closed. 0 is no limit: a player that is " \
       "paused takes very little.") \
+    X(connections_per_client, SCOPE_TOP | SCOPE_FRONTEND, NUMBER, conf_settings, connections_per_client, 1, \
+      4194304, DIRECTIVE_ZERO, NULL, "0", NULL, \
+      "Connections that one client, that is one IPv4 address or the first 64 bits of an IPv6 address, may " \
+      "have with one worker at the same time, all frontends with a limit together. One more is closed with " \
+      "a reset before a script sees it. The kernel spreads a client's connections over the workers. Clients " \
+      "behind one address translation or one proxy are one client. Unix sockets are not counted. 0 is no " \
+      "limit.") \
     X(keepalive_timeout, SCOPE_TOP | SCOPE_FRONTEND, TIME, conf_settings, keepalive_timeout, 1, 86400000, \
       0, NULL, "75s", \
       NULL, \

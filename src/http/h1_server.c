@@ -55,6 +55,8 @@ static struct slab server_slab = SLAB_INIT(sizeof(struct h1_server), 512);
 
 // The share that a connection has of a turn, whoever else waits: requests of a client that pipelines, and body
 // pieces, each of which may be a chunk of one byte. After the first request what others wait for comes first.
+enum { FIRST_REQUEST_MS = 1000 };  // for a first request, from the moment the connection is to drain
+
 enum { TURN_REQUESTS = 16, TURN_PIECES = 1024 };
 
 static void advance(struct h1_server *server);
@@ -128,6 +130,10 @@ static void lose_client(struct h1_server *server, enum close_reason reason) {
 
 // ---- requests ---------------------------------------------------------------------------------------------
 
+static bool overloaded(const struct h1_server *server) {
+    return server->callbacks->overloaded && server->callbacks->overloaded(server->owner);
+}
+
 static int on_head(struct h1_parser *parser) {
     struct h1_server *server = container_of(parser, struct h1_server, parser);
     struct exchange *x = server->x;
@@ -139,6 +145,12 @@ static int on_head(struct h1_parser *parser) {
     server->requests++;
     server->keep_alive = !server->draining && !close && (request->minor == 1 || keep) &&
         (settings->keepalive_requests == 0 || server->requests < settings->keepalive_requests);
+    if (overloaded(server)) {
+        counters->requests_refused++;
+        parser->error_status = 503;
+        parser->error_why = "the worker is at its memory_limit";
+        return -1;
+    }
     if (slice_eq(request->method, SLICE_LIT("CONNECT"))) {
         parser->error_status = 501;
         parser->error_why = "CONNECT is not offered here";
@@ -177,7 +189,7 @@ static void set_send_limits(struct h1_server *server, const struct conf_settings
 }
 
 static bool begin_exchange(struct h1_server *server) {
-    struct exchange_site *site = server->draining ? NULL : server->callbacks->site(server->owner);
+    struct exchange_site *site = server->callbacks->site(server->owner);
     if (!site) {
         end(server, CLOSE_drain, 0, false);
         return false;
@@ -194,6 +206,8 @@ static bool begin_exchange(struct h1_server *server) {
     h1_parser_request(&server->parser, &parser_ops, limits, &server->x->arena, &server->x->req);
     set_send_limits(server, settings);
     server->pending_max = (uint32_t)settings->max_pipelined;
+    if (server->callbacks->idle)
+        server->callbacks->idle(server->owner, false);
     server->state = HEAD;
     server->turn_requests++;
     server->body_paused = server->chunked = server->skip_body = server->to_close = false;
@@ -213,7 +227,7 @@ static void refuse(struct h1_server *server) {
     if (status == 413 || status == 414 || status == 431)
         reason = CLOSE_limit;
     else if (status == 503)
-        reason = CLOSE_memory;
+        reason = overloaded(server) ? CLOSE_overload : CLOSE_memory;
     cut(server);
     exchange_client_error(x, status, reason, server->parser.error_why);
 }
@@ -550,6 +564,8 @@ static void finished(struct exchange *x, bool aborted, enum close_reason reason)
     server->state = IDLE;
     server->keepalive_ms = (uint32_t)x->settings->keepalive_timeout;
     set_timer(server, TIMER_KEEPALIVE, server->keepalive_ms);
+    if (server->callbacks->idle)
+        server->callbacks->idle(server->owner, true);
     if (server->draining)
         end(server, CLOSE_drain, 0, false);
     else if (!queue_empty(&server->pending) || server->half_closed)
@@ -587,9 +603,22 @@ struct h1_server *h1_server_new(struct conn *conn, const struct h1_server_callba
 }
 
 void h1_server_drain(struct h1_server *server) {
+    if (server->draining)
+        return;
     server->draining = true;
-    if (server->state == IDLE)
+    if (server->state != IDLE || !queue_empty(&server->pending))
+        return;
+    if (server->requests > 0)
         end(server, CLOSE_drain, 0, false);
+    else  // its first request may be on its way
+        set_timer(server, TIMER_HEADER, FIRST_REQUEST_MS);
+}
+
+bool h1_server_shed(struct h1_server *server) {
+    if (server->state != IDLE || !queue_empty(&server->pending))
+        return false;
+    end(server, CLOSE_shed, 0, false);
+    return true;
 }
 
 void h1_server_close(struct h1_server *server, enum close_reason reason) {

@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 struct conn_parts {
-    struct addr remote, local;
+    struct addr remote, *local;
     struct conn_script *script;
 };
 
@@ -26,7 +26,7 @@ enum { STALL_MS = 30000 };  // until an owner knows better
 
 static struct slab conn_slab = SLAB_INIT(sizeof(struct conn), 1024);
 static struct list pinning = { &pinning, &pinning };  // conns whose output holds receive buffers
-static unsigned count;
+static unsigned count, client_count;
 static uint64_t last_id;
 
 static const char *const reason_names[] = {
@@ -41,6 +41,19 @@ const char *close_reason_name(enum close_reason reason) {
 
 unsigned conn_count(void) {
     return count;
+}
+
+unsigned conn_client_count(void) {
+    return client_count;
+}
+
+static void nobody_cares(int error) {
+    (void)error;
+}
+void (*conn_exhausted)(int error) = nobody_cares;
+
+bool conn_means_exhausted(int error) {
+    return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
 }
 
 static const char *const state_names[] = { "connecting", "open", "finishing", "closing" };
@@ -238,10 +251,13 @@ static void conn_free(struct conn *conn) {
     if (conn->parts) {
         if (conn->parts->script)
             conn->parts->script->gone(conn->parts->script);
+        free(conn->parts->local);
         free(conn->parts);
     }
     handle_drop(conn->handle);
+    peers_leave(conn->peer);
     count--;
+    client_count -= conn->accepted;
     slab_put(&conn_slab, conn);
 }
 
@@ -338,8 +354,9 @@ static struct conn *conn_new(int fd, const struct conn_handler *handler, void *o
     if (!conn)
         return NULL;
     *conn =
-        (struct conn){ .handler = handler, .owner = owner, .fd = fd, .id = ++last_id, .state = CONN_OPEN, .send_limits = { .stall_ms = STALL_MS },
-                            .linger_left = UINT64_MAX };
+        (struct conn){ .handler = handler, .owner = owner, .fd = fd, .id = ++last_id, .state = CONN_OPEN };
+    conn->send_limits.stall_ms = STALL_MS;
+    conn->linger_left = UINT64_MAX;
     queue_init(&conn->out);
     timer_init(&conn->timer, timed_out);
     op_init(&conn->recv, recv_done);
@@ -357,8 +374,12 @@ static struct conn *conn_new(int fd, const struct conn_handler *handler, void *o
 
 struct conn *conn_accepted(int fd, const struct conn_handler *handler, void *owner) {
     struct conn *conn = conn_new(fd, handler, owner);
-    if (!conn)
+    if (!conn) {
         close(fd);
+        return NULL;
+    }
+    conn->accepted = true;
+    client_count++;
     return conn;
 }
 
@@ -382,8 +403,13 @@ static void connect_done(struct op *op, const struct completion *c) {
 struct conn *conn_connect(const struct addr *addr, void (*connected)(struct conn *conn, int error),
                           const struct conn_handler *handler, void *owner) {
     int fd = socket(addr->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
+    if (fd < 0) {
+        int error = errno;
+        if (conn_means_exhausted(error))
+            conn_exhausted(error);
+        errno = error;
         return NULL;
+    }
     if (addr->sa.sa_family != AF_UNIX)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
     struct conn *conn = conn_new(fd, handler, owner);
@@ -421,7 +447,9 @@ static const struct addr *ask(struct conn *conn, bool remote) {
     struct conn_parts *parts = parts_of(conn);
     if (!parts)
         return &unknown;
-    struct addr *addr = remote ? &parts->remote : &parts->local;
+    if (!remote && !parts->local && !(parts->local = calloc(1, sizeof *parts->local)))
+        return &unknown;
+    struct addr *addr = remote ? &parts->remote : parts->local;
     if (addr->len == 0) {
         socklen_t len = sizeof *addr - offsetof(struct addr, sa);
         if ((remote ? getpeername : getsockname)(conn->fd, &addr->sa, &len) < 0)

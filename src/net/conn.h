@@ -12,6 +12,7 @@
 #include "base/block.h"
 #include "base/pace.h"
 #include "base/timer.h"
+#include "net/peers.h"
 #include "ring/ring.h"
 
 struct conn;
@@ -30,6 +31,7 @@ struct conn;
     X(tunnel_timeout, "no byte passed a tunnel within tunnel_timeout") \
     X(bad_request, "the client broke the protocol") \
     X(limit, "a configured limit was passed") \
+    X(shed, "closed while it was idle, to make room for others") \
     X(rejected, "a script rejected the connection") \
     X(script_error, "a script failed") \
     X(no_route, "no route and no script said where to") \
@@ -41,6 +43,7 @@ struct conn;
     X(upstream_protocol, "the upstream server broke the protocol") \
     X(drain, "the worker or the listener is going away") \
     X(memory, "memory is out") \
+    X(overload, "the worker is at its memory_limit") \
     X(internal, "a defect of moongate")
 
 enum close_reason {
@@ -107,12 +110,14 @@ struct conn {
     bool broken;               // output failed
     bool reset;                // close with RST
     bool slow;                 // the last send was short: the receiver is slower than we are
+    bool accepted;             // from a listener: counted by conn_client_count()
     uint8_t index;             // free for the owner (the relay: which side it is)
     struct pace pace;          // of what the owner watches; FINISHING: of the output
     struct pace_limits send_limits;  // FINISHING: how slowly the output may leave; the owner sets it
     uint64_t linger_ms;        // FINISHING: how long to read on after the output
     uint64_t linger_left;      // FINISHING: how many bytes to read on; the owner sets it
     void (*connected)(struct conn *conn, int error);
+    struct peer *peer;         // net/peers.h, left when the conn is freed; NULL: not counted
     struct conn_parts *parts;  // less used: addresses, script state; allocated on demand (conn.c)
 };
 
@@ -131,7 +136,8 @@ void conn_read(struct conn *conn);   // deliver bytes from now on
 void conn_pause(struct conn *conn);  // deliver no more than what is under way
 // Call after putting something on conn->out: the send is submitted before the ring waits again.
 void conn_flush(struct conn *conn);
-// Bytes that the peer has acknowledged (for unix sockets: read, more or less). Only differences mean something.
+// Bytes that the peer has acknowledged (for unix sockets: read, more or less). Only differences mean
+// something.
 uint64_t conn_taken(const struct conn *conn);
 // False when a byte or the end waits to be read in the kernel: asked of a connection that ought to be idle,
 // before something that cannot be taken back is sent.
@@ -164,6 +170,12 @@ struct conn *conn_made_up(const struct addr *remote, const struct addr *local)
     __attribute__((warn_unused_result));
 void conn_unmake(struct conn *conn);
 
-unsigned conn_count(void);  // of this process, with those that drain
+unsigned conn_count(void);         // of this process, with those that drain
+unsigned conn_client_count(void);  // those of them that were accepted
+
+// No descriptor, or no memory of the kernel's, was left for a connection that should be accepted or made: a
+// positive errno. Filled in by the worker; does nothing else.
+extern void (*conn_exhausted)(int error);
+bool conn_means_exhausted(int error);
 
 #endif

@@ -4,17 +4,13 @@
 #include "net/listener.h"
 
 #include "base/counters.h"
-#include "base/log.h"
+#include "net/conn.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-
-enum { RETRY_MS = 100 };
 
 static void end(struct listener *listener) {
-    timer_stop(&listener->retry);
     list_remove(&listener->link);
     ring_close(listener->fd);
     listener->stopped(listener);
@@ -34,25 +30,12 @@ static void accept_done(struct op *op, const struct completion *c) {
     }
     if (!listener->accepting)
         return;
-    if (c->res == -EMFILE || c->res == -ENFILE || c->res == -ENOMEM || c->res == -ENOBUFS) {
-        static struct log_limit limit;
-        uint32_t suppressed;
-        counters->connections_limited++;
-        if (log_limit_pass(&limit, 1, &suppressed))
-            log_error("listener \"%s\": accepting failed: %s; new connections wait, trying again every %d ms "
-                      "(raise the limit of open files, or lower `connections`)",
-                      listener->name, strerror(-c->res), RETRY_MS);
-        timer_start(&listener->retry, RETRY_MS);
+    if (c->res < 0 && conn_means_exhausted(-c->res)) {
+        conn_exhausted(-c->res);
         return;
     }
     // Errors of one connection (ECONNABORTED and the like) end the multishot as well.
     ring_accept_multishot(&listener->accept, listener->fd);
-}
-
-static void retry(struct timer *timer) {
-    struct listener *listener = container_of(timer, struct listener, retry);
-    if (listener->accepting && !listener->accept.pending)
-        ring_accept_multishot(&listener->accept, listener->fd);
 }
 
 struct listener *listener_new(const char *name, int fd, void (*accepted)(struct listener *listener, int fd),
@@ -65,7 +48,6 @@ struct listener *listener_new(const char *name, int fd, void (*accepted)(struct 
     listener->accepted = accepted;
     listener->owner = owner;
     list_init(&listener->link);
-    timer_init(&listener->retry, retry);
     op_init(&listener->accept, accept_done);
     return listener;
 }
@@ -81,7 +63,6 @@ void listener_pause(struct listener *listener) {
     if (!listener->accepting)
         return;
     listener->accepting = false;
-    timer_stop(&listener->retry);
     ring_cancel(&listener->accept);
 }
 

@@ -7,7 +7,6 @@
 #include "base/addr.h"
 #include "base/error.h"
 #include "base/list.h"
-#include "base/timer.h"
 #include "ring/ring.h"
 
 // Binds and listens. shared: one socket serves all workers (unix sockets; no SO_REUSEPORT). Returns a
@@ -26,7 +25,6 @@ struct listener {
     char name[ADDR_TEXT_MAX];  // canonical address: conf_listen.name
     int fd;
     struct op accept;
-    struct timer retry;        // accepting failed for want of descriptors or memory: tried again
     bool accepting, stopping;
     // A new descriptor: the callee takes it.
     void (*accepted)(struct listener *listener, int fd);
@@ -37,8 +35,10 @@ struct listener {
 // Takes fd.
 struct listener *listener_new(const char *name, int fd, void (*accepted)(struct listener *listener, int fd),
                               void *owner);
+// Accepting that fails for want of descriptors or memory is told to conn_exhausted(), who must pause the
+// listener and start it when there is hope: it does not try by itself.
 void listener_start(struct listener *listener);
-// For the connection limit: stops taking from the queue without closing; listener_start() goes on.
+// Stops taking from the queue without closing; listener_start() goes on.
 void listener_pause(struct listener *listener);
 // Cancels, drains what was accepted already (accepted() is still called for it), closes, calls stopped().
 void listener_stop(struct listener *listener, void (*stopped)(struct listener *listener));

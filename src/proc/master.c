@@ -166,8 +166,8 @@ static int read_configuration(struct master *master, const char *file, struct er
 static void provide_descriptors(const struct conf *conf) {
     uint64_t need = 2 * conf->connections + DESCRIPTOR_RESERVE, have = descriptors_raise(need);
     if (have < need)
-        log_warn("at most %llu descriptors are allowed, %llu connections need %llu: raise the limit "
-                 "(ulimit -n, LimitNOFILE) or lower `connections`",
+        log_warn("at most %llu descriptors are allowed, %llu connections need %llu: a worker holds fewer "
+                 "than that; raise the limit (ulimit -n, LimitNOFILE) or lower `connections`",
                  (unsigned long long)have, (unsigned long long)conf->connections, (unsigned long long)need);
 }
 

@@ -103,12 +103,15 @@ static struct frontend *current_frontend(const char *listener_name) {
 // While the listener is being stopped its generation, which may be an old one, is held.
 static void accepted(struct listener *listener, int fd) {
     struct frontend *frontend = generation_frontend(listener->owner, listener->name);
+    const struct conf *conf = only->current ? only->current->conf : NULL;
     if (!frontend) {
         close(fd);
         return;
     }
+    if (!admission_let_in(&only->admission, conf, fd))
+        return;
     frontend_accept(frontend, listener->name, fd);
-    worker_admit(only);
+    admission_taken(&only->admission, conf);
 }
 
 static void stopped(struct listener *listener) {
@@ -155,7 +158,7 @@ void worker_take(struct worker_self *self, struct generation *generation) {
                 continue;
             }
             list_push_back(&self->listeners, &listener->link);
-            if (!self->full)
+            if (!self->admission.paused)
                 listener_start(listener);
         }
     drop_offers(self);

@@ -6,6 +6,7 @@
 
 #include "base/dict.h"
 #include "net/listener.h"
+#include "proc/admission.h"
 #include "proc/channel.h"
 #include "proc/generation.h"
 #include "proc/heritage.h"
@@ -38,7 +39,7 @@ struct worker_self {
     unsigned dict_count;
     uint64_t confirm;              // COMMITTED is due for it once no listener is stopping; 0: none
     unsigned confirm_turns;        // since then: the last closed socket has left with a turn's submissions
-    bool full;                     // at the limit of connections: listeners pause
+    struct admission admission;    // whether listeners accept
     uint64_t published_ms;
     int error_fd;                  // the error log's file, -1: none
 };
@@ -52,7 +53,6 @@ void orders_confirm(struct worker_self *self);
 // Takes a generation into use (NULL: none): listeners start and stop, connections of those that are gone
 // drain.
 void worker_take(struct worker_self *self, struct generation *generation);
-void worker_admit(struct worker_self *self);
 void worker_quit(struct worker_self *self);
 void worker_close_all(struct worker_self *self);
 

@@ -24,6 +24,7 @@ enum {
     LOG_GRACE_MS = 2000,    // for what the access logs still hold
     PUBLISH_EVERY_MS = 250,
     IDLE_TURN_MS = 1000,
+    SHORT_TURN_MS = 250,  // while connections, descriptors or memory are short
     ENDING_TURN_MS = 10,
 };
 
@@ -112,27 +113,6 @@ static void wind_down(struct worker_self *self) {
         self->phase = WORKER_OVER;
 }
 
-// The limit of connections: listeners pause at it, new clients wait in the accept queues.
-void worker_admit(struct worker_self *self) {
-    if (self->phase != WORKER_SERVING || !self->current)
-        return;
-    bool full = frontend_client_count() >= self->current->conf->connections;
-    if (full == self->full)
-        return;
-    self->full = full;
-    if (full)
-        counters->connections_limited++;
-    list_each(link, &self->listeners) {
-        struct listener *listener = container_of(link, struct listener, link);
-        if (listener->stopping)
-            continue;
-        if (full)
-            listener_pause(listener);
-        else
-            listener_start(listener);
-    }
-}
-
 static void publish(struct worker_self *self) {
     struct heritage_worker *shared = self->heritage->shared;
     atomic_store_explicit(&shared->beat_ns, clock_cached.mono_ns, memory_order_relaxed);
@@ -142,12 +122,16 @@ static void publish(struct worker_self *self) {
         return;
     self->published_ms = clock_ms();
     shared->lua_bytes = generation_lua_bytes();
+    if (self->phase == WORKER_SERVING && self->current)
+        admission_measure(&self->admission, self->current->conf);
 }
 
 static void turn(struct worker_self *self) {
     // An idle worker turns often enough for the watchdog to see that it lives. Not everything that a worker
     // awaits while it changes or ends comes as a completion of its own.
     uint64_t limit = self->confirm ? 1 : self->phase == WORKER_SERVING ? IDLE_TURN_MS : ENDING_TURN_MS;
+    if (limit > SHORT_TURN_MS && admission_short(&self->admission))
+        limit = SHORT_TURN_MS;
     uint64_t watchdog = self->current ? self->current->conf->watchdog : self->heritage->watchdog_ms;
     uint64_t wait = watchdog ? watchdog / 4 : limit;
     int code = ring_turn(wait > limit ? limit : wait);
@@ -156,7 +140,8 @@ static void turn(struct worker_self *self) {
         exit(1);
     }
     generation_reap();
-    worker_admit(self);
+    if (self->phase == WORKER_SERVING && self->current)
+        admission_turn(&self->admission, self->current->conf);
     publish(self);
     orders_confirm(self);
     if (self->channel.queued && channel_flush(&self->channel) == -EPIPE)
@@ -191,10 +176,12 @@ _Noreturn void worker_main(const struct heritage *heritage) {
     if (identity_assume(heritage->identity, heritage->master, &error) < 0)
         give_up(&self, &error);
 
+    admission_start(&self.admission, &self.listeners);
     orders_start(&self);
     while (self.phase != WORKER_OVER)
         turn(&self);
     orders_end(&self);
+    admission_end(&self.admission);
     ring_release();
     log_debug("ends");
     exit(0);

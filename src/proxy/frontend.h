@@ -53,6 +53,11 @@ extern struct frontend *(*frontend_current)(const char *listener_name);
 // All client connections of the worker: those idle, or whose listener is gone (or all: everything = true),
 // are told to end: idle ones at once, others with `Connection: close` after their exchange.
 void frontend_drain(bool everything);
+// Closes the client that has been waiting for its next request for longest; or else for its first one, but
+// not in its first second. False when there is none.
+bool frontend_shed(void);
+bool frontend_may_shed(void);  // whether there is one
+extern bool frontend_refusing;  // requests are answered 503: memory is short. Set by the worker
 // Closes what is left of connections whose listener is gone, at once.
 void frontend_close_removed(void);
 // Closes all that is left, at once.

@@ -207,7 +207,7 @@ def test_at_the_limit_of_connections_others_wait(moongate, origin):
     gate = moongate(start=False)
     gate.configure(f"upstream app {{ server {origin.address}; }}", "keepalive_timeout 5s; route / app;",
                    level="info")
-    gate.config.write_text(gate.config.read_text().replace("connections 4096;", "connections 3;"))
+    gate.config.write_text(gate.config.read_text().replace("connections 4096;", "connections 3; connections_full wait;"))
     gate.start()
     held = [gate.connect() for _ in range(3)]
     for s in held:

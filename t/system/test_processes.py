@@ -395,7 +395,7 @@ def test_an_idle_worker_is_left_alone_by_the_watchdog(moongate):
 
 
 def test_at_the_limit_of_connections_clients_wait_in_the_queue(moongate):
-    gate = moongate("", "script a.lua;", {"a.lua": answer("one")}, connections=2)
+    gate = moongate("connections_full wait;", "script a.lua;", {"a.lua": answer("one")}, connections=2)
     first, second = gate.client(), gate.client()
     assert first.ask().text == second.ask().text == "one"
     with gate.connect() as third:
