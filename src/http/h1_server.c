@@ -53,10 +53,11 @@ struct h1_server {
 
 static struct slab server_slab = SLAB_INIT(sizeof(struct h1_server), 512);
 
-// The share that a connection has of a turn, whoever else waits: requests of a client that pipelines, and body
-// pieces, each of which may be a chunk of one byte. After the first request what others wait for comes first.
 enum { FIRST_REQUEST_MS = 1000 };  // for a first request, from the moment the connection is to drain
 
+// The share that a connection has of a turn, whoever else waits: requests of a client that pipelines, and
+// body pieces, each of which may be a chunk of one byte. After the first request what others wait for comes
+// first.
 enum { TURN_REQUESTS = 16, TURN_PIECES = 1024 };
 
 static void advance(struct h1_server *server);
