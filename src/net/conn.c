@@ -486,7 +486,10 @@ struct conn_script *conn_get_script(struct conn *conn) {
 
 struct conn *conn_made_up(const struct addr *remote, const struct addr *local) {
     struct conn *conn = calloc(1, sizeof *conn);
-    if (!conn || !(conn->parts = calloc(1, sizeof *conn->parts))) {
+    if (!conn || !(conn->parts = calloc(1, sizeof *conn->parts)) ||
+        !(conn->parts->local = calloc(1, sizeof *conn->parts->local))) {
+        if (conn)
+            free(conn->parts);
         free(conn);
         return NULL;
     }
@@ -495,7 +498,7 @@ struct conn *conn_made_up(const struct addr *remote, const struct addr *local) {
     conn->state = CONN_OPEN;
     conn->started_us = clock_us_now();
     conn->parts->remote = *remote;
-    conn->parts->local = *local;
+    *conn->parts->local = *local;
     return conn;
 }
 
@@ -503,6 +506,7 @@ void conn_unmake(struct conn *conn) {
     if (conn->parts->script)
         conn->parts->script->gone(conn->parts->script);
     handle_drop(conn->handle);
+    free(conn->parts->local);
     free(conn->parts);
     free(conn);
 }

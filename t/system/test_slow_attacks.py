@@ -52,7 +52,7 @@ def test_a_body_above_its_least_rate_arrives(moongate, origin):
     gate = gate_for(moongate, origin, "body_min_rate 200 grace=200ms;")
     with gate.connect() as s:
         s.sendall(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n")
-        answer, _ = drip(s, b"x" * 50, 0.03, 0.6)
+        answer, _ = drip(s, b"x" * 50, 0.03, 5)
     assert statuses(answer) == [200] and origin.requests[0].body == b"x" * 1000
 
 
