@@ -48,7 +48,12 @@ struct h1_server {
     bool chunked;      // the response goes out in chunks
     bool skip_body;    // HEAD: the response's body is dropped
     bool to_close;     // HTTP/1.0: the end of the connection ends the response
+    struct reader *reader;  // of x, in its arena: who is idle needs none
+};
+
+struct reader {
     struct h1_parser parser;
+    struct h1_server *server;
 };
 
 static struct slab server_slab = SLAB_INIT(sizeof(struct h1_server), 512);
@@ -136,7 +141,7 @@ static bool overloaded(const struct h1_server *server) {
 }
 
 static int on_head(struct h1_parser *parser) {
-    struct h1_server *server = container_of(parser, struct h1_server, parser);
+    struct h1_server *server = container_of(parser, struct reader, parser)->server;
     struct exchange *x = server->x;
     const struct conf_settings *settings = x->settings;
     struct request *request = &x->req;
@@ -163,7 +168,7 @@ static int on_head(struct h1_parser *parser) {
 }
 
 static int on_body(struct h1_parser *parser, const char *at, size_t len) {
-    struct h1_server *server = container_of(parser, struct h1_server, parser);
+    struct h1_server *server = container_of(parser, struct reader, parser)->server;
     struct exchange *x = server->x;
     server->turn_pieces += server->turn_pieces < UINT16_MAX;
     x->req_bytes += len;
@@ -201,10 +206,16 @@ static bool begin_exchange(struct h1_server *server) {
         end(server, CLOSE_memory, 0, true);
         return false;
     }
+    server->reader = arena_alloc(&server->x->arena, sizeof *server->reader);
+    if (!server->reader) {
+        lose_client(server, CLOSE_memory);
+        return false;
+    }
+    server->reader->server = server;
     const struct conf_settings *settings = server->x->settings;
     struct h1_limits limits = { settings->max_head, settings->max_headers, settings->max_uri,
                                 settings->max_line, settings->max_chunk_overhead };
-    h1_parser_request(&server->parser, &parser_ops, limits, &server->x->arena, &server->x->req);
+    h1_parser_request(&server->reader->parser, &parser_ops, limits, &server->x->arena, &server->x->req);
     set_send_limits(server, settings);
     server->pending_max = (uint32_t)settings->max_pipelined;
     if (server->callbacks->idle)
@@ -223,14 +234,14 @@ static void cut(struct h1_server *server) {
 
 static void refuse(struct h1_server *server) {
     struct exchange *x = server->x;
-    unsigned status = server->parser.error_status;
+    unsigned status = server->reader->parser.error_status;
     enum close_reason reason = CLOSE_bad_request;
     if (status == 413 || status == 414 || status == 431)
         reason = CLOSE_limit;
     else if (status == 503)
         reason = overloaded(server) ? CLOSE_overload : CLOSE_memory;
     cut(server);
-    exchange_client_error(x, status, reason, server->parser.error_why);
+    exchange_client_error(x, status, reason, server->reader->parser.error_why);
 }
 
 // Whether this turn's share was used up and the rest must wait for the next one.
@@ -262,7 +273,7 @@ static void parse(struct h1_server *server, struct span span) {
         server->feeding = span.block;
         server->head_now = false;
         bool was_head = server->state == HEAD;
-        enum h1_result result = h1_parser_feed(&server->parser, span.at, span.len, &used);
+        enum h1_result result = h1_parser_feed(&server->reader->parser, span.at, span.len, &used);
         span.at += used;
         span.len -= (uint32_t)used;
         if (result == H1_BAD) {
