@@ -190,6 +190,10 @@ static int request_head(struct h1_parser *parser) {
         request->authority = host->value;
     if (check_framing(parser, &request->headers, v11, &request->framing, &request->length) < 0)
         return -1;
+    // What follows a CONNECT belongs to the tunnel (RFC 9110, 9.3.6), or is content: depending on who reads.
+    if (slice_eq(request->method, SLICE_LIT("CONNECT")) &&
+        (request->framing == BODY_CHUNKED || request->length > 0))
+        return fail(parser, 400, "CONNECT with content");
     if (!v11 && request->framing == BODY_NONE &&
         (slice_eq(request->method, SLICE_LIT("POST")) || slice_eq(request->method, SLICE_LIT("PUT"))))
         return fail(parser, 411, "an HTTP/1.0 request with content needs Content-Length");

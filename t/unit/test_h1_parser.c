@@ -219,6 +219,8 @@ Test(h1_parser, asterisk_and_connect) {
           "CONNECT|h:443|h:443|1.1|0|0|000\nHost: h:443\n-- 0: \n");
     REFUSED("GET * HTTP/1.1\r\nHost: h\r\n\r\n", 400);
     REFUSED("CONNECT / HTTP/1.1\r\nHost: h\r\n\r\n", 400);
+    REFUSED("CONNECT h:443 HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc", 400);
+    REFUSED("CONNECT h:443 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400);
 }
 
 Test(h1_parser, responses) {
