@@ -52,10 +52,11 @@ static inline void feed_piece(struct feed *feed, const char *at, size_t len) {
 
 static inline struct feed *feed_new(const struct feed_input *input, enum feed_cut cut, unsigned seed) {
     static const struct h1_parser_ops ops = { .head = feed_on_head, .body = feed_on_body };
-    struct h1_limits wide = { .max_head = 16384, .max_headers = 100, .max_uri = 8192, .max_line = 8192 },
-                     tight = { .max_head = 160, .max_headers = 4, .max_uri = 40, .max_line = 60,
-                               .max_chunk_overhead = 40 },
-                     limits = input->tight ? tight : wide;
+    struct h1_limits wide = { .max_head = 16384, .max_headers = 100, .max_uri = 8192,
+                              .max_line = 8192, .max_chunk_overhead = 65536 },
+                     tight = { .max_head = 160, .max_headers = 4, .max_uri = 40,
+                               .max_line = 60, .max_chunk_overhead = 50 };
+    struct h1_limits limits = input->tight ? tight : wide;
     struct feed *feed = calloc(1, sizeof *feed);
     must(feed);
     arena_init(&feed->arena);
