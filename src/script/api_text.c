@@ -17,7 +17,7 @@ char *mg_scratch(size_t len) {
     enum { KEEP = 64 << 10 };
     static char *at;
     static size_t room;
-    if (len > room || room > KEEP) {
+    if (!at || len > room || room > KEEP) {
         size_t want = len > KEEP ? len : KEEP;
         free(at);
         at = malloc(want);

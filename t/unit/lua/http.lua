@@ -11,6 +11,7 @@ local function refuses(message, call, ...)
   if ok or not tostring(why):find(message, 1, true) then error("expected an error with " .. message .. ", got " .. tostring(why), 2) end
 end
 
+is(query.escape "", "")  -- first of all: nothing has taken room yet
 is(query.escape "azAZ09-._~", "azAZ09-._~")
 is(query.escape " /?&=%+\0\255", "%20%2F%3F%26%3D%25%2B%00%FF")
 is(query.escape(5), "5")
