@@ -134,7 +134,7 @@ async def slow_reader():
         writer.write(get(f"/size/{2 << 20}?{random.random()}"))
         line, _ = await read_head(reader)
         must(line[1] == "200", f"slow reader: {line[1]}")
-        for _ in range(random.randrange(30, 130)):
+        for _ in range(random.randrange(30, 120)):
             must(await reader.read(16384), "slow reader: an early end")
             await asyncio.sleep(0.03)
         if random.random() < 0.5:
