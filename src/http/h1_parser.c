@@ -1,20 +1,18 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // llhttp's callbacks and the checks of h1_parser.h. llhttp decides where a message begins and ends;
 // everything that two parsers might read in two ways is refused: what the lines look like before llhttp sees
-// them (check_lines(), check_chunk_line()), what they mean in the field callbacks and check_framing().
+// them (check_lines(), check_chunk_line()), what they mean in the field callbacks and http/h1_head.c.
 #include "http/h1_parser.h"
 
 #include "base/list.h"
+#include "http/h1_head.h"
 #include "http/rules.h"
-#include "http/target.h"
-
-#include <errno.h>
 
 static struct h1_parser *parser_of(llhttp_t *llhttp) {
     return container_of(llhttp, struct h1_parser, llhttp);
 }
 
-static int fail(struct h1_parser *parser, unsigned status, const char *why) {
+int h1_parser_fail(struct h1_parser *parser, unsigned status, const char *why) {
     if (!parser->error_status) {
         parser->error_status = status;
         parser->error_why = why;
@@ -23,13 +21,13 @@ static int fail(struct h1_parser *parser, unsigned status, const char *why) {
 }
 
 static int append(struct h1_parser *parser, struct slice *to, const char *at, size_t len) {
-    return arena_append(parser->arena, to, at, len) < 0 ? fail(parser, 503, "memory is out") : 0;
+    return arena_append(parser->arena, to, at, len) < 0 ? h1_parser_fail(parser, 503, "memory is out") : 0;
 }
 
 static int on_url(llhttp_t *llhttp, const char *at, size_t len) {
     struct h1_parser *parser = parser_of(llhttp);
     if (parser->request->target.len + len > parser->limits.max_uri)
-        return fail(parser, 414, "the request target is longer than max_uri");
+        return h1_parser_fail(parser, 414, "the request target is longer than max_uri");
     return append(parser, &parser->request->target, at, len);
 }
 
@@ -78,171 +76,32 @@ static int on_header_value_complete(llhttp_t *llhttp) {
     parser->name = parser->value = slice_make(NULL, 0);
     parser->tab = false;
     if (++parser->header_count > parser->limits.max_headers)
-        return fail(parser, 431, "the head has more fields than max_headers");
+        return h1_parser_fail(parser, 431, "the head has more fields than max_headers");
     if (!header_name_valid(name))
-        return fail(parser, 400, "a field name is empty or holds a character that is not allowed");
+        return h1_parser_fail(parser, 400, "a field name is empty or holds a character that is not allowed");
     if (!header_value_valid(value))
-        return fail(parser, 400, "a field value holds a control character");
+        return h1_parser_fail(parser, 400, "a field value holds a control character");
     enum header_id id = header_id_of(name);
     if (tab && (id == HEADER_transfer_encoding || id == HEADER_content_length))
-        return fail(parser, 400, "a tab in Content-Length or Transfer-Encoding");
+        return h1_parser_fail(parser, 400, "a tab in Content-Length or Transfer-Encoding");
     if (id == HEADER_OTHER && name_poses_as_framing(name))
-        return fail(parser, 400,
-                    "a field named as Content-Length or Transfer-Encoding, with \"_\" for \"-\"");
+        return h1_parser_fail(parser, 400,
+                              "a field named as Content-Length or Transfer-Encoding, with \"_\" for \"-\"");
     if (parser->head_done) {
         enum rules_trailer rule = rules_trailer(name);
         // A client is told; of a response the field is only dropped: its head has been passed on already.
         if (rule == TRAILER_REFUSED && parser->request)
-            return fail(parser, 400, "a trailer field that would frame or route the message");
+            return h1_parser_fail(parser, 400, "a trailer field that would frame or route the message");
         if (rule != TRAILER_PASSED)
             return 0;
     }
-    return headers_add(headers, parser->arena, name, value) < 0 ? fail(parser, 503, "memory is out") : 0;
-}
-
-// What a Transfer-Encoding other than "chunked" is answered: 501 when it is a list of codings that are known
-// to exist, ending in chunked (RFC 9112, 6.1); 400 for all else, which some parser might take for chunked.
-static unsigned coding_status(struct slice value) {
-    static const struct slice known[] = { SLICE_LIT("gzip"), SLICE_LIT("x-gzip"), SLICE_LIT("deflate"),
-                                          SLICE_LIT("compress"), SLICE_LIT("x-compress") };
-    struct slice chunked = SLICE_LIT("chunked");
-    for (;;) {
-        const char *comma = value.len > 0 ? memchr(value.at, ',', value.len) : NULL;
-        struct slice coding =
-            slice_trim(slice_make(value.at, comma ? (size_t)(comma - value.at) : value.len));
-        if (!comma)
-            return slice_ieq(coding, chunked) ? 501 : 400;
-        bool found = false;
-        for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-            found |= slice_ieq(coding, known[i]);
-        if (!found)
-            return 400;
-        value = slice_from(value, (size_t)(comma - value.at) + 1);
-    }
-}
-
-// One Content-Length of digits, or one Transfer-Encoding that is "chunked", never both (RFC 9112, 6.1 to
-// 6.3).
-static int check_framing(struct h1_parser *parser, const struct headers *headers, bool v11,
-                         enum body_framing *ret_framing, uint64_t *ret_length) {
-    const struct header *length = NULL, *coding = NULL;
-    for (uint32_t i = 0; i < headers->count; i++) {
-        const struct header *header = &headers->at[i];
-        if (header->id == HEADER_content_length) {
-            if (length)
-                return fail(parser, 400, "more than one Content-Length");
-            length = header;
-        } else if (header->id == HEADER_transfer_encoding) {
-            if (coding)
-                return fail(parser, 400, "more than one Transfer-Encoding");
-            coding = header;
-        }
-    }
-    if (length && coding)
-        return fail(parser, 400, "both Content-Length and Transfer-Encoding");
-    if (coding) {
-        if (!v11)
-            return fail(parser, 400, "Transfer-Encoding in an HTTP/1.0 message");
-        if (!slice_ieq(coding->value, SLICE_LIT("chunked")))
-            return fail(parser, coding_status(coding->value), "a transfer coding other than chunked");
-        *ret_framing = BODY_CHUNKED;
-        return 0;
-    }
-    if (length) {
-        // Beyond 63 bits a server that counts with a sign would see a negative length.
-        if (slice_to_u64(length->value, ret_length) < 0 || *ret_length > INT64_MAX)
-            return fail(parser, 400, "Content-Length is not a number, or too large a one");
-        *ret_framing = BODY_LENGTH;
-    }
-    return 0;
-}
-
-static int request_head(struct h1_parser *parser) {
-    struct request *request = parser->request;
-    const char *why = NULL;
-    request->major = parser->llhttp.http_major;
-    request->minor = parser->llhttp.http_minor;
-    if (request->major != 1 || request->minor > 1)
-        return fail(parser, 505, "the HTTP version is neither 1.0 nor 1.1");
-    bool v11 = request->minor == 1;
-    const struct header *host = NULL;
-    for (uint32_t i = 0; i < request->headers.count; i++)
-        if (request->headers.at[i].id == HEADER_host) {
-            if (host)
-                return fail(parser, 400, "more than one Host");
-            host = &request->headers.at[i];
-        }
-    if (!host && v11)
-        return fail(parser, 400, "Host is missing");
-    // An empty Host is for targets without an authority: those of http have one (RFC 9110, 7.2 and 4.2.1).
-    if (host && !authority_valid(host->value))
-        return fail(parser, 400, "Host is empty or not host[:port]");
-    request->head = slice_eq(request->method, SLICE_LIT("HEAD"));
-    request->idempotent = method_idempotent(request->method);
-    int rc = target_parse(request, parser->arena, &why);
-    if (rc < 0)
-        return fail(parser, rc == -ENOMEM ? 503 : 400, why);
-    // An absolute target's authority counts (RFC 9112, 3.2.2); Host is made to agree.
-    if (request->authority.len > 0 &&
-        headers_set(&request->headers, parser->arena, header_name_of(HEADER_host), request->authority) < 0)
-        return fail(parser, 503, "memory is out");
-    if (request->authority.len == 0 && host)
-        request->authority = host->value;
-    if (check_framing(parser, &request->headers, v11, &request->framing, &request->length) < 0)
-        return -1;
-    // What follows a CONNECT belongs to the tunnel (RFC 9110, 9.3.6), or is content: depending on who reads.
-    if (slice_eq(request->method, SLICE_LIT("CONNECT")) &&
-        (request->framing == BODY_CHUNKED || request->length > 0))
-        return fail(parser, 400, "CONNECT with content");
-    if (!v11 && request->framing == BODY_NONE &&
-        (slice_eq(request->method, SLICE_LIT("POST")) || slice_eq(request->method, SLICE_LIT("PUT"))))
-        return fail(parser, 411, "an HTTP/1.0 request with content needs Content-Length");
-    request->expect_continue =
-        v11 && headers_list_has(&request->headers, HEADER_expect, SLICE_LIT("100-continue"));
-    // An upgrade to HTTP/2 would carry requests past every rule and script: such a wish is ignored, as RFC
-    // 9110, 7.8 allows.
-    request->upgrade = v11 && headers_find(&request->headers, HEADER_upgrade) &&
-        headers_list_has(&request->headers, HEADER_connection, SLICE_LIT("upgrade")) &&
-        !headers_list_has(&request->headers, HEADER_upgrade, SLICE_LIT("h2c")) &&
-        !headers_list_has(&request->headers, HEADER_upgrade, SLICE_LIT("h2"));
-    return 0;
-}
-
-static int response_head(struct h1_parser *parser) {
-    struct response *response = parser->response;
-    response->status = parser->llhttp.status_code;
-    response->major = parser->llhttp.http_major;
-    response->minor = parser->llhttp.http_minor;
-    if (response->major != 1 || response->minor > 1)
-        return fail(parser, 502, "the HTTP version is neither 1.0 nor 1.1");
-    if (response->status < 100 || response->status > 599)
-        return fail(parser, 502, "the status is not between 100 and 599");
-    if (!header_value_valid(response->reason))
-        return fail(parser, 502, "the reason phrase holds a control character");
-    if (check_framing(parser, &response->headers, response->minor == 1, &response->framing,
-                      &response->length) < 0)
-        return -1;
-    bool interim = response->status < 200, bodiless = interim || response->status == 204;
-    bool length = response->framing == BODY_LENGTH && response->length > 0;
-    if (bodiless && response->framing == BODY_CHUNKED)
-        return fail(parser, 502, "a transfer coding in a response that has no content");
-    // Whoever believed such a length would take the next response's head for content.
-    if ((interim && length) || (response->status == 205 && length && !parser->no_body))
-        return fail(parser, 502, "a Content-Length in a response that has no content");
-    if (bodiless || response->status == 304 || parser->no_body)
-        response->framing = BODY_NONE;
-    else if (response->framing == BODY_NONE)
-        response->framing = BODY_CLOSE;
-    bool closes = headers_list_has(&response->headers, HEADER_connection, SLICE_LIT("close"));
-    bool keeps = headers_list_has(&response->headers, HEADER_connection, SLICE_LIT("keep-alive"));
-    response->keep_alive = !closes && (response->minor == 1 || keeps) && response->framing != BODY_CLOSE &&
-        !(bodiless && length);  // the content that 204 cannot have may still come
-    return 0;
+    return headers_add(headers, parser->arena, name, value) < 0 ? h1_parser_fail(parser, 503, "memory is out")
+                                                                : 0;
 }
 
 static int on_headers_complete(llhttp_t *llhttp) {
     struct h1_parser *parser = parser_of(llhttp);
-    if ((parser->request ? request_head(parser) : response_head(parser)) < 0)
+    if ((parser->request ? h1_head_request(parser) : h1_head_response(parser)) < 0)
         return -1;
     parser->head_done = true;
     if (parser->ops->head(parser) != 0)
@@ -256,7 +115,7 @@ static int on_body(llhttp_t *llhttp, const char *at, size_t len) {
     struct h1_parser *parser = parser_of(llhttp);
     parser->overhead -= parser->overhead < len ? parser->overhead : len;
     if (parser->response && parser->response->status == 205)
-        return fail(parser, 502, "content in a 205 response");
+        return h1_parser_fail(parser, 502, "content in a 205 response");
     return parser->ops->body(parser, at, len) == 0 ? 0 : -1;
 }
 
@@ -325,7 +184,7 @@ enum {
 };
 
 static size_t refuse(struct h1_parser *parser, unsigned status, const char *why) {
-    fail(parser, status, why);
+    h1_parser_fail(parser, status, why);
     return 0;
 }
 
@@ -497,28 +356,28 @@ static int check_chunk_line(struct h1_parser *parser, const char *at, size_t len
             if (hex && parser->line_bytes <= CHUNK_DIGITS_MAX)
                 break;
             if (hex || parser->line_bytes == 1 || (c != ';' && c != '\r'))
-                return fail(parser, 400, "a chunk's size is not a hexadecimal number");
+                return h1_parser_fail(parser, 400, "a chunk's size is not a hexadecimal number");
             parser->chunk = c == ';' ? H1_CHUNK_EXTENSION : H1_CHUNK_END;
             break;
         case H1_CHUNK_EXTENSION:
             if (c == '\r')
                 parser->chunk = H1_CHUNK_END;
             else if (((unsigned char)c < 0x20 && c != '\t') || c == 0x7f)
-                return fail(parser, 400, "a chunk extension holds a control character");
+                return h1_parser_fail(parser, 400, "a chunk extension holds a control character");
             break;
         case H1_CHUNK_END:
             if (c != '\n')
-                return fail(parser, 400, "a chunk's line does not end in CR LF");
+                return h1_parser_fail(parser, 400, "a chunk's line does not end in CR LF");
             break;
         }
     }
     if (parser->line_bytes >
         (parser->limits.max_line > 0 ? parser->limits.max_line : parser->limits.max_head))
-        return fail(parser, 400, "a chunk extension is longer than max_line");
+        return h1_parser_fail(parser, 400, "a chunk extension is longer than max_line");
     parser->overhead += len;
     if (parser->limits.max_chunk_overhead > 0 && parser->overhead > parser->limits.max_chunk_overhead)
-        return fail(parser, 400,
-                    "the chunks' framing is longer than their data by more than max_chunk_overhead");
+        return h1_parser_fail(
+            parser, 400, "the chunks' framing is longer than their data by more than max_chunk_overhead");
     return 0;
 }
 
@@ -586,7 +445,7 @@ static enum llhttp_errno execute(struct h1_parser *parser, const char *at, size_
         if (parser->done || (rc != HPE_OK && rc != HPE_PAUSED))
             return rc;
         if (parser->late_status) {
-            fail(parser, parser->late_status, parser->late_why);
+            h1_parser_fail(parser, parser->late_status, parser->late_why);
             return HPE_USER;
         }
         size_t used = fit;
@@ -615,7 +474,7 @@ enum h1_result h1_parser_feed(struct h1_parser *parser, const char *at, size_t l
     }
     if (rc == HPE_OK)
         return H1_MORE;
-    fail(parser, rc == HPE_INVALID_VERSION ? 505 : 400, llhttp_get_error_reason(&parser->llhttp));
+    h1_parser_fail(parser, rc == HPE_INVALID_VERSION ? 505 : 400, llhttp_get_error_reason(&parser->llhttp));
     if (!parser->error_why || !*parser->error_why)
         parser->error_why = llhttp_errno_name(rc);
     return H1_BAD;

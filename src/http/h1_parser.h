@@ -76,6 +76,8 @@ void h1_parser_request(struct h1_parser *parser, const struct h1_parser_ops *ops
 void h1_parser_response(struct h1_parser *parser, const struct h1_parser_ops *ops, struct h1_limits limits,
                         struct arena *arena, struct response *response, bool to_head);
 enum h1_result h1_parser_feed(struct h1_parser *parser, const char *at, size_t len, size_t *ret_used);
+// Notes why the message is refused, unless something is noted already. -1.
+int h1_parser_fail(struct h1_parser *parser, unsigned status, const char *why);
 // The stream ended: true when that completes the message (a response delimited by the connection's end).
 bool h1_parser_eof(struct h1_parser *parser);
 
