@@ -94,6 +94,7 @@ struct conn {
     struct list pinning;       // on conn.c's list of those whose output holds receive buffers
     uint32_t in_flight;        // bytes of the output's front that are in the kernel's hands
     struct list link;          // on the worker's list of client conns, or in a pool: the owner's use
+    const char *listener;      // accepted: its name, which lives as long as the process; the owner sets it
     uint64_t id;               // unique in this worker's life
     uint64_t handle;           // base/handle.h; 0 until a script asks
     uint64_t started_us;       // monotonic: accepted or connect begun

@@ -428,6 +428,7 @@ void frontend_accept(struct frontend *frontend, const char *listener_name, int f
     *client = (struct client){
         .frontend = frontend, .listener = listener, .conn = conn, .since_ms = (uint32_t)clock_ms()
     };
+    conn->listener = listener;
     list_push_back(&clients, &client->link);
     client_count++;
     counters->connections_active++;
@@ -510,13 +511,23 @@ void frontend_drain(bool everything) {
     end_clients(everything ? any : without_listener, false);
 }
 
+static bool any_tunnel(const struct conn *conn) {
+    (void)conn;
+    return true;
+}
+
+static bool tunnel_without_listener(const struct conn *conn) {
+    return frontend_current(conn->listener) == NULL;
+}
+
 void frontend_close_removed(void) {
     end_clients(without_listener, true);
+    relay_close(tunnel_without_listener, CLOSE_drain);
 }
 
 void frontend_close_all(void) {
     end_clients(any, true);
-    relay_close_all(CLOSE_drain);
+    relay_close(any_tunnel, CLOSE_drain);
 }
 
 // ---- life -------------------------------------------------------------------------------------------------

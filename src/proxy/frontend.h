@@ -58,7 +58,7 @@ void frontend_drain(bool everything);
 bool frontend_shed(void);
 bool frontend_may_shed(void);  // whether there is one
 extern bool frontend_refusing;  // requests are answered 503: memory is short. Set by the worker
-// Closes what is left of connections whose listener is gone, at once.
+// Closes what is left of connections whose listener is gone, tunnels too, at once.
 void frontend_close_removed(void);
 // Closes all that is left, at once.
 void frontend_close_all(void);

@@ -147,7 +147,10 @@ void relay_start(struct conn *client, struct queue *from_client, struct conn *se
     }
 }
 
-void relay_close_all(enum close_reason reason) {
-    while (!list_empty(&relays))
-        end(container_of(relays.next, struct relay, link), reason, false);
+void relay_close(bool (*chosen)(const struct conn *client), enum close_reason reason) {
+    list_each(link, &relays) {
+        struct relay *relay = container_of(link, struct relay, link);
+        if (chosen(relay->sides[0].conn))
+            end(relay, reason, false);
+    }
 }

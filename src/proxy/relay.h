@@ -11,8 +11,8 @@
 void relay_start(struct conn *client, struct queue *from_client, struct conn *server,
                  struct queue *from_server, const struct conf_settings *settings, void (*ended)(void *owner),
                  void *owner);
-// Ends all relays of the worker.
-void relay_close_all(enum close_reason reason);
+// Ends the worker's relays, those whose client is chosen.
+void relay_close(bool (*chosen)(const struct conn *client), enum close_reason reason);
 unsigned relay_count(void);
 
 #endif

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from conftest import eventually, read_all, several
+from conftest import eventually, free_port, read_all, several
 
 websockets = pytest.importorskip("websockets", reason="Debian: python3-websockets")
 
@@ -221,6 +221,30 @@ def test_a_half_close_is_passed_on(moongate, raw):
         server.socket.shutdown(socket.SHUT_WR)
         assert read_all(s) == b"heard"
     eventually(lambda: gate.stats()["tunnels_active"] == 0)
+
+
+def test_a_tunnel_of_a_removed_listener_ends_at_drain_timeout(moongate, raw):
+    servers, other = [raw(), raw()], free_port()
+    top = "".join(f"upstream u{n} {{ server {server.address}; }}" for n, server in enumerate(servers))
+    top += "drain_timeout 300ms;"
+    routes = "route /0 u0; route /1 u1;"
+    gate = moongate(top, f"listen 127.0.0.1:{other}; {routes}")
+
+    def tunnel(port, number):
+        s = socket.create_connection(("127.0.0.1", port), 5)
+        s.sendall(HANDSHAKE.replace(b"GET /", b"GET /%d" % number))
+        assert s.recv(1000).startswith(b"HTTP/1.1 101")
+        return s
+
+    with tunnel(gate.port, 0) as stays, tunnel(other, 1) as goes:
+        eventually(lambda: gate.stats()["tunnels_active"] == 2)
+        gate.configure(top, routes)
+        gate.reload()
+        assert read_all(goes) == b""
+        assert gate.stats()["tunnels_active"] == 1
+        eventually(lambda: servers[0].socket)
+        servers[0].socket.sendall(b"still here")
+        assert stays.recv(100) == b"still here"
 
 
 @pytest.mark.parametrize("who", ["client", "server"])
