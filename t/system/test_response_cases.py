@@ -272,6 +272,7 @@ class Server:
         self.listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
         self.name, self.answer, self.bytewise, self.end = "", b"", False, "keep"
+        self.pause = 0.00003  # between bytes
         self.reused, self.cases, self.answered = [], 0, None
         threading.Thread(target=self.accept, daemon=True).start()
 
@@ -294,7 +295,7 @@ class Server:
                 if self.bytewise:
                     for byte in self.answer:
                         s.sendall(bytes([byte]))
-                        time.sleep(0.00003)
+                        time.sleep(self.pause)
                 else:
                     s.sendall(self.answer)
                 if self.end == "reset":
@@ -307,7 +308,7 @@ class Server:
     @staticmethod
     def head(s):
         head = b""
-        while not head.endswith(b"\r\n\r\n"):
+        while b"\r\n\r\n" not in head:
             more = s.recv(4096)
             if not more:
                 return None
@@ -384,9 +385,9 @@ def server():
         next(make)
 
 
-def make_gate(moongate, server, retry=""):
+def make_gate(moongate, server, retry="", frontend=""):
     return moongate(f"upstream app {{ server {server.address}; max_response_head 4k; max_response_headers 50; {retry} "
-                    f"response_timeout 1s; read_timeout 500ms; }}", "route / app;", level="notice")
+                    f"response_timeout 1s; read_timeout 500ms; }}", f"{frontend} route / app;", level="notice")
 
 
 @pytest.fixture
@@ -481,6 +482,74 @@ def test_what_is_odd_but_clear_is_passed_on(gate, server):
     assert len(set(server.reused)) == len(FINE)  # the connection is used again: nothing is wrong with it
 
 
+# ---- interim responses and changes of protocol
+
+
+ASKED = "Connection: upgrade\r\nUpgrade: websocket, x/2\r\n"
+SWITCHES = {  # the fields of a 101 to a request with ASKED: the status that the client gets
+    "as asked": ("Connection: upgrade\r\nUpgrade: websocket\r\n", 101),
+    "the second that was asked for": ("Connection: Upgrade\r\nUpgrade: x/2\r\n", 101),
+    "in capitals": ("Connection: UPGRADE\r\nUpgrade: WebSocket\r\n", 101),
+    "both": ("Connection: upgrade\r\nUpgrade: x/2, websocket\r\n", 101),
+    "another protocol": ("Connection: upgrade\r\nUpgrade: h2c\r\n", 502),
+    "another version": ("Connection: upgrade\r\nUpgrade: x/3\r\n", 502),
+    "another one beside it": ("Connection: upgrade\r\nUpgrade: websocket, h2c\r\n", 502),
+    "another one in a second field": ("Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n", 502),
+    "no Upgrade": ("Connection: upgrade\r\n", 502),
+    "empty Upgrade": ("Connection: upgrade\r\nUpgrade:\r\n", 502),
+    "a comma for an Upgrade": ("Connection: upgrade\r\nUpgrade: ,\r\n", 502),
+    "no Connection": ("Upgrade: websocket\r\n", 502),
+    "Connection without upgrade": ("Connection: keep-alive\r\nUpgrade: websocket\r\n", 502),
+    "with a length": ("Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n", 502),
+    "with chunks": ("Connection: upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n", 502),
+}
+
+
+@pytest.mark.parametrize("bytewise", [False, True], ids=["whole", "by bytes"])
+def test_a_change_of_protocol_is_the_one_that_was_asked_for(gate, server, bytewise):
+    problems = []
+    server.bytewise, server.end = bytewise, "close"
+    for name, (fields, status) in SWITCHES.items():
+        server.name, server.answer = name, response(fields, "", "101 Switching Protocols")
+        got = ask(gate, "/case", fields=ASKED)
+        if got.status != status:
+            problems.append(f"{name}: {got.status}")
+        if ask(gate, "/good").body != b"good":
+            problems.append(f"{name}: the next request failed")
+    none_of(problems)
+    server.answer = response(UPGRADE, "", "101 Switching Protocols", version="1.0")
+    assert ask(gate, "/case", fields=ASKED).status == 502
+    assert server.reused == []
+
+
+def test_no_change_of_protocol_in_the_middle_of_a_request(gate, server):
+    server.answer = response(UPGRADE, "", "101 Switching Protocols")
+    with gate.connect(5) as s:
+        s.sendall(f"POST /case HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n{ASKED}\r\nab".encode())
+        assert Answer(s).status == 502
+
+
+@pytest.mark.parametrize("version, fields, sent, passed", [
+    ("1.1", "", [103], [103]),
+    ("1.1", "", [102, 103, 103, 199], [102, 103, 103, 199]),
+    ("1.1", "", [100], []),
+    ("1.1", "", [100, 103], [103]),
+    ("1.0", "", [103, 102], []),
+    ("1.1", "Expect: 100-continue\r\nContent-Length: 0\r\n", [100, 103], [100, 103]),
+    ("1.0", "Expect: 100-continue\r\nContent-Length: 0\r\n", [100, 103], []),
+])
+@pytest.mark.parametrize("bytewise", [False, True], ids=["whole", "by bytes"])
+def test_interim_responses_are_passed_on_or_absorbed(gate, server, version, fields, sent, passed, bytewise):
+    server.answer = b"".join(response("X-Hint: y\r\nConnection: x-hop\r\nX-Hop: z", "", f"{status} Soon")
+                             for status in sent) + OK
+    server.bytewise = bytewise
+    got = ask(gate, "/case", "POST" if fields else "GET", version, fields)
+    assert (got.interim, got.status, got.body) == (passed, 200, b"ok")
+
+
+# ---- ends
+
+
 ENDS = {
     "length": response("Content-Length: 5", "hello"),
     "chunks": chunks("2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\nX: y\r\n\r\n"),
@@ -504,6 +573,37 @@ def test_a_body_until_the_end_is_whole_only_with_an_orderly_end(gate, server, ve
              run(gate, server, "reset, 1.0", response("", "half", version="1.0"), broken, end="reset",
                  version=version)])
     assert server.reused == []
+
+
+@pytest.mark.parametrize("orderly", [True, False], ids=["close", "reset"])
+def test_an_end_while_the_client_is_slow_is_what_it_was(moongate, server, orderly):
+    """What waits is written out first; then a reset must not look as if the server had ended in order."""
+    gate = make_gate(moongate, server, "retry off;", "buffer_high 4k; buffer_low 0;")
+    server.answer, server.end = response("X: y", "z" * 600000), "close" if orderly else "reset"
+    with gate.connect(10) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        s.sendall(b"GET /case HTTP/1.1\r\nHost: h\r\n\r\n")
+        # It waits at one of the two, and is fetched when the client reads on.
+        time.sleep(0.1)
+        got = Answer(s)
+    assert got.whole == orderly and set(got.body) <= {ord("z")}
+    assert not orderly or len(got.body) == 600000
+
+
+def test_a_head_that_drips_has_its_time_as_a_whole(gate, server):
+    server.answer, server.bytewise, server.pause = response("X: " + "y" * 100), True, 0.05  # 1 s is response_timeout
+    began = time.monotonic()
+    assert ask(gate, "/case").status == 504
+    assert 0.9 < time.monotonic() - began < 3
+    server.pause = 0.00003
+    assert ask(gate, "/good").body == b"good"
+
+
+def test_interim_responses_begin_that_time_anew(gate, server):
+    server.answer, server.bytewise, server.pause = response("", "", "102 Processing") * 4 + OK, True, 0.012
+    began = time.monotonic()
+    assert ask(gate, "/case").body == b"ok"
+    assert time.monotonic() - began > 1
 
 
 def test_the_tables_are_as_large_as_they_should_be():
