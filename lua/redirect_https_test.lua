@@ -61,6 +61,12 @@ test("a host with strange characters is never in an answer", function()
   end
 end)
 
+test("the statuses that may be chosen", function()
+  for _, status in ipairs { 301, 302, 307, 308 } do
+    test.equal(test.script("redirect_https.lua", { status = status }):get("/").status, status)
+  end
+end)
+
 test("wrong settings are refused when it loads", function()
   local function refused(settings, why)
     test.error(function() test.script("redirect_https.lua", settings) end, why)

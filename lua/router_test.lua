@@ -53,6 +53,20 @@ test("paths cannot be written around a rule", function()
   test.equal(goes(web, { target = "/privates" }), "origin")
 end)
 
+test("a path that fits different rules in different readings goes nowhere", function()
+  local web = router { rules = "path=/private/ -> api; host=api.example.org -> shop" }
+  for _, target in ipairs { "/x/../private/", "//private/", "/private/../x" } do
+    local answer = web:get(target)
+    test.equal(answer.status, 400, target)
+    test.equal(answer.body, "the path can be read in several ways\n", target)
+  end
+  test.equal(goes(web, "GET //x//y"), "origin", "the same rules in all readings")
+  test.equal(goes(web, "GET /private//x"), "api")
+  test.equal(router { rules = "path=/private/ -> api" }:get("//private/").status, 400)
+  -- Without a rule about paths it does not matter.
+  test.equal(goes(router { rules = "host=www.example.org -> shop" }, "GET //private/"), "shop")
+end)
+
 test("rules come from a module, too", function()
   test.file("rules/big.lua", [[
     local list = {}
@@ -103,6 +117,11 @@ test("the choice follows a cookie or a field where these are there", function()
     test.equal(by_cookie, one, "one session, many addresses")
     test.equal(by_field, two)
   end
+  local sides = {}
+  for i = 1, 40 do
+    sides[goes(cookie, { headers = { cookie = "sid=" .. i .. "; a=b" } })] = true
+  end
+  test.truthy(sides.canary and sides.origin, "the wanted cookie decides, not another one")
   test.truthy(goes(cookie, { headers = { cookie = "sid=; =; ;;" } }), "a strange cookie")
 end)
 
@@ -148,7 +167,8 @@ test("wrong settings are refused when it loads", function()
     test.error(function() router(settings) end, why)
   end
   refused({ rules = "nonsense" }, "expected CONDITION ... -> UPSTREAM")
-  refused({ rules = "color=red -> api" }, 'bad condition "color=red"')
+  refused({ rules = "color=red -> api" }, 'bad condition "color=red" in rule "color=red -> api": ' ..
+    "expected host=, path=, method= or header=")
   refused({ canary = "canary" }, "canary needs weight=PERCENT")
   refused({ canary = "canary", weight = 101 }, "weight is 0 to 100")
   refused({ canary = "canary", weight = -1 }, "weight is 0 to 100")

@@ -19,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { GRACE_MS = 5000 };  // after the time limit: what holds it up is no Lua code, or it cleans up
+enum { GRACE_MS = 3000 };  // after the time limit: what holds it up is no Lua code, or it cleans up
 
 // What came back from a process.
 struct answer {

@@ -280,6 +280,13 @@ def test_an_endless_test_fails_with_the_line(tests, text):
     assert result.tests["next"][0]
 
 
+def test_an_endless_call_of_a_library_fails_its_test(tests):
+    result = tests('test("endless", function() return ("a"):rep(100000):find((".-"):rep(10) .. "b") end)\n'
+                   'test("next", function() end)\n', time_limit=1)
+    assert "did not end within 1 s, and what held it up was no Lua code" in result.failure("endless")
+    assert result.tests["next"][0]
+
+
 def test_an_endless_file_bails_out(tests):
     result = tests("\nwhile true do end", time_limit=1)
     assert result.status == 1 and "Bail out!" in result.out
