@@ -304,9 +304,11 @@ static int rig_event(lua_State *lua) {
     const struct stream *stream = world.streams[event.stream - 1];
     lua_pushstring(lua, kinds[event.kind]);
     lua_pushinteger(lua, (lua_Integer)event.stream);
-    for (unsigned i = 0; i < world.visit_count; i++)
+    unsigned visit = 0;
+    for (unsigned i = 0; i < world.visit_count && stream->visit; i++)
         if (world.visits[i] == stream->visit)
-            lua_pushinteger(lua, (lua_Integer)i + 1);
+            visit = i + 1;
+    lua_pushinteger(lua, visit);  // 0: a script asks by itself
     lua_pushstring(lua, stream->server->upstream->conf->name);
     lua_pushstring(lua, stream->server->conf->name);
     return 5;

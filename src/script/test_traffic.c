@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Made-up clients and servers around real exchanges: the two codecs of a test of scripts. Heads go through
 // the real parser and the real writer; bodies pass in pieces, without the framing of the wire. A client takes
-// what it gets at once. What a server does is told by the test's side (test.lua), which looks at the events.
+// what it gets at once. What scripts ask for by themselves (gate.fetch) comes to the same servers. What a
+// server does is told by the test's side (test.lua), which looks at the events.
 #include "script/test_world.h"
 
 #include "base/check.h"
@@ -322,8 +323,11 @@ static void dial_stream(struct exchange_site *site, struct exchange *x) {
     x->server = server;
     x->fresh = false;
     x->upstream_name = slice_of(server->conf->name);
-    *stream = (struct stream){ .visit = x->down_owner, .x = x, .server = server };
-    snprintf(stream->visit->upstream, sizeof stream->visit->upstream, "%s", conf_of(stream)->name);
+    *stream = (struct stream){ .x = x, .server = server };
+    if (x->down == &downstream) {  // else a script asks by itself
+        stream->visit = x->down_owner;
+        snprintf(stream->visit->upstream, sizeof stream->visit->upstream, "%s", conf_of(stream)->name);
+    }
     timer_init(&stream->timer, waited_too_long);
     timer_start(&stream->timer, conf_of(stream)->connect_timeout);
     x->dialling = stream;

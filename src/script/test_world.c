@@ -173,9 +173,13 @@ static int open_door(struct loaded *loaded, struct conf_frontend *conf, struct e
         .drop = drop,
     };
     int rc = frontend_new(&options, &door->frontend, error);
-    if (rc == 0)
-        traffic_serve(frontend_site(door->frontend));
-    return rc;
+    if (rc < 0)
+        return rc;
+    traffic_serve(frontend_site(door->frontend));
+    traffic_serve(frontend_inner_site(door->frontend));
+    if (door->chain)
+        script_chain_set_inner(door->chain, frontend_inner_site(door->frontend));
+    return 0;
 }
 
 static struct upstream *find_upstream(const char *name) {

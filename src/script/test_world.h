@@ -84,7 +84,7 @@ enum stream_state {
 };
 
 struct stream {
-    struct visit *visit;
+    struct visit *visit;  // NULL: a script asks by itself (gate.fetch)
     struct exchange *x;
     struct server *server;
     enum stream_state state;

@@ -593,6 +593,21 @@ def test_made_up_traffic(tests):
         test.equal(web:get("/nowhere").status, 418)
         test.matches(test.errors()[1], "teapot")
     end)
+    test("a script that asks another server itself", function()
+        local auth = test.upstream("auth", { status = 204, delay = 1 }, 403, { fail = "timeout" })
+        local web = test.script("asks.lua")
+        local answer = web:get("/x")
+        test.truthy(answer.waits)
+        test.equal(auth.requests[1].target, "/check?/x")
+        test.advance(1)
+        test.equal(answer.status, 200)
+        test.equal(answer.upstream, "origin")
+        test.equal(web:get("/y").status, 403)
+        answer = web:get("/z")
+        test.advance(10)
+        test.equal(answer.status, 503)
+        web:get("/gone"):leave()
+    end)
     test("an init hook that fails refuses the script", function()
         test.error(function() test.script("badinit.lua") end, "badinit.lua:2: not today")
         test.error(function() test.script("slowinit.lua") end, "reload_timeout")
@@ -614,11 +629,19 @@ def test_made_up_traffic(tests):
         function h.error(req, res) return req:respond(418, {}, "") end
         function h.log(req, res) gate.sleep(0.1) gate.log.info("log hook", req.path, res.status) end
         return h"""
+    files["asks.lua"] = """local gate = require "moongate"
+        local h = {}
+        function h.request(req)
+            local answer = gate.fetch("http://auth.example/check?" .. req.path, { upstream = "auth", timeout = 5 })
+            if not answer then return req:respond(503) end
+            if answer.status >= 300 then return req:respond(answer.status) end
+        end
+        return h"""
     files["badinit.lua"] = "local h = {}\nfunction h.init() error('not today') end\nreturn h\n"
     files["slowinit.lua"] = "local g = require 'moongate'\nlocal h = {}\nfunction h.init() g.sleep(1e5) end\nreturn h\n"
     result = tests(text, files=files)
     assert result.status == 0, result.out
-    assert len(result.tests) == 14
+    assert len(result.tests) == 15
 
 
 def test_a_frontend_of_a_configuration(tmp_path):

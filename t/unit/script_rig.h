@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Stands in for everything around the script layer in its unit tests: a configuration with one frontend whose
-// scripts are texts, a conn and exchanges made by hand, and the functions of exchange.c and conn.c that
-// scripts reach, which only note that they were called. Included by one .c a program.
+// scripts are texts, a made-up conn, exchanges made by hand, and the functions of exchange.c that scripts
+// reach, which only note that they were called. Included by one .c a program. What scripts do to whole
+// exchanges is tested by moongate --test (lua/*_test.lua, t/system/test_script_tests.py).
 #ifndef MOONGATE_T_SCRIPT_RIG_H
 #define MOONGATE_T_SCRIPT_RIG_H
 
@@ -39,9 +40,7 @@ struct rig {
     struct script_chain *chain;
     const struct exchange_hooks *hooks;
     struct exchange_site site;
-    struct conn conn;
-    struct conn_script *conn_script;
-    struct addr remote, local;
+    struct conn *conn;
     struct error error;
     // What was noted.
     int runs, pumps, fails, responds;
@@ -56,9 +55,6 @@ static struct rig *rig_now;
 const char *exchange_id(struct exchange *x) {
     snprintf(x->id, sizeof x->id, "test-id");
     return x->id;
-}
-const char *close_reason_name(enum close_reason reason) {
-    return reason == CLOSE_none ? "none" : "limit";
 }
 void exchange_run(struct exchange *x) {
     (void)x;
@@ -93,31 +89,10 @@ void exchange_start(struct exchange *x) {
 void exchange_client_gone(struct exchange *x, enum close_reason reason) {
     (void)x, (void)reason;
 }
-const struct addr *conn_remote(struct conn *conn) {
-    (void)conn;
-    return &rig_now->remote;
-}
-const struct addr *conn_local(struct conn *conn) {
-    (void)conn;
-    return &rig_now->local;
-}
-int conn_set_script(struct conn *conn, struct conn_script *script) {
-    (void)conn;
-    rig_now->conn_script = script;
-    return 0;
-}
-struct conn_script *conn_get_script(struct conn *conn) {
-    (void)conn;
-    return rig_now->conn_script;
-}
-
-void ring_flush_later(struct ring_flush *flush) {
-    flush->flush(flush);
-}
 
 static struct conn *rig_down_conn(struct exchange *x) {
     (void)x;
-    return &rig_now->conn;
+    return rig_now->conn;
 }
 static size_t rig_backlog;
 static size_t rig_down_backlog(struct exchange *x) {
@@ -132,6 +107,7 @@ static inline void rig_init(struct rig *rig) {
     *rig = (struct rig){ 0 };
     rig_now = rig;
     clock_update();
+    ring_do_without();
     rig->source = source_new_disk();
     rig->conf.file = "/nowhere/moongate.conf";
     rig->folder.path = "/nowhere/lua";
@@ -140,10 +116,12 @@ static inline void rig_init(struct rig *rig) {
     rig->frontend.name = "test";
     rig->frontend.settings.buffer_high = 1000;
     rig->frontend.settings.buffer_low = 100;
-    cr_assert_eq(addr_parse(slice_of("192.0.2.7:40000"), &rig->remote, &rig->error), 0);
-    cr_assert_eq(addr_parse(slice_of("127.0.0.1:8080"), &rig->local, &rig->error), 0);
-    rig->conn.id = 42;
-    rig->conn.started_us = clock_us_now();
+    struct addr remote, local;
+    cr_assert_eq(addr_parse(slice_of("192.0.2.7:40000"), &remote, &rig->error), 0);
+    cr_assert_eq(addr_parse(slice_of("127.0.0.1:8080"), &local, &rig->error), 0);
+    rig->conn = conn_made_up(&remote, &local);
+    cr_assert(rig->conn);
+    rig->conn->id = 42;
     rig->dict_memory = malloc(256 << 10);
     cr_assert_eq(dict_format(rig->dict_memory, 256 << 10, &rig->error), 0);
     cr_assert_eq(dict_attach(&rig->dict, rig->dict_memory, 256 << 10, &rig->error), 0);
@@ -195,10 +173,7 @@ static inline void rig_load(struct rig *rig, const char *text) {
 }
 
 static inline void rig_release(struct rig *rig) {
-    struct conn_script *script = rig->conn_script;
-    rig->conn_script = NULL;
-    if (script)
-        script->gone(script);
+    conn_unmake(rig->conn);
     script_host_free(rig->host);
     source_free(rig->source);
     free(rig->dict_memory);
@@ -250,6 +225,7 @@ static inline void rig_pass(unsigned ms) {
         usleep(1000);
         clock_update();
         timer_run();
+        ring_flush_now();
     }
 }
 

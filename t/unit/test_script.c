@@ -298,11 +298,11 @@ Test(script, a_failing_response_hook_gives_502_and_pass_lets_it_through) {
     cr_assert_eq(rig.hooks->response(rig.chain, x), STEP_MORE);
     cr_assert_eq(rig.status, 502);
     cr_assert_eq(x->reason, CLOSE_script_error);
-    cr_assert_eq(script_connect(rig.chain, &rig.conn, &reject, NULL, NULL), STEP_MORE);
+    cr_assert_eq(script_connect(rig.chain, rig.conn, &reject, NULL, NULL), STEP_MORE);
     cr_assert(reject);
     rig.frontend.settings.on_script_error = SCRIPT_ERROR_PASS;
     cr_assert_eq(rig.hooks->response(rig.chain, x), STEP_MORE);
-    cr_assert_eq(script_connect(rig.chain, &rig.conn, &reject, NULL, NULL), STEP_MORE);
+    cr_assert_eq(script_connect(rig.chain, rig.conn, &reject, NULL, NULL), STEP_MORE);
     cr_assert(!reject);
     cr_assert_eq(rig.fails, 1);
     struct script_stats stats;
@@ -356,7 +356,7 @@ Test(script, a_hook_that_waits_is_dropped_with_its_exchange) {
 
 static int decisions;
 static void decided(struct conn *conn, void *owner, bool reject) {
-    cr_assert_eq(conn, &rig.conn);
+    cr_assert_eq(conn, rig.conn);
     cr_assert_eq(owner, &decisions);
     decisions += reject ? 10 : 1;
 }
@@ -368,13 +368,13 @@ Test(script, connect_rejects_at_once_or_later_or_never) {
              "if conn.ctx.n > 1 then gate.sleep(0.002) end\n"
              "if conn.remote_ip == '192.0.2.7' then return conn:reject() end end }");
     bool reject = false;
-    cr_assert_eq(script_connect(rig.chain, &rig.conn, &reject, decided, &decisions), STEP_MORE);
+    cr_assert_eq(script_connect(rig.chain, rig.conn, &reject, decided, &decisions), STEP_MORE);
     cr_assert(reject);
-    cr_assert_eq(script_connect(rig.chain, &rig.conn, &reject, decided, &decisions), STEP_WAIT);
+    cr_assert_eq(script_connect(rig.chain, rig.conn, &reject, decided, &decisions), STEP_WAIT);
     rig_pass(8);
     cr_assert_eq(decisions, 10);
-    cr_assert_eq(script_connect(rig.chain, &rig.conn, &reject, decided, &decisions), STEP_WAIT);
-    script_connect_cancel(rig.chain, &rig.conn);
+    cr_assert_eq(script_connect(rig.chain, rig.conn, &reject, decided, &decisions), STEP_WAIT);
+    script_connect_cancel(rig.chain, rig.conn);
     rig_pass(8);
     cr_assert_eq(decisions, 10);
     rig_release(&rig);
@@ -595,7 +595,7 @@ Test(script, the_script_of_the_manual_runs) {
     cr_assert_eq(rig_try(&rig), 0, "%s", rig.error.text);
     unlink(path);
     bool reject = true;
-    cr_assert_eq(script_connect(rig.chain, &rig.conn, &reject, decided, NULL), STEP_MORE);
+    cr_assert_eq(script_connect(rig.chain, rig.conn, &reject, decided, NULL), STEP_MORE);
     cr_assert(!reject);
     for (int i = 0; i < 3; i++) {
         struct exchange *x = rig_exchange(&rig, "GET", "/", fields);
