@@ -60,7 +60,7 @@ setmetatable(test, {
     if type(name) ~= "string" or name == "" or type(fn) ~= "function" then
       misuse("test takes a name and a function")
     end
-    tests[#tests + 1] = { name = name:gsub("%s+", " "), fn = fn }
+    tests[#tests + 1] = { name = name:gsub("%s+", " "):gsub("%c", "?"), fn = fn }
   end,
   __index = function(_, name)
     misuse('"moongate.test" has no ' .. show(name) .. ", expected one of " .. concat(sorted_keys(test), ", "))
@@ -130,7 +130,7 @@ function test.main()
   test.main = nil
   local loaded, why = load_file()
   if not loaded then
-    write_result("bad\n" .. why .. "\n")
+    write_result("bad\n" .. why:gsub("[%z\1-\8\11-\31\127]", "?") .. "\n")
   elseif rig.index == 0 then
     local names = {}
     for i, case in ipairs(tests) do names[i] = case.name .. "\n" end

@@ -76,11 +76,12 @@ function visit_get.body(_, now) return now.body end
 --- exchange.ended
 --- exchange.aborted
 --- exchange.waits
+--- exchange.paused
 --- Whether the exchange is over; whether its answer broke off; whether a hook waits (sleeps, say), in which
---- case
---- test.advance lets it go on.
+--- case test.advance() lets it go on; whether moongate takes no more of the request's body for the time being.
 function visit_get.ended(_, now) return now.state ~= "runs" end
 function visit_get.aborted(_, now) return now.state == "aborted" end
+function visit_get.paused(_, now) return now.paused or false end
 function visit_get.waits(_, now) return now.waits or false end
 
 --- exchange.upstream

@@ -54,7 +54,13 @@ local function configuration(scripts, options)
   options = options or {}
   check_keys(options, option_keys, "the options of a script")
   local lines, routes = {}, options.routes or { ["/"] = "origin" }
-  lines[1] = "scripts " .. conf_word(rig.folder) .. " " .. conf_word(rig.test_folder) .. ";"
+  local beside, folder = rig.test_folder .. "/../lua", ""
+  local opened = io.open(beside)
+  if opened then
+    opened:close()
+    folder = " " .. conf_word(beside)
+  end
+  lines[1] = "scripts " .. conf_word(rig.folder) .. " " .. conf_word(rig.test_folder) .. folder .. ";"
   local named = {}
   for _, name in pairs(routes) do named[name] = true end
   for name in pairs(upstreams) do
@@ -100,8 +106,8 @@ end
 
 --- test.script(name, settings, options)
 --- Loads a script as a frontend would, with settings (numbers and booleans become the strings that a
---- configuration has). It is looked for among the files of the test, in the folder of the test file, and
---- among the ready-made ones; require looks there, too. Shared dictionaries are there as soon as they are
+--- configuration has). It is looked for among the files of the test, in the folder of the test file, in a
+--- folder lua beside that one, and among the ready-made ones; require looks there, too. Shared dictionaries are there as soon as they are
 --- asked for, and are this test's alone. options, all of them optional: routes (upstreams by prefix; { ["/"]
 --- = "origin" }), and directives, text for the frontend's block in the configuration, such as
 --- "on_script_error pass; max_body 1k;".
@@ -181,7 +187,8 @@ end
 
 --- test.errors()
 --- What went wrong in scripts since it was asked last: the texts as they are logged, with script, hook, line
---- and traceback. A test fails if a script has failed and it did not ask.
+--- and traceback. A test fails if a script has failed and it did not ask. As in the log, no more than ten in a
+--- second are told.
 --- @return a list of texts
 --- @example
 ---   test.matches(test.errors()[1], "bad.lua:3: attempt to index")

@@ -231,6 +231,7 @@ def test_colours_on_a_terminal_unless_NO_COLOR_is_set(tmp_path):
     ("local x = = 1", "some_test.lua:1: unexpected symbol"),
     ("\n\nerror('at the top')", "some_test.lua:3: at the top"),
     ("local test = require 'moongate.test'\ntest.equal(1, 2)", "some_test.lua:2: the values differ"),
+    ("error('\\27[31mred')", "some_test.lua:1: ?[31mred"),
     ("test('no function')", "test takes a name and a function"),
     ("require 'no.such.module'", "module 'no.such.module' not found"),
 ])
@@ -437,6 +438,10 @@ def test_made_up_traffic(tests):
             function h.connect(conn) gate.sleep(1) if conn.remote_ip == "192.0.2.9" then return conn:reject() end end
             function h.response(req, res) gate.sleep(0.5) res.headers["x-port"] = req.conn.local_port end
             return h""",
+        "slowbody.lua": """local gate = require "moongate"
+            local h = {}
+            function h.request_body(req) for piece in req:body() do gate.sleep(0.1) req:write(piece) end end
+            return h""",
         "dict.lua": """local gate = require "moongate"
             local h, d = {}, require("moongate").shared "d"
             function h.request(req)
@@ -474,6 +479,18 @@ def test_made_up_traffic(tests):
         local answer = test.script("upper.lua"):request { method = "POST", body = pieces }
         test.equal(#answer.body, 2000000)
         test.equal(#answer.forwarded.body, 2000000)
+    end)
+    test("a script that is slow holds its client back", function()
+        local pieces = {}
+        for i = 1, 100 do pieces[i] = ("x"):rep(10000) end
+        local web = test.script("slowbody.lua", {}, { directives = "buffer_high 64k; buffer_low 16k;" })
+        local answer = web:request { method = "POST", body = pieces }
+        test.truthy(answer.paused)
+        test.advance(0.5)
+        test.truthy(#answer.forwarded.body < 1000000)
+        test.advance(60)
+        test.equal(#answer.forwarded.body, 1000000)
+        test.equal(answer.status, 200)
     end)
     test("servers that fail", function()
         local cases = { { { fail = "connect" }, 502, "upstream_connect" },
@@ -641,7 +658,7 @@ def test_made_up_traffic(tests):
     files["slowinit.lua"] = "local g = require 'moongate'\nlocal h = {}\nfunction h.init() g.sleep(1e5) end\nreturn h\n"
     result = tests(text, files=files)
     assert result.status == 0, result.out
-    assert len(result.tests) == 15
+    assert len(result.tests) == 16
 
 
 def test_a_frontend_of_a_configuration(tmp_path):
@@ -673,6 +690,18 @@ def test_a_frontend_of_a_configuration(tmp_path):
     (tmp_path / "site.conf").write_text(config.replace("script site.lua", "script bad.lua"))
     done = run("--test", "-c", "site.conf", "site_test.lua", cwd=tmp_path)
     assert done.returncode == 1 and 'no dictionary \\"none\\"' in done.stdout, done.stdout
+
+
+def test_scripts_are_found_in_a_folder_beside_that_of_the_tests(tmp_path):
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "lua").mkdir()
+    (tmp_path / "lua/s.lua").write_text('local part = require "part"\nreturn {}\n')
+    (tmp_path / "lua/part.lua").write_text("return 1\n")
+    (tmp_path / "tests/s_test.lua").write_text('test("t", function() test.script("s.lua") end)\n')
+    for folder, file in ((tmp_path, "tests/s_test.lua"), (tmp_path / "tests", "s_test.lua"),
+                         ("/", tmp_path / "tests/s_test.lua")):
+        done = run("--test", file, cwd=folder)
+        assert done.returncode == 0, done.stdout
 
 
 # ---- --check-script
