@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import re
+import shutil
 import socket
 import subprocess
 import threading
@@ -10,7 +11,7 @@ import time
 
 import pytest
 
-from conftest import eventually, read_all
+from conftest import SANITIZED, eventually, read_all
 
 
 def statuses(answer):
@@ -193,3 +194,50 @@ def test_what_a_client_may_send_ahead_is_bounded(moongate, origin):
         assert gate.stats()["bytes_from_clients"] - before < 200000
         assert len(origin.requests) == 1
         go_on.set()
+
+
+# ---- a thousand of them: slowhttptest
+
+
+ATTACKS = {  # its mode, with what it asks for
+    "headers": (["-H", "-i", "1", "-t", "GET", "-x", "24"], "/"),
+    "body": (["-B", "-i", "1", "-s", "8192", "-t", "POST", "-x", "10"], "/discard"),
+    "range": (["-R", "-a", "10", "-b", "3000", "-t", "HEAD"], "/large"),
+    "read": (["-X", "-w", "512", "-y", "1024", "-n", "5", "-z", "32", "-k", "3"], "/large"),
+}
+
+
+@pytest.mark.skipif(not shutil.which("slowhttptest"), reason="no slowhttptest")
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_thousand_slow_clients_delay_nobody_and_are_gone_in_time(moongate, nginx, attack):
+    """Somebody else is answered in less than 100 ms all the while (but for one time in ten, which the machine's other
+    work may cost), and no attacker is left when the time-outs are over, though they would go on for longer."""
+    count, seconds = (200 if SANITIZED else 1000), 15
+    nginx.write("large", b"x" * (2 << 20))
+    limits = """header_timeout 2s; body_timeout 2s; body_min_rate 200 grace=2s; send_timeout 2s; keepalive_timeout 2s;
+        send_min_rate 100k grace=2s; buffer_high 64k; buffer_low 16k; linger_timeout 1s;"""
+    gate = moongate(f"upstream app {{ server {nginx.address}; }}", f"{limits} script a.lua; route / app;", {"a.lua": """
+        return { request = function(req) if req.path == "/ok" then return req:respond(200, {}, "ok") end end }"""},
+                    level="notice")
+    options, path = ATTACKS[attack]
+    process = subprocess.Popen(["slowhttptest", "-c", str(count), "-r", str(count), "-l", str(seconds), *options,
+                                "-u", gate.url(path)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    times, accepted, active = [], 0, 1
+    try:
+        began = time.monotonic()
+        while (accepted < count or active > 0) and time.monotonic() - began < seconds:
+            before = time.monotonic()
+            assert gate.get("/ok").text == "ok"
+            times.append(time.monotonic() - before)
+            stats = gate.stats()
+            accepted, active = stats["connections_accepted"] - len(times), stats["connections_active"]
+            time.sleep(0.02)
+        assert accepted >= count and active == 0, (accepted, active)
+    finally:
+        process.kill()
+        process.wait()
+    assert SANITIZED or sorted(times)[len(times) * 9 // 10] < 0.1, sorted(times)[len(times) // 2:]
+    assert max(times) < 3
+    eventually(lambda: gate.stats()["requests_active"] == 0)
+    assert gate.get("/ok").status == 200
