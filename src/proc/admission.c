@@ -147,7 +147,7 @@ static void exhausted(int error) {
           "`connections`)",
           strerror(error));
     frontend_shed();  // the kernel fails as soon as the last one is taken, whether or not somebody waits
-    only->exhausted_at = conn_count();
+    only->exhausted_at = conn_count() + 1;
     timer_start(&only->retry, RETRY_MS);
 }
 
@@ -156,7 +156,7 @@ static void retry(struct timer *timer) {
 }
 
 static bool without_descriptors(struct admission *admission) {
-    if (admission->exhausted_at && conn_count() < admission->exhausted_at) {
+    if (admission->exhausted_at && conn_count() + 1 < admission->exhausted_at) {
         timer_stop(&admission->retry);
         admission->exhausted_at = 0;
     }

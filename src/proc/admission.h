@@ -33,7 +33,7 @@ struct admission {
     uint64_t most;            // connections that the descriptors suffice for
     bool paused;              // listeners do not accept
     struct timer retry;       // runs after accepting failed for want of descriptors
-    unsigned exhausted_at;    // conns when it failed: hope when there are fewer. 0: it did not
+    unsigned exhausted_at;    // one more than the conns when it failed: hope when there are fewer. 0: it did not
     int memory_fd;            // /proc/self/statm
     uint64_t over_since_ms;   // beyond memory_limit since; 0: not
     struct shortage shortages[SHORTAGE_COUNT];
