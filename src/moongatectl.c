@@ -22,6 +22,7 @@ static const char usage[] =
     "    reopen             open the log files again\n"
     "    show workers       processes: state, age, connections, memory\n"
     "    show stats         counters\n"
+    "    show metrics       counters, and what scripts count, in Prometheus' text format\n"
     "    show generations   loaded configurations, and who still uses them\n"
     "    upgrade            change the processes (not available in this version)\n"
     "-j prints JSON; -s names the control socket, which is " MOONGATE_CONTROL " otherwise.\n";

@@ -49,6 +49,7 @@
     X(script_errors, "hooks that failed") \
     X(script_yields, "times that a hook waited") \
     X(turns_shared, "times that a client connection left its further requests to the next turn, for others") \
+    X(metric_series_lost, "times that a script's metric had no room for one more combination of labels") \
     X(buffers_starved, "times that a receive found no buffer") \
     X(ring_turns, "turns of the ring's loop") \
     X(ring_submissions, "operations handed to the kernel") \

@@ -70,3 +70,26 @@ uint64_t slice_hash(struct slice s, uint64_t seed) {
     h *= 0xd6e8feb86659fd93u;
     return h ^ (h >> 32);
 }
+
+unsigned slice_utf8_length(struct slice s) {
+    const unsigned char *at = (const unsigned char *)s.at;
+    if (s.len == 0)
+        return 0;
+    unsigned char first = at[0];
+    unsigned want = 0;
+    if (first >= 0xc2 && first <= 0xdf)
+        want = 2;
+    else if (first >= 0xe0 && first <= 0xef)
+        want = 3;
+    else if (first >= 0xf0 && first <= 0xf4)
+        want = 4;
+    if (want == 0 || want > s.len)
+        return 0;
+    for (unsigned i = 1; i < want; i++)
+        if ((at[i] & 0xc0) != 0x80)
+            return 0;
+    if ((first == 0xe0 && at[1] < 0xa0) || (first == 0xed && at[1] > 0x9f) ||  // overlong; surrogates
+        (first == 0xf0 && at[1] < 0x90) || (first == 0xf4 && at[1] > 0x8f))    // overlong; beyond U+10FFFF
+        return 0;
+    return want;
+}

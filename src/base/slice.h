@@ -60,6 +60,9 @@ bool slice_next_element(struct slice *rest, struct slice *ret_element);
 // overflow.
 int slice_to_u64(struct slice s, uint64_t *ret_value) __attribute__((warn_unused_result));
 
+// The length (2 to 4) of the UTF-8 sequence at the front (RFC 3629), 0 when it is none; ASCII is none either.
+unsigned slice_utf8_length(struct slice s);
+
 uint64_t slice_hash(struct slice s, uint64_t seed);
 
 #endif

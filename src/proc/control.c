@@ -176,6 +176,10 @@ static void do_show_stats(struct master *master, struct control_client *client) 
     show(master, client, report_stats);
 }
 
+static void do_show_metrics(struct master *master, struct control_client *client) {
+    show(master, client, report_metrics);
+}
+
 static void do_show_generations(struct master *master, struct control_client *client) {
     show(master, client, report_generations);
 }
@@ -191,6 +195,7 @@ static const struct {
     { "upgrade", do_upgrade },
     { "show workers", do_show_workers },
     { "show stats", do_show_stats },
+    { "show metrics", do_show_metrics },
     { "show generations", do_show_generations },
 };
 

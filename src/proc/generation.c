@@ -104,6 +104,7 @@ static int load(struct generation *generation, const struct generation_options *
             .dicts = options->dicts,
             .dict_count = options->dict_count,
             .probe = options->probe,
+            .metrics = options->metrics,
             .generation = options->id,
             .worker = options->worker,
         };

@@ -37,6 +37,7 @@ struct generation_options {
     const struct script_dict *dicts;  // outlive the generation
     unsigned dict_count;
     struct script_probe *probe;
+    struct metrics *metrics;   // outlive the generation
     unsigned worker;
 };
 

@@ -22,6 +22,7 @@ void heritage_bury(struct heritage_worker *slot) {
     slot->counters.tunnels_active = 0;
     slot->probe.script = 0;
     slot->probe.hook = 0;
+    metrics_bury(slot->metrics, sizeof slot->metrics);
     slot->connections = 0;
     slot->lua_bytes = 0;
     for (int i = 0; i < HERITAGE_GENERATIONS; i++)

@@ -16,6 +16,7 @@
 
 #include "base/counters.h"
 #include "base/error.h"
+#include "base/metrics.h"
 #include "proc/privileges.h"
 #include "script/script.h"
 
@@ -36,6 +37,7 @@ struct heritage_worker {
         _Atomic uint64_t id;       // 0: unused
         _Atomic uint64_t exchanges;
     } generations[HERITAGE_GENERATIONS];  // those alive, newest first; more than fit are not shown
+    char metrics[METRICS_SIZE] __attribute__((aligned(64)));  // base/metrics.h
 } __attribute__((aligned(4096)));
 
 struct heritage {

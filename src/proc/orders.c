@@ -212,6 +212,7 @@ static void load(struct worker_self *self, uint64_t id, const char *file, int fd
         .dicts = self->dicts,
         .dict_count = self->dict_count,
         .probe = &self->heritage->shared->probe,
+        .metrics = &self->metrics,
         .worker = self->heritage->index,
     };
     int code = fd < 0
@@ -343,4 +344,5 @@ void orders_end(struct worker_self *self) {
     channel_release(&self->channel);
     for (unsigned i = 0; i < self->dict_count; i++)
         free((void *)(uintptr_t)self->dicts[i].name);
+    metrics_detach(&self->metrics);
 }

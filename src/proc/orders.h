@@ -37,6 +37,7 @@ struct worker_self {
     struct script_dict dicts[WORKER_DICTS];
     struct dict attached[WORKER_DICTS];
     unsigned dict_count;
+    struct metrics metrics;        // of scripts, in the heritage
     uint64_t confirm;              // COMMITTED is due for it once no listener is stopping; 0: none
     unsigned confirm_turns;        // since then: the last closed socket has left with a turn's submissions
     struct admission admission;    // whether listeners accept

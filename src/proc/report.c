@@ -137,6 +137,15 @@ static void stats_as_json(const struct master *master, FILE *out) {
     fputs("}}\n", out);
 }
 
+void report_each_counter(const struct master *master, FILE *out,
+                         void (*each)(FILE *out, const char *name, const char *doc, uint64_t value)) {
+    for (unsigned row = 0; row < sizeof rows / sizeof *rows; row++)
+        each(out, rows[row].name, rows[row].doc, sum_of(master, row));
+#define X(name, doc) each(out, #name, doc, master->name);
+    MASTER_COUNTERS(X)
+#undef X
+}
+
 void report_stats(const struct master *master, FILE *out, bool json) {
     if (json) {
         stats_as_json(master, out);

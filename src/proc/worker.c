@@ -176,6 +176,11 @@ _Noreturn void worker_main(const struct heritage *heritage) {
     if (identity_assume(heritage->identity, heritage->master, &error) < 0)
         give_up(&self, &error);
 
+    if (metrics_attach(&self.metrics, heritage->shared->metrics, METRICS_SIZE, METRIC_SERIES_MAX) < 0) {
+        (void)error_set(&error, -ENOMEM, "no memory for metrics");
+        give_up(&self, &error);
+    }
+
     admission_start(&self.admission, &self.listeners);
     orders_start(&self);
     while (self.phase != WORKER_OVER)

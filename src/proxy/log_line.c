@@ -26,27 +26,6 @@ void line_digits(struct log_line *line, uint64_t value) {
     line_raw(line, at, (size_t)(text + sizeof text - at));
 }
 
-// The length of the UTF-8 sequence (RFC 3629) at the front, 0 when it is none.
-static unsigned utf8_length(const unsigned char *at, size_t len) {
-    unsigned char first = at[0];
-    unsigned want = 0;
-    if (first >= 0xc2 && first <= 0xdf)
-        want = 2;
-    else if (first >= 0xe0 && first <= 0xef)
-        want = 3;
-    else if (first >= 0xf0 && first <= 0xf4)
-        want = 4;
-    if (want == 0 || want > len)
-        return 0;
-    for (unsigned i = 1; i < want; i++)
-        if ((at[i] & 0xc0) != 0x80)
-            return 0;
-    if ((first == 0xe0 && at[1] < 0xa0) || (first == 0xed && at[1] > 0x9f) ||  // overlong; surrogates
-        (first == 0xf0 && at[1] < 0x90) || (first == 0xf4 && at[1] > 0x8f))    // overlong; beyond U+10FFFF
-        return 0;
-    return want;
-}
-
 enum { ESCAPED_MAX = 6 };  // the longest that one byte becomes: \u001f
 
 // Copies or escapes what stands at the front; returns how many bytes of it that were. The caller saw to the
@@ -69,7 +48,7 @@ static size_t print_escaped(char **to, const unsigned char *at, size_t len, enum
         *to += 2;
         return 1;
     }
-    unsigned sequence = c < 0x80 ? 1 : utf8_length(at, len);
+    unsigned sequence = c < 0x80 ? 1 : slice_utf8_length(slice_make((const char *)at, len));
     if (sequence == 0) {
         memcpy(*to, "\\ufffd", 6);
         *to += 6;

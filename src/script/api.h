@@ -72,6 +72,8 @@ enum {
     MG_REPLACE, /* if there is one */
     MG_KEYS_MAX = 1 << 16,
 
+    MG_METRIC_VALUE_MAX = 128,
+
     /* Ways to write bytes as text. */
     MG_BASE64 = 0,
     MG_BASE64URL,
@@ -204,6 +206,12 @@ struct mg_api {
     int (*dict_length)(void *dict, const char *key, size_t len, double *ret_count);
     int (*dict_flush)(void *dict);
     int (*dict_stats)(void *dict, struct mg_dict_stats *ret_stats);
+
+    /* Metrics. Names, help and labels have a NUL behind each, and so have values. */
+    int (*metric_define)(int kind, const char *names, size_t len, const double *bounds,
+                         int bound_count); /* the id, or an error; while loading */
+    int (*metric_series)(int id, const char *values, size_t len,
+                         double **ret_words); /* MG_NONE: those of the ones that are too many */
 
     /* Bytes and text. MG_NONE: what is to be decoded or parsed is not of that form. */
     int (*text_encode)(int how, const char *at, size_t len, struct mg_text *ret_text);

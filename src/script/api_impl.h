@@ -106,6 +106,10 @@ int mg_dict_length(void *dict, const char *key, size_t len, double *ret_count);
 int mg_dict_flush(void *dict);
 int mg_dict_stats(void *dict, struct mg_dict_stats *ret_stats);
 
+// api_metrics.c
+int mg_metric_define(int kind, const char *names, size_t len, const double *bounds, int bound_count);
+int mg_metric_series(int id, const char *values, size_t len, double **ret_words);
+
 // api_text.c
 // Room for a result, until the next call; NULL when memory is out.
 char *mg_scratch(size_t len);

@@ -54,8 +54,15 @@ int script_host_new(const struct script_options *options, struct script_host **r
     host->worker = options->worker;
     host->observer = options->observer;
     host->probe = options->probe ? options->probe : &host->own_probe;
+    host->metrics = options->metrics ? options->metrics : &host->own_metrics;
     int rc = 0;
-    if (options->dict_count > 0) {
+    if (!options->metrics) {
+        host->own_region = calloc(1, METRICS_SIZE);
+        if (!host->own_region ||
+            metrics_attach(&host->own_metrics, host->own_region, METRICS_SIZE, METRIC_SERIES_MAX) < 0)
+            rc = error_set(error, -ENOMEM, "no memory for scripts");
+    }
+    if (rc == 0 && options->dict_count > 0) {
         host->dicts = calloc(options->dict_count, sizeof *host->dicts);
         if (!host->dicts) {
             rc = error_set(error, -ENOMEM, "no memory for scripts");
@@ -89,6 +96,8 @@ void script_host_free(struct script_host *host) {
         free(container_of(link, struct script_chain, link));
     free(host->free_slots);
     free(host->dicts);
+    metrics_detach(&host->own_metrics);
+    free(host->own_region);
     free(host);
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/dict.h"
 #include "base/error.h"
+#include "base/metrics.h"
 #include "conf/conf.h"
 #include "http/exchange.h"
 
@@ -41,6 +42,7 @@ struct script_options {
     const struct script_dict *dicts;  // shared dictionaries by name; copied, the dicts outlive the host
     unsigned dict_count;
     struct script_probe *probe;  // may be NULL
+    struct metrics *metrics;     // outlives the host; NULL: one that is thrown away with it
     uint64_t generation;
     unsigned worker;
     const struct script_observer *observer;  // NULL: none; outlives the host

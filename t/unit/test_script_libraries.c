@@ -3,8 +3,6 @@
 // call does, and shows that hot calls stay on compiled traces.
 #include "script_rig.h"
 
-#include <lua.h>
-
 static struct rig rig;
 static char text[1 << 17];
 
@@ -23,8 +21,9 @@ static const char *const fields[] = { "Host: example.org", "Cookie: a=1; b=\"two
                                       "Cookie: a=second; d=5 ", NULL };
 
 // Loads the file; its request hook runs once.
-static void run_file(const char *name) {
+static void run_file(const char *name, bool unsafe) {
     rig_init(&rig);
+    rig.conf.script_unsafe = unsafe;
     rig_script(&rig, name, read_lua(name));
     cr_assert_eq(rig_try(&rig), 0, "%s", rig.error.text);
     struct exchange *x = rig_exchange(&rig, "GET", "/", fields);
@@ -35,9 +34,11 @@ static void run_file(const char *name) {
     rig_release(&rig);
 }
 
-Test(script_libraries, bytes_as_text) { run_file("encoding.lua"); }
-Test(script_libraries, digests_and_random_numbers) { run_file("crypto.lua"); }
-Test(script_libraries, dates) { run_file("time.lua"); }
-Test(script_libraries, query_strings_and_cookies) { run_file("http.lua"); }
-Test(script_libraries, dictionaries) { run_file("shared.lua"); }
-Test(script_libraries, modules_of_the_system) { run_file("modules.lua"); }
+Test(script_libraries, bytes_as_text) { run_file("encoding.lua", false); }
+Test(script_libraries, digests_and_random_numbers) { run_file("crypto.lua", false); }
+Test(script_libraries, dates) { run_file("time.lua", false); }
+Test(script_libraries, query_strings_and_cookies) { run_file("http.lua", false); }
+Test(script_libraries, dictionaries) { run_file("shared.lua", false); }
+Test(script_libraries, metrics) { run_file("metrics.lua", false); }
+Test(script_libraries, hot_calls_are_compiled) { run_file("traces.lua", true); }
+Test(script_libraries, modules_of_the_system) { run_file("modules.lua", false); }
