@@ -91,8 +91,8 @@ function gate.siphash(key, text)
 end
 
 --- gate.equal(a, b)
---- Compares two strings in a time that says nothing about where they differ, for secrets and signatures. Their
---- lengths are no secret.
+--- Compares two strings in a time that says nothing about where they differ, for secrets and signatures.
+--- Their lengths are no secret.
 --- @return whether they are the same
 --- @example
 ---   local same = gate.equal("secret", "secreT")          -- false
@@ -139,8 +139,8 @@ function gate.random.integer(low, high)
 end
 
 --- gate.random.hex(count)
---- @return so many random bytes as hexadecimal digits, 16 bytes (32 digits) if left out: an id that nobody has
---- had before
+--- @return so many random bytes as hexadecimal digits, 16 bytes (32 digits) if left out: an id that nobody
+--- has had before
 --- @example
 ---   local id = gate.random.hex()
 function gate.random.hex(count)

@@ -42,8 +42,8 @@ function gate.base64.encode(text)
 end
 
 --- gate.base64.decode(text)
---- @return the bytes, or nil and a message. Nothing is passed over: white space, a missing "=" and bits behind
---- the end that no encoder writes are errors, so that each value has one text
+--- @return the bytes, or nil and a message. Nothing is passed over: white space, a missing "=" and bits
+--- behind the end that no encoder writes are errors, so that each value has one text
 --- @example
 ---   local bytes = gate.base64.decode("bW9vbj8=")         -- "moon?"
 ---   local none  = gate.base64.decode("bW9v bj8=")        -- nil
@@ -113,9 +113,9 @@ end
 gate.json = { null = cjson and cjson.null }
 
 --- gate.json.encode(value)
---- Writes a value of strings, numbers, booleans and tables as JSON (RFC 8259). A table whose keys are 1 to n is
---- an array, any other an object, and the empty one "{}". Numbers have 14 digits: longer ones, such as ids, are
---- better strings. Uses the package lua-cjson.
+--- Writes a value of strings, numbers, booleans and tables as JSON (RFC 8259). A table whose keys are 1 to n
+--- is an array, any other an object, and the empty one "{}". Numbers have 14 digits: longer ones, such as
+--- ids, are better strings. Uses the package lua-cjson.
 --- @return the text, or nil and a message: for a function, a number that JSON does not have (infinite, not a
 --- number), an array with many holes, or tables more than 128 deep
 --- @error when lua-cjson is not installed
@@ -130,8 +130,8 @@ end
 
 --- gate.json.decode(text)
 --- Reads JSON. Of a name that is there twice the last value counts.
---- @return the value (gate.json.null for null), or nil and a message for text that is not JSON, or is more than
---- 128 deep
+--- @return the value (gate.json.null for null), or nil and a message for text that is not JSON, or is more
+--- than 128 deep
 --- @error when lua-cjson is not installed
 --- @example
 ---   local token = gate.json.decode('{"sub": "diana", "groups": ["admin"]}')

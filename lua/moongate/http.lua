@@ -12,7 +12,8 @@ local TOKEN, COOKIE_VALUE, ATTRIBUTE =
   ffi.C.MG_IS_TOKEN, ffi.C.MG_IS_COOKIE_VALUE, ffi.C.MG_IS_COOKIE_ATTRIBUTE
 local c_encode, c_decode, c_check = C.text_encode, C.text_decode, C.text_check
 local c_query_next, c_cookie_next, c_request_cookie = C.query_next, C.cookie_next, C.request_cookie
-local out, out_name, out_position = ffi.new("struct mg_text"), ffi.new("struct mg_text"), ffi.new("uint32_t[1]")
+local out, out_name = ffi.new("struct mg_text"), ffi.new("struct mg_text")
+local out_position = ffi.new("uint32_t[1]")
 
 -- ---- query strings ----------------------------------------------------------------------------------------
 
@@ -52,8 +53,8 @@ end
 --- gate.query.parse(text, limit)
 --- Reads a query string, or the body of a form (application/x-www-form-urlencoded).
 --- @return a table of names and values, decoded: a value is a string, "" for a name alone, and a table of
---- strings for a name that is repeated. Second, true if there were more than `limit` pairs (1000 if left out):
---- those behind it are left out
+--- strings for a name that is repeated. Second, true if there were more than `limit` pairs (1000 if left
+--- out): those behind it are left out
 --- @example
 ---   local args = gate.query.parse("page=2&tag=a&tag=b%20c")
 ---   local tag  = args.tag[2]                             -- "b c"
@@ -87,7 +88,7 @@ end
 --- number, true (the name alone), or a table of them for a name that is repeated
 --- @error for a value of another type
 --- @example
----   local query = gate.query.build { page = 2, tag = { "a", "b c" }, raw = true }   -- "page=2&raw&tag=a&tag=b%20c"
+---   local query = gate.query.build { tag = { "a", "b c" }, page = 2 }   -- "page=2&tag=a&tag=b%20c"
 function gate.query.build(args)
   if type(args) ~= "table" then wrong("gate.query.build", "a table", args) end
   local names, parts = {}, {}
@@ -121,8 +122,8 @@ local objects = setmetatable({}, { __mode = "k" })
 
 --- req.cookies
 --- The cookies of the request by name (RFC 6265, 5.4): the value as it came, without double quotes around it;
---- nil for one that is not there; of a repeated one the first. gate.cookie.parse(req.headers.cookie or "") has
---- all of them.
+--- nil for one that is not there; of a repeated one the first. gate.cookie.parse(req.headers.cookie or "")
+--- has all of them.
 --- @example
 ---   local session = req.cookies.session
 function request_get.cookies(t)
@@ -173,7 +174,8 @@ end
 local function attribute(name, value)
   if type(value) ~= "string" then wrong('the attribute "' .. name .. '" of a cookie', "a string", value) end
   if c_check(ATTRIBUTE, value, #value) ~= 1 then
-    raise('the attribute "' .. name .. '" of a cookie has a character that it must not (";", control, not ASCII)')
+    raise('the attribute "' .. name
+      .. '" of a cookie has a character that it must not (";", control, not ASCII)')
   end
   return value
 end
@@ -203,15 +205,17 @@ local known = {}
 for _, one in ipairs(attributes) do known[one[1]] = true end
 
 --- gate.cookie.build(name, value, attributes)
---- Makes the value of a Set-Cookie field (RFC 6265, 4.1). attributes is a table of any of path, domain (strings),
---- max_age (whole seconds; 0 removes the cookie), expires (seconds since 1970), secure, http_only, partitioned
---- (booleans) and same_site ("strict", "lax", "none"), or nil.
+--- Makes the value of a Set-Cookie field (RFC 6265, 4.1). attributes is a table of any of path, domain
+--- (strings), max_age (whole seconds; 0 removes the cookie), expires (seconds since 1970), secure, http_only,
+--- partitioned (booleans) and same_site ("strict", "lax", "none"), or nil.
 --- @return the text; res.headers:add("set-cookie", text) sends it beside those that are there
 --- @error for a name or value with characters that a cookie must not have (escape or encode them), an unknown
---- attribute, and what browsers refuse: same_site "none" or partitioned without secure, a name that begins with
---- __Secure- without secure, one that begins with __Host- without secure and path "/" or with a domain
+--- attribute, and what browsers refuse: same_site "none" or partitioned without secure, a name that begins
+--- with __Secure- without secure, one that begins with __Host- without secure and path "/" or with a domain
 --- @example
----   local text = gate.cookie.build("seen", "1", { path = "/", max_age = 3600, same_site = "lax" })   -- "seen=1; Path=/; Max-Age=3600; SameSite=Lax"
+---   local text = gate.cookie.build("seen", "1", { path = "/", same_site = "lax" })
+---   local same = text == "seen=1; Path=/; SameSite=Lax"  -- true
+---   res.headers:add("set-cookie", text)
 function gate.cookie.build(name, value, options)
   if type(name) ~= "string" or c_check(TOKEN, name, #name) ~= 1 then
     wrong("gate.cookie.build", "a name of letters, digits and a few signs", name)
@@ -219,7 +223,8 @@ function gate.cookie.build(name, value, options)
   value = text_of(value, "gate.cookie.build's value")
   if c_check(COOKIE_VALUE, value, #value) ~= 1 then
     raise('gate.cookie.build: the value of "' .. name
-      .. '" has a character that a cookie must not have: encode it (gate.query.escape, gate.base64.encode_url)')
+      .. '" has a character that a cookie must not have: '
+      .. "encode it (gate.query.escape, gate.base64.encode_url)")
   end
   local parts = { name .. "=" .. value }
   if options ~= nil then

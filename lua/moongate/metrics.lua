@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: BSD-2-Clause
--- gate.counter, gate.gauge and gate.histogram: numbers about the scripts' work that moongatectl show metrics prints.
--- The memory is base/metrics.h's; what a hook counts goes there with one store, without a call.
+-- gate.counter, gate.gauge and gate.histogram: numbers about the scripts' work that moongatectl show metrics
+-- prints. The memory is base/metrics.h's; what a hook counts goes there with one store, without a call.
 local core = ...
 
 local gate, C, ffi = core.parts.gate, core.parts.C, core.parts.ffi
@@ -114,8 +114,9 @@ end
 
 --- gauge:set(value, ...)
 --- gauge:inc(by, ...)
---- Sets a gauge, or adds to it (1 if `by` is nil; less than 0 takes away), for the values of its labels. What is
---- shown is the sum of all workers: each sets its own part. That of a worker that dies is 0; a reload leaves it.
+--- Sets a gauge, or adds to it (1 if `by` is nil; less than 0 takes away), for the values of its labels. What
+--- is shown is the sum of all workers: each sets its own part. That of a worker that dies is 0; a reload
+--- leaves it.
 --- @error as counter:inc
 --- @example
 ---   local waiting = gate.gauge("jobs_waiting", "jobs that this worker has not done")
@@ -141,7 +142,9 @@ end
 ---   local sizes = gate.histogram("query_bytes", "lengths of queries", {}, { 10, 100, 1000 })
 ---   sizes:observe(#(req.query or ""))
 function histogram_methods.observe(t, value, a, b, c, d)
-  if type(value) ~= "number" or not (value > -HUGE and value < HUGE) then wrong("observe", "a number", value) end
+  if type(value) ~= "number" or not (value > -HUGE and value < HUGE) then
+    wrong("observe", "a number", value)
+  end
   local words, family = words_of(t, a, b, c, d)
   local bounds, count = family.bounds, family.bound_count
   local i = 0
@@ -191,12 +194,12 @@ local function define(kind, name, help, labels, buckets)
 end
 
 --- gate.counter(name, help, labels)
---- A number that only grows, shown by `moongatectl show metrics` as the sum of all workers; reloads and the death of
---- a worker leave it as it is. name is as Prometheus wants it (letters, digits, _; by custom a counter's ends in
---- _total), help a text or nil, labels a table of up to four names or nil. Only while a script loads; several scripts
---- may make the same one. Until a restart it keeps its kind and labels.
---- @error for names that are not allowed or begin with moongate_, for a metric of that name that is different, and
---- when the memory for metrics (256 KiB a worker) is used up
+--- A number that only grows, shown by `moongatectl show metrics` as the sum of all workers; reloads and the
+--- death of a worker leave it as it is. name is as Prometheus wants it (letters, digits, _; by custom a
+--- counter's ends in _total), help a text or nil, labels a table of up to four names or nil. Only while a
+--- script loads; several scripts may make the same one. Until a restart it keeps its kind and labels.
+--- @error for names that are not allowed or begin with moongate_, for a metric of that name that is
+--- different, and when the memory for metrics (256 KiB a worker) is used up
 --- @example
 ---   local seen = gate.counter("seen_total", "requests by method and status", { "method", "status" })
 ---   seen:inc(1, req.method, res.status)
@@ -210,8 +213,8 @@ function gate.counter(name, help, labels) return (define(COUNTER, name, help, la
 function gate.gauge(name, help, labels) return (define(GAUGE, name, help, labels)) end
 
 --- gate.histogram(name, help, labels, buckets)
---- How values are spread: their count, their sum, and how many were at most each bound of buckets, a rising table of
---- up to 32 numbers; from 0.005 to 10 (for seconds) if it is left out. Otherwise as gate.counter().
+--- How values are spread: their count, their sum, and how many were at most each bound of buckets, a rising
+--- table of up to 32 numbers; from 0.005 to 10 (for seconds) if it is left out. Otherwise as gate.counter().
 --- @example
 ---   local spent = gate.histogram("spent_seconds", "time of lookups", { "kind" }, { 0.01, 0.1, 1 })
 ---   spent:observe(0.02, "address")

@@ -50,7 +50,7 @@ function core.system_module(name)
   local ok, module = pcall(real_require, name)
   if not ok then
     local why = tostring(module):match("^[^\n]*")
-    if not tostring(module):find("^module '" .. name:gsub("%.", "%%.") .. "' not found") then return nil, why end
+    if not why:find("module '" .. name .. "' not found", 1, true) then return nil, why end
     return nil, "not installed" .. (entry[1] and " (Debian: apt-get install " .. entry[1] .. ")" or "")
   end
   if type(module) ~= "table" and entry[1] then return nil, "it is no table" end

@@ -23,12 +23,12 @@ local Dict = { __index = dict_methods, __metatable = "dictionary" }
 
 --- gate.shared(name, options)
 --- The dictionary that the configuration defines with `shared NAME SIZE;`. All workers see the same; it
---- survives reloads and the loss of a worker at any moment: a value is then the old one or the new one. When it
---- is full, what was not used for longest goes. Keys are strings of up to 250 bytes; numbers are printed.
+--- survives reloads and the loss of a worker at any moment: a value is then the old one or the new one. When
+--- it is full, what was not used for longest goes. Keys are strings of up to 250 bytes; numbers are printed.
 ---
---- With options { generation = true } the keys are those of this configuration alone: after a reload it begins
---- without any, while requests of the generation before still see theirs. What an old one leaves behind goes with
---- its time, or when room is needed. Keys then have up to 230 bytes.
+--- With options { generation = true } the keys are those of this configuration alone: after a reload it
+--- begins without any, while requests of the generation before still see theirs. What an old one leaves
+--- behind goes with its time, or when room is needed. Keys then have up to 230 bytes.
 --- @error when there is none of that name
 --- @example
 ---   local limits = gate.shared "limits"
@@ -131,8 +131,8 @@ local function dict_set(t, key, value, ttl, when)
 end
 
 --- dict:set(key, value, ttl)
---- Sets a string (up to 65536 bytes), number or boolean; it goes after ttl seconds, if that is given and not 0.
---- nil deletes.
+--- Sets a string (up to 65536 bytes), number or boolean; it goes after ttl seconds, if that is given and not
+--- 0. nil deletes.
 --- @example
 ---   limits:set("motd", "closed today", 3600)
 function dict_methods.set(t, key, value, ttl)
@@ -162,8 +162,8 @@ function dict_methods.replace(t, key, value, ttl)
 end
 
 --- dict:cas(key, old, new, ttl)
---- Compare and set: sets the value to `new` only if it is `old`, with no other worker in between. With old nil
---- only if there is none; with new nil it is deleted.
+--- Compare and set: sets the value to `new` only if it is `old`, with no other worker in between. With old
+--- nil only if there is none; with new nil it is deleted.
 --- @return whether it was so
 --- @example
 ---   limits:set("leader", "worker 1")
@@ -245,8 +245,8 @@ function dict_methods.expire(t, key, ttl)
 end
 
 --- dict:ttl(key)
---- @return the seconds after which a value or list will go, 0 if it stays until room is needed; nil if there is
---- none. It does not count as a use
+--- @return the seconds after which a value or list will go, 0 if it stays until room is needed; nil if there
+--- is none. It does not count as a use
 --- @error for a token bucket
 --- @example
 ---   limits:set("forever", 1)
@@ -260,8 +260,8 @@ function dict_methods.ttl(t, key)
 end
 
 --- dict:keys(limit)
---- Up to `limit` keys (1024 if left out, at most 65536), roughly the last used first; of token buckets and lists
---- too. For looking into it now and then: it takes longer the more there are.
+--- Up to `limit` keys (1024 if left out, at most 65536), roughly the last used first; of token buckets and
+--- lists too. For looking into it now and then: it takes longer the more there are.
 --- @return a table of keys; second, whether there are more
 --- @example
 ---   local keys, more = limits:keys(10)
@@ -301,9 +301,9 @@ end
 
 --- dict:rpush(key, value)
 --- dict:lpush(key, value)
---- Adds a string, number or boolean to a list, at its right or left end; an absent one is made. A list has up to
---- 65536 bytes (less in a small dictionary), of which each value takes 9 and its own; each call takes longer the
---- more that is.
+--- Adds a string, number or boolean to a list, at its right or left end; an absent one is made. A list has up
+--- to 65536 bytes (less in a small dictionary), of which each value takes 9 and its own; each call takes
+--- longer the more that is.
 --- @return how many values the list has now; or nil and a message when the list is full
 --- @error when the key has something that is no list
 --- @example
@@ -359,8 +359,8 @@ function dict_methods.flush(t)
 end
 
 --- dict:stats()
---- @return a table of numbers about the whole dictionary: entries, bytes and capacity now; hits, misses, expired,
---- evictions and recoveries since it was made
+--- @return a table of numbers about the whole dictionary: entries, bytes and capacity now; hits, misses,
+--- expired, evictions and recoveries since it was made
 --- @example
 ---   local free = limits:stats().capacity - limits:stats().bytes
 function dict_methods.stats(t)

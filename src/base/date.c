@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Prints and parses dates (date.h). Made without strftime(3) and strptime(3), whose words depend on the locale
-// and which take what no sender may write. Called for scripts.
+// Prints and parses dates (date.h). Made without strftime(3) and strptime(3), whose words depend on the
+// locale and which take what no sender may write. Called for scripts.
 #include "base/date.h"
 
 #include <errno.h>
@@ -188,8 +188,9 @@ int date_parse_rfc3339(struct slice text, double *ret_time) {
         sign = -1;
     else if (!take(&rest, "Z") && !take(&rest, "z"))
         return -EINVAL;
-    if (sign && (!take_digits(&rest, 2, &hours) || !take(&rest, ":") || !take_digits(&rest, 2, &minutes) ||
-                 hours > 23 || minutes > 59))
+    if (sign &&
+        (!take_digits(&rest, 2, &hours) || !take(&rest, ":") || !take_digits(&rest, 2, &minutes) ||
+         hours > 23 || minutes > 59))
         return -EINVAL;
     if (rest.len > 0 || join(&tm, &time) < 0)
         return -EINVAL;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Dates as text: those of HTTP (RFC 9110, 5.6.7) and of RFC 3339, in UTC, whatever the locale. Times are seconds
-// since 1970; years are 0000 to 9999.
+// Dates as text: those of HTTP (RFC 9110, 5.6.7) and of RFC 3339, in UTC, whatever the locale. Times are
+// seconds since 1970; years are 0000 to 9999.
 #ifndef MOONGATE_BASE_DATE_H
 #define MOONGATE_BASE_DATE_H
 

@@ -96,7 +96,8 @@ int dict_add(struct dict *dict, struct slice key, const struct dict_value *value
 // dict_set, but -ENOENT when the key has no value.
 int dict_replace(struct dict *dict, struct slice key, const struct dict_value *value, uint64_t ttl_ms,
                  uint64_t now_ms) __attribute__((warn_unused_result));
-// dict_set, or deletes (value NULL), if the key's value is `expected` (NULL: if it has none). -EAGAIN when not.
+// dict_set, or deletes (value NULL), if the key's value is `expected` (NULL: if it has none). -EAGAIN when
+// not.
 int dict_compare_and_set(struct dict *dict, struct slice key, const struct dict_value *expected,
                          const struct dict_value *value, uint64_t ttl_ms, uint64_t now_ms)
     __attribute__((warn_unused_result));
@@ -122,21 +123,21 @@ int dict_delete(struct dict *dict, struct slice key, uint64_t now_ms) __attribut
 // LIST_OVERHEAD and its own (a number 8, a boolean 1). Each call costs a copy of the list.
 enum { LIST_OVERHEAD = 9 };
 enum dict_end { DICT_LEFT, DICT_RIGHT };
-// An absent list is made, without an end. *ret_count is how many values it has then. -E2BIG when the list has no
-// room, -EINVAL when the key has something else, or for a value that is not a number, boolean or text.
+// An absent list is made, without an end. *ret_count is how many values it has then. -E2BIG when the list has
+// no room, -EINVAL when the key has something else, or for a value that is not a number, boolean or text.
 int dict_push(struct dict *dict, struct slice key, enum dict_end end, const struct dict_value *value,
               uint64_t now_ms, uint64_t *ret_count) __attribute__((warn_unused_result));
-// Takes a value off; the last one takes the list with it. Text goes to `buffer`, which has DICT_VALUE_MAX bytes.
-// -ENOENT when there is no list, -EINVAL when the key has something else.
+// Takes a value off; the last one takes the list with it. Text goes to `buffer`, which has DICT_VALUE_MAX
+// bytes. -ENOENT when there is no list, -EINVAL when the key has something else.
 int dict_pop(struct dict *dict, struct slice key, enum dict_end end, uint64_t now_ms,
              struct dict_value *ret_value, char *buffer) __attribute__((warn_unused_result));
 // 0 when there is none; -EINVAL when the key has something else.
 int dict_length(struct dict *dict, struct slice key, uint64_t now_ms, uint64_t *ret_count)
     __attribute__((warn_unused_result));
 
-// Copies up to `most` keys that begin with `prefix`, each behind a byte with its length, to `buffer`, which has
-// most * (1 + DICT_KEY_MAX) bytes; the last used of each shard come first. Returns how many there are; *ret_more
-// says whether there were more. Looks at every entry if need be: a shard is locked for as long.
+// Copies up to `most` keys that begin with `prefix`, each behind a byte with its length, to `buffer`, which
+// has most * (1 + DICT_KEY_MAX) bytes; the last used of each shard come first. Returns how many there are;
+// *ret_more says whether there were more. Looks at every entry if need be: a shard is locked for as long.
 int dict_keys(struct dict *dict, struct slice prefix, uint32_t most, uint64_t now_ms, char *buffer,
               bool *ret_more) __attribute__((warn_unused_result));
 int dict_flush(struct dict *dict) __attribute__((warn_unused_result));

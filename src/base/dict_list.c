@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Lists in the shared dictionary of dict.h. A list is one entry like a text, so that all that holds for texts
-// (dict_shard.h) holds for lists: a change stores it anew, and a death leaves the old one or the new one. Its bytes
-// are its values in order, each as
+// (dict_shard.h) holds for lists: a change stores it anew, and a death leaves the old one or the new one. Its
+// bytes are its values in order, each as
 //     kind (1 byte), length (4 bytes), bytes, length again (so that the list can be read from its right end)
 #include "base/dict_shard.h"
 

@@ -55,7 +55,7 @@ struct head {
     uint32_t newer, older;
     uint64_t used;        // the shard's count of uses at the last one
     uint64_t expires_ms;  // 0: never
-    uint64_t word;        // a double's bits, a boolean, when the bucket will be full (nanoseconds), a list's count
+    uint64_t word;        // a double's bits, a boolean, when the bucket will be full (ns), a list's count
     uint32_t value_len;
     uint8_t kind, key_len;
     uint16_t unused;
@@ -148,7 +148,8 @@ static inline uint64_t expiry_of(const struct head *head) {
 int shard_lock(const struct dict *dict, struct shard *shard);
 void shard_unlock(struct shard *shard);
 
-// A shard must be locked for all of these but shard_open. Its entries are named by the numbers of their head cells.
+// A shard must be locked for all of these but shard_open. Its entries are named by the numbers of their head
+// cells.
 
 // Whether the entry's key is this one.
 bool entry_has_key(const struct dict *dict, struct shard *shard, uint32_t cell, struct slice key);

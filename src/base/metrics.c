@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The memory of scripts' metrics (metrics.h). Scripts reach it through script/api_metrics.c, the master reads it
-// for `moongatectl show metrics`.
+// The memory of scripts' metrics (metrics.h). Scripts reach it through script/api_metrics.c, the master reads
+// it for `moongatectl show metrics`.
 #include "base/metrics.h"
 
 #include <errno.h>
@@ -62,7 +62,8 @@ static bool parts_are(struct slice text, unsigned count) {
 }
 
 // families: a bit for each place where a family begins.
-static bool record_ok(const struct metrics *metrics, uint32_t at, uint32_t end, const unsigned char *families) {
+static bool record_ok(const struct metrics *metrics, uint32_t at, uint32_t end,
+                      const unsigned char *families) {
     const struct record *record = record_at(metrics, at), *family;
     if (end - at < sizeof *record || record->size % 8 != 0 || record->size < sizeof *record ||
         record->size > end - at || record->words > METRIC_BUCKETS + METRIC_BUCKETS_MAX ||
@@ -107,7 +108,8 @@ int metrics_attach(struct metrics *metrics, void *region, size_t size, unsigned 
     uint32_t slots = 64;
     while (slots < size / sizeof(struct record) * 2)
         slots *= 2;
-    *metrics = (struct metrics){ .base = region, .size = size, .series_max = series_max, .index_size = slots };
+    *metrics =
+        (struct metrics){ .base = region, .size = size, .series_max = series_max, .index_size = slots };
     metrics->index = calloc(slots, sizeof *metrics->index);
     if (!metrics->index)
         return -ENOMEM;
@@ -164,12 +166,14 @@ static bool name_ok(struct slice name, bool colon) {
 
 static int check_family(const struct metric_family *family, struct error *error) {
     if (!name_ok(family->name, true))
-        return error_set(error, -EINVAL, "\"%.*s\" is no name of a metric: letters, digits and _, 100 at most",
+        return error_set(error, -EINVAL,
+                         "\"%.*s\" is no name of a metric: letters, digits and _, 100 at most",
                          SLICE_ARG(family->name));
     if (slice_starts(family->name, SLICE_LIT("moongate_")))
         return error_set(error, -EINVAL, "\"%.*s\": names that begin with moongate_ are moongate's own",
                          SLICE_ARG(family->name));
-    if (family->help.len > METRIC_HELP_MAX || (family->help.len > 0 && memchr(family->help.at, 0, family->help.len)))
+    if (family->help.len > METRIC_HELP_MAX ||
+        (family->help.len > 0 && memchr(family->help.at, 0, family->help.len)))
         return error_set(error, -EINVAL, "the help of \"%.*s\" has more than %d bytes, or a NUL",
                          SLICE_ARG(family->name), METRIC_HELP_MAX);
     if (family->label_count > METRIC_LABELS_MAX)
@@ -184,7 +188,8 @@ static int check_family(const struct metric_family *family, struct error *error)
                 return error_set(error, -EINVAL, "the label \"%.*s\" is there twice",
                                  SLICE_ARG(family->labels[i]));
     }
-    if (family->kind == METRIC_HISTOGRAM && (family->bucket_count == 0 || family->bucket_count > METRIC_BUCKETS_MAX))
+    if (family->kind == METRIC_HISTOGRAM &&
+        (family->bucket_count == 0 || family->bucket_count > METRIC_BUCKETS_MAX))
         return error_set(error, -EINVAL, "\"%.*s\" has %u buckets, expected 1 to %d", SLICE_ARG(family->name),
                          family->bucket_count, METRIC_BUCKETS_MAX);
     for (unsigned i = 0; i < family->bucket_count; i++)
@@ -195,9 +200,9 @@ static int check_family(const struct metric_family *family, struct error *error)
 }
 
 static void read_family(const struct record *record, struct metric_family *ret_family) {
-    *ret_family = (struct metric_family){
-        .kind = (enum metric_kind)record->kind, .label_count = record->labels, .bucket_count = record->words
-    };
+    *ret_family = (struct metric_family){ .kind = (enum metric_kind)record->kind,
+                                          .label_count = record->labels,
+                                          .bucket_count = record->words };
     struct slice rest = text_of(record);
     (void)take_part(&rest, &ret_family->name);
     (void)take_part(&rest, &ret_family->help);
@@ -230,10 +235,11 @@ int metrics_define(struct metrics *metrics, const struct metric_family *family, 
         if (!slice_eq(old.name, family->name))
             continue;
         if (!same_shape(&old, family))
-            return error_set(error, -EINVAL,
-                             "\"%.*s\" has been a %s with %u labels and %u buckets, or others, since moongate was "
-                             "started: a metric changes only with a restart",
-                             SLICE_ARG(family->name), kinds[old.kind], old.label_count, old.bucket_count);
+            return error_set(
+                error, -EINVAL,
+                "\"%.*s\" has been a %s with %u labels and %u buckets, or others, since moongate was "
+                "started: a metric changes only with a restart",
+                SLICE_ARG(family->name), kinds[old.kind], old.label_count, old.bucket_count);
         *ret_family = id;
         return 0;
     }
@@ -345,7 +351,8 @@ void metrics_add(struct metrics *sums, const void *region, size_t size) {
         double *sum;
         uint32_t at = 0;
         while (metrics_next_series(&from, id, &at, values, &words)) {
-            const struct record *record = (const struct record *)(const void *)((const char *)words - sizeof *record);
+            const struct record *record =
+                (const struct record *)(const void *)((const char *)words - sizeof *record);
             if (metrics_series(sums, into, text_of(record), &sum) < 0)
                 continue;
             for (uint32_t i = 0; i < record->words; i++)

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The metrics that scripts make: counters, gauges and histograms with labels. Each worker writes to a region of
-// its own in the master's memory, so that counting needs no lock; the master adds the regions up when somebody
-// asks. A region outlives its worker and every reload.
+// The metrics that scripts make: counters, gauges and histograms with labels. Each worker writes to a region
+// of its own in the master's memory, so that counting needs no lock; the master adds the regions up when
+// somebody asks. A region outlives its worker and every reload.
 //
 //   family  a metric: name, help, names of labels, bounds of buckets
 //   series  one combination of values of a family's labels, and its numbers (words)
-//   region  families and series one behind the other; only ever appended to, by one process. What is between its
-//           start and `used` is complete, so that a death in the middle of an append leaves nothing
+//   region  families and series one behind the other; only ever appended to, by one process. What is between
+//           its start and `used` is complete, so that a death in the middle of an append leaves nothing
 //
 // moongate's own counters are in counters.h.
 #ifndef MOONGATE_BASE_METRICS_H
@@ -16,19 +16,19 @@
 #include "base/slice.h"
 
 enum {
-    METRICS_SIZE = 256 << 10,     // bytes of a worker's region: some 3000 series
-    METRIC_SERIES_MAX = 1000,     // of one family in one worker
+    METRICS_SIZE = 256 << 10,  // bytes of a worker's region: some 3000 series
+    METRIC_SERIES_MAX = 1000,  // of one family in one worker
     METRIC_LABELS_MAX = 4,
     METRIC_BUCKETS_MAX = 32,
-    METRIC_NAME_MAX = 100,        // of labels too
+    METRIC_NAME_MAX = 100,  // of labels too
     METRIC_HELP_MAX = 300,
-    METRIC_VALUE_MAX = 128,       // of a label; more is cut
+    METRIC_VALUE_MAX = 128,  // of a label; more is cut
 };
 
 enum metric_kind { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM, METRIC_KINDS };
 
-// The words of a series: one number, or of a histogram these and then one count a bucket (what fell into that one
-// alone).
+// The words of a series: one number, or of a histogram these and then one count a bucket (what fell into that
+// one alone).
 enum { METRIC_COUNT, METRIC_SUM, METRIC_BUCKETS };
 
 struct metric_family {
@@ -53,13 +53,13 @@ int metrics_attach(struct metrics *metrics, void *region, size_t size, unsigned 
     __attribute__((warn_unused_result));
 void metrics_detach(struct metrics *metrics);
 
-// Finds the family or appends it. -EINVAL with the reason for names that Prometheus does not allow, and when the
-// name is that of another kind or has other labels or buckets; -ENOSPC.
+// Finds the family or appends it. -EINVAL with the reason for names that Prometheus does not allow, and when
+// the name is that of another kind or has other labels or buckets; -ENOSPC.
 int metrics_define(struct metrics *metrics, const struct metric_family *family, uint32_t *ret_family,
                    struct error *error) __attribute__((warn_unused_result));
-// The words of a series, appended when it is new: valid as long as the region is mapped. `values` has the labels'
-// values, each with a NUL behind it. 0; 1 when the bound is reached, and the words are those of the series in
-// which all labels are "other"; -ENOSPC when not even that has room.
+// The words of a series, appended when it is new: valid as long as the region is mapped. `values` has the
+// labels' values, each with a NUL behind it. 0; 1 when the bound is reached, and the words are those of the
+// series in which all labels are "other"; -ENOSPC when not even that has room.
 int metrics_series(struct metrics *metrics, uint32_t family, struct slice values, double **ret_words)
     __attribute__((warn_unused_result));
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// moongatectl show metrics: moongate's counters and the metrics of scripts, summed over the workers, in the text
-// format of Prometheus or as JSON. What workers wrote is not trusted: base/metrics.c checks it, and texts are
-// printed as clean UTF-8.
+// moongatectl show metrics: moongate's counters and the metrics of scripts, summed over the workers, in the
+// text format of Prometheus or as JSON. What workers wrote is not trusted: base/metrics.c checks it, and
+// texts are printed as clean UTF-8.
 #include "proc/master.h"
 #include "proc/report.h"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The C API of scripts for metrics: defining one, and finding the words of a combination of labels. Counting itself
-// is lua/moongate/metrics.lua's, which writes to the words (base/metrics.h).
+// The C API of scripts for metrics: defining one, and finding the words of a combination of labels. Counting
+// itself is lua/moongate/metrics.lua's, which writes to the words (base/metrics.h).
 #include "base/counters.h"
 #include "script/api_impl.h"
 #include "script/host.h"
@@ -38,7 +38,9 @@ int mg_metric_define(int kind, const char *names, size_t len, const double *boun
 
 int mg_metric_series(int id, const char *values, size_t len, double **ret_words) {
     static double lost[METRIC_BUCKETS + METRIC_BUCKETS_MAX];
-    int rc = host_running ? metrics_series(host_running->metrics, (uint32_t)id, slice_make(values, len), ret_words) : -1;
+    int rc = host_running
+        ? metrics_series(host_running->metrics, (uint32_t)id, slice_make(values, len), ret_words)
+        : -1;
     if (rc != 0)
         counters->metric_series_lost++;
     if (rc < 0)

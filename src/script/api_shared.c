@@ -187,7 +187,7 @@ int mg_dict_set(void *dict, const char *key_at, size_t len, int type, double num
         return no_dict();
     struct slice key = slice_make(key_at, len);
     struct dict_value value = value_of(type, number, text, text_len);
-    int err = when == MG_ADD  ? dict_add(dict, key, &value, ttl_ms(ttl), clock_ms())
+    int err = when == MG_ADD ? dict_add(dict, key, &value, ttl_ms(ttl), clock_ms())
         : when == MG_REPLACE ? dict_replace(dict, key, &value, ttl_ms(ttl), clock_ms())
                              : dict_set(dict, key, &value, ttl_ms(ttl), clock_ms());
     if (err == -EEXIST || err == -ENOENT)
@@ -200,8 +200,8 @@ int mg_dict_cas(void *dict, const char *key_at, size_t len, const struct mg_valu
     if (!dict)
         return no_dict();
     struct slice key = slice_make(key_at, len);
-    struct dict_value old = value_of(expected->type, expected->number, expected->text.at,
-                                     (size_t)expected->text.len);
+    struct dict_value old =
+        value_of(expected->type, expected->number, expected->text.at, (size_t)expected->text.len);
     struct dict_value new = value_of(value->type, value->number, value->text.at, (size_t)value->text.len);
     int err = dict_compare_and_set(dict, key, expected->type == MG_NIL ? NULL : &old,
                                    value->type == MG_NIL ? NULL : &new, ttl_ms(ttl), clock_ms());

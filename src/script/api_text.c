@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The C API of scripts for texts and bytes: base64, hex, percent-encoding, digests, random numbers, dates, query
-// strings and cookies. What is done is tls/digest.h's and base/date.h's; scripts' side is in lua/moongate/.
+// The C API of scripts for texts and bytes: base64, hex, percent-encoding, digests, random numbers, dates,
+// query strings and cookies. What is done is tls/digest.h's and base/date.h's; scripts' side is in
+// lua/moongate/.
 #include "base/clock.h"
 #include "base/date.h"
 #include "base/handle.h"
@@ -38,8 +39,8 @@ static int give(struct mg_text *ret_text, const char *at, size_t len) {
 // ---- bytes as text ----------------------------------------------------------------------------------------
 
 static bool unreserved(char c) {
-    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '.' ||
-        c == '_' || c == '~';
+    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' ||
+        c == '.' || c == '_' || c == '~';
 }
 
 static size_t percent_encode(struct slice text, char *out) {
@@ -61,7 +62,9 @@ int mg_text_encode(int how, const char *at, size_t len, struct mg_text *ret_text
     if (len > MG_TEXT_MAX / 4)
         return mg_error("the text is longer than %d bytes", MG_TEXT_MAX / 4);
     struct slice text = slice_make(at, len);
-    char *out = mg_scratch(how == MG_HEX ? hex_encode_room(len) : how == MG_PERCENT ? len * 3 : base64_encode_room(len));
+    char *out = mg_scratch(how == MG_HEX           ? hex_encode_room(len)
+                               : how == MG_PERCENT ? len * 3
+                                                   : base64_encode_room(len));
     if (!out)
         return no_memory();
     switch (how) {
@@ -77,7 +80,9 @@ int mg_text_decode(int how, const char *at, size_t len, struct mg_text *ret_text
     if (len > MG_TEXT_MAX)
         return mg_error("the text is longer than %d bytes", MG_TEXT_MAX);
     struct slice text = slice_make(at, len);
-    char *out = mg_scratch(how == MG_HEX ? hex_decode_room(len) : how == MG_PERCENT ? len : base64_decode_room(len));
+    char *out = mg_scratch(how == MG_HEX           ? hex_decode_room(len)
+                               : how == MG_PERCENT ? len
+                                                   : base64_decode_room(len));
     if (!out)
         return no_memory();
     if (how == MG_PERCENT)
@@ -189,8 +194,8 @@ int mg_query_next(const char *at, size_t len, uint32_t *position, struct mg_text
     return give(ret_value, out + n, mg_arg_decode(value, out + n));
 }
 
-// Takes the next pair off the front of a Cookie field (RFC 6265, 5.4). Pairs without "=" or without a name are
-// passed over.
+// Takes the next pair off the front of a Cookie field (RFC 6265, 5.4). Pairs without "=" or without a name
+// are passed over.
 static bool cookie_take(struct slice *rest, struct slice *ret_name, struct slice *ret_value) {
     while (rest->len > 0) {
         const char *end = memchr(rest->at, ';', rest->len);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The Lua state of a host: libraries, the Lua files that are compiled into the program (lua/moongate.lua,
-// lua/moongate/*.lua, sandbox.lua), loading of scripts and of what they require. Hooks are run by coroutine.c.
+// lua/moongate/*.lua, sandbox.lua), loading of scripts and of what they require. Hooks are run by
+// coroutine.c.
 #include "config.h"
 
 #include "script/host.h"

@@ -52,7 +52,8 @@ static EVP_MAC_CTX *mac_new(const char *algorithm, const OSSL_PARAM *params) {
     return context;
 }
 
-static int mac_of(EVP_MAC_CTX *context, struct slice key, struct slice text, unsigned char *out, size_t room) {
+static int mac_of(EVP_MAC_CTX *context, struct slice key, struct slice text, unsigned char *out,
+                  size_t room) {
     size_t len = 0;
     // A key that is NULL would mean the last one.
     const unsigned char *key_at = key.len > 0 ? (const unsigned char *)key.at : (const unsigned char *)"";

@@ -571,7 +571,8 @@ Test(dict, a_time_can_be_set_and_read) {
 
 Test(dict, a_value_is_set_only_where_it_is_as_expected) {
     struct dict dict = make(SMALL);
-    struct dict_value one = { .kind = DICT_number, .number = 1 }, truth = { .kind = DICT_boolean, .boolean = true },
+    struct dict_value one = { .kind = DICT_number, .number = 1 },
+                      truth = { .kind = DICT_boolean, .boolean = true },
                       text = { .kind = DICT_text, .text = SLICE_LIT("text") },
                       other = { .kind = DICT_text, .text = SLICE_LIT("texT") };
     struct slice key = SLICE_LIT("k");
@@ -987,8 +988,8 @@ Test(dict, hundreds_of_kills_at_random_moments_leave_it_whole) {
             uint64_t count, popped = 0;
             snprintf(key, sizeof key, "list%u", k);
             cr_assert_eq(dict_length(&dict, slice_of(key), now, &count), 0);
-            for (; kills % 8 == 0 && dict_pop(&dict, slice_of(key), popped % 2 ? DICT_LEFT : DICT_RIGHT, now, &value,
-                                              buffer) == 0;
+            for (; kills % 8 == 0 && dict_pop(&dict, slice_of(key), popped % 2 ? DICT_LEFT : DICT_RIGHT, now,
+                                              &value, buffer) == 0;
                  popped++)
                 cr_assert(value.kind == DICT_text && list_value_whole(value.text), "\"%s\" is a mixture", key);
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The memory of scripts' metrics: what is counted is found again by the next process and summed by the reader, bounds
-// hold, and a region that somebody tampered with harms nobody who reads it.
+// The memory of scripts' metrics: what is counted is found again by the next process and summed by the
+// reader, bounds hold, and a region that somebody tampered with harms nobody who reads it.
 #include "base/metrics.h"
 
 #include <criterion/criterion.h>
@@ -118,7 +118,9 @@ Test(metrics, memory_is_bounded) {
 
 Test(metrics, regions_are_summed) {
     void *regions[2] = { region_new(), region_new() }, *sum = region_new();
-    struct metric_family spread = { .kind = METRIC_HISTOGRAM, .name = SLICE_LIT("s"), .bucket_count = 2, .bounds = { 1, 2 } };
+    struct metric_family spread = {
+        .kind = METRIC_HISTOGRAM, .name = SLICE_LIT("s"), .bucket_count = 2, .bounds = { 1, 2 }
+    };
     struct metrics sums = attach(sum, 100);
     for (int i = 0; i < 2; i++) {
         struct metrics metrics = attach(regions[i], 100);
@@ -139,14 +141,17 @@ Test(metrics, regions_are_summed) {
     const double *at;
     uint32_t position = 0, id, series = 0;
     cr_assert(metrics_next_family(&sums, &position, &id, &family));
-    cr_assert(slice_eq(family.name, SLICE_LIT("s")) && family.kind == METRIC_HISTOGRAM && family.bounds[1] == 2);
+    cr_assert(slice_eq(family.name, SLICE_LIT("s")) && family.kind == METRIC_HISTOGRAM &&
+              family.bounds[1] == 2);
     cr_assert(metrics_next_series(&sums, id, &series, values, &at));
-    cr_assert(at[METRIC_COUNT] == 6 && at[METRIC_SUM] == 9 && at[METRIC_BUCKETS] == 2 && at[METRIC_BUCKETS + 1] == 4);
+    cr_assert(at[METRIC_COUNT] == 6 && at[METRIC_SUM] == 9 && at[METRIC_BUCKETS] == 2 &&
+              at[METRIC_BUCKETS + 1] == 4);
     cr_assert_not(metrics_next_series(&sums, id, &series, values, &at));
     cr_assert(metrics_next_family(&sums, &position, &id, &family));
     cr_assert(slice_eq(family.labels[0], SLICE_LIT("host")) && slice_eq(family.help, SLICE_LIT("words")));
     series = 0;
-    cr_assert(metrics_next_series(&sums, id, &series, values, &at) && slice_eq(values[0], SLICE_LIT("y")) && *at == 7);
+    cr_assert(metrics_next_series(&sums, id, &series, values, &at) && slice_eq(values[0], SLICE_LIT("y")) &&
+              *at == 7);
     cr_assert(metrics_next_series(&sums, id, &series, values, &at) && slice_eq(values[0], SLICE_LIT("x")));
     metrics_detach(&sums);
     free(regions[0]);
@@ -208,7 +213,9 @@ Test(metrics, a_region_that_was_tampered_with_is_read_up_to_there) {
     uint64_t seed = 88172645463325252u;
     unsigned char *good = region_new(), *bad = region_new();
     struct metrics metrics = attach(good, 10);
-    struct metric_family spread = { .kind = METRIC_HISTOGRAM, .name = SLICE_LIT("s"), .bucket_count = 2, .bounds = { 1, 2 } };
+    struct metric_family spread = {
+        .kind = METRIC_HISTOGRAM, .name = SLICE_LIT("s"), .bucket_count = 2, .bounds = { 1, 2 }
+    };
     uint32_t id = define(&metrics, spread), other = define(&metrics, counter_of("a_total", "host")), length;
     words(&metrics, id, slice_make(NULL, 0))[0] = 1;
     *words(&metrics, other, SLICE_LIT("x\0")) = 1;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The libraries of scripts: runs the files in t/unit/lua/, whose main chunks and request hooks assert what each
-// call does, and shows that hot calls stay on compiled traces.
+// The libraries of scripts: runs the files in t/unit/lua/, whose main chunks and request hooks assert what
+// each call does, and shows that hot calls stay on compiled traces.
 #include "script_rig.h"
 
 static struct rig rig;
