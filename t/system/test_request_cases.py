@@ -5,6 +5,7 @@ parser (h11) reads what arrived and must see the one message that was meant. Eac
 and byte by byte."""
 import contextlib
 import importlib.util
+import random
 import re
 import socket
 import threading
@@ -273,3 +274,78 @@ def test_pieces_change_nothing(gate, recorder, pieces_of):
         expected.append(read_messages(forwarded)[0].meant())
     assert not recorder.errors, recorder.errors
     assert sorted(message.meant() for message in recorder.messages) == sorted(expected)
+
+
+# ---- neighbours of the cases
+
+
+def mutants(count):
+    """The requests of the table and of the fuzz corpus, each with a few bytes changed where it may hurt."""
+    chance = random.Random(2026)
+    spice = [bytes([c]) for c in b"\r\n\t \0:;,/%.\\#@?[]()0aAxX+-_\x0b\x7f\x80\xff"] + \
+        [b"\r\n", b"\r\n\r\n", b"\r\n ", b"chunked", b"Content-Length: 1\r\n", 
+         b"Transfer-Encoding: chunked\r\n", b"Host: x\r\n"]
+    known = [what[-1] for table in (cases.REFUSED, cases.BROKEN) for what in table.values()] + \
+        [data for data, _ in cases.PASSED.values()] * 12 + \
+        [path.read_bytes()[1:] for path in sorted((SRCDIR / "t/fuzz/corpus/request").iterdir())]
+    for _ in range(count):
+        data = chance.choice(known)
+        for _ in range(chance.choice((1, 1, 2, 3))):
+            at = chance.randrange(len(data) + 1)
+            other = chance.randrange(len(data) + 1)
+            piece = chance.choice((chance.choice(spice), b"", data[other:other + chance.randint(1, 8)]))
+            data = data[:at] + piece + data[at + chance.choice((0, 0, 1, 1, 2)):]
+        yield data
+
+
+def check_canonical(raw):
+    """One request in the one form that is written, byte by byte."""
+    head, _, rest = raw.partition(b"\r\n\r\n")
+    lines = head.split(b"\r\n")
+    assert re.fullmatch(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ (/[!-~]*|\*) HTTP/1\.1", lines[0]), raw
+    field = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([^\x00-\x08\x0a-\x1f\x7f]*)")
+    fields = [field.fullmatch(line) for line in lines[1:]]
+    assert all(fields), raw
+    names = [field[1].lower() for field in fields]
+    assert names.count(b"host") == 1, raw
+    assert names.count(b"content-length") + names.count(b"transfer-encoding") <= 1, raw
+    for name, value in ((field[1].lower(), field[2]) for field in fields):
+        assert name != b"host" or re.fullmatch(rb"(\[[0-9a-fA-F:.]+\]|[\w.~-]+)(:\d{0,5})?", value), raw
+        assert name != b"transfer-encoding" or value == b"chunked", raw
+        if name == b"content-length":
+            assert re.fullmatch(rb"0|[1-9]\d*", value) and len(rest) == int(value), raw
+    if b"transfer-encoding" in names:
+        while size := re.match(rb"([1-9a-f][0-9a-f]*)\r\n", rest):
+            end = size.end() + int(size[1], 16)
+            assert rest[end:end + 2] == b"\r\n", raw
+            rest = rest[end + 2:]
+        assert re.fullmatch(rb"0\r\n([!#$%&'*+.^_`|~0-9A-Za-z-]+: [^\r\n\0]*\r\n)*\r\n", rest), raw
+    elif b"content-length" not in names:
+        assert not rest, raw
+
+
+def test_whatever_is_forwarded_is_canonical(gate, recorder):
+    """Nothing that a mutant of a case brings about is forwarded in a form that the origin refuses or reads
+    otherwise."""
+    todo = list(mutants(4000))
+    seen = answered = 0
+    while todo:
+        batch, todo = todo[:200], todo[200:]
+        sockets = []
+        for data in batch:
+            s = gate.connect()
+            s.sendall(data + NEXT)
+            sockets.append(s)
+        for _ in range(2):  # one turn behind all that was sent, and one behind its answers
+            assert gate.get("/last").status == 200
+        for s in sockets:
+            s.setblocking(False)
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                answered += statuses(s.recv(1 << 20)).count(200)
+            s.close()
+        assert not recorder.errors, recorder.errors
+        for message in recorder.messages:
+            check_canonical(message.raw)
+        seen += sum(message.target != b"/last" for message in recorder.messages)
+        recorder.forget()
+    assert seen > 700 and seen >= answered, (seen, answered)
