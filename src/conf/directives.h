@@ -251,8 +251,9 @@
     X(keepalive, SCOPE_UPSTREAM, OWN, conf_upstream, keepalive, 0, 1048576, 0, "NUMBER [idle=TIME]", \
       "64 idle=60s", NULL, \
       "Idle connections to this upstream that each worker keeps for later requests, and for how long (60s" \
-      " when not given). Beyond that number the one that was idle for the longest time is closed. 0 uses " \
-      "each connection once.") \
+      " when not given). A server that says how long it keeps them (Keep-Alive: timeout) is believed, less a " \
+      "second. Beyond that number the one that was idle for the longest time is closed. 0 uses each " \
+      "connection once.") \
     X(connect_timeout, SCOPE_UPSTREAM, TIME, conf_upstream, connect_timeout, 1, 600000, 0, NULL, "5s", \
       NULL, \
       "How long one connection to a server may take to be made. After that the next server is tried, as " \

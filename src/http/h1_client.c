@@ -81,6 +81,20 @@ static const char *refuse_switch(const struct client *client) {
         : "101 without Upgrade and Connection";
 }
 
+// "Keep-Alive: timeout=5": a second less, so that it is us who close. Whatever else stands there is not looked
+// at.
+static uint64_t idle_ms(const struct headers *headers) {
+    struct slice rest, element;
+    uint64_t seconds;
+    if (!headers_get(headers, HEADER_keep_alive, &rest))
+        return UINT64_MAX;
+    while (slice_next_element(&rest, &element))
+        if (slice_istarts(element, SLICE_LIT("timeout=")) &&
+            slice_to_u64(slice_from(element, 8), &seconds) == 0 && seconds < UINT32_MAX)
+            return seconds > 0 ? (seconds - 1) * 1000 : 0;
+    return UINT64_MAX;
+}
+
 static int on_head(struct h1_parser *parser) {
     struct client *client = container_of(parser, struct client, parser);
     struct exchange *x = client->x;
@@ -90,8 +104,10 @@ static int on_head(struct h1_parser *parser) {
         parser->error_why = why;
         return -1;
     }
-    if (x->res.status >= 200 || x->res.status == 101)
+    if (x->res.status >= 200 || x->res.status == 101) {
         client->head_now = true;
+        client->public.idle_ms = idle_ms(&x->res.headers);
+    }
     return 0;
 }
 

@@ -11,6 +11,7 @@ struct h1_client {
     struct list link;   // the pool's
     void *owner;
     uint64_t requests;  // carried so far
+    uint64_t idle_ms;   // for how long its server will keep it, as the last response said; UINT64_MAX: unsaid
 };
 
 struct h1_client_callbacks {

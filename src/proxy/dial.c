@@ -62,7 +62,10 @@ static void released(struct h1_client *client, bool reusable) {
     struct upstream *upstream = server->upstream;
     if (client->conn)  // else it left for a tunnel, which keeps its place
         give_place(server);
-    if (!reusable || upstream->conf->keepalive == 0) {
+    uint64_t idle = upstream->conf->keepalive_idle;
+    if (idle > client->idle_ms)
+        idle = client->idle_ms;
+    if (!reusable || upstream->conf->keepalive == 0 || idle == 0) {
         drop(client, CLOSE_none);
         return;
     }
@@ -78,7 +81,7 @@ static void released(struct h1_client *client, bool reusable) {
     server->idle_count++;
     upstream->idle_count++;
     counters->upstream_idle++;
-    h1_client_idle(client, upstream->conf->keepalive_idle);
+    h1_client_idle(client, idle);
 }
 
 static void lost(struct h1_client *client) {

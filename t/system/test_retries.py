@@ -167,6 +167,25 @@ def test_a_pool_that_the_server_closed_fails_nobody(moongate, servers):
     assert len(server.seen) == 40 and gate.stats()["upstream_retries"] == 0
 
 
+@pytest.mark.parametrize("says, kept", [("timeout=2", True), ("max=100, Timeout=2", True), ("timeout=1", False),
+                                        ("timeout=0", False)])
+def test_a_pooled_connection_is_closed_before_the_server_does(moongate, origin, says, kept):
+    origin.reply = OK.replace(b"\r\n\r\n", f"\r\nKeep-Alive: {says}\r\n\r\n".encode())
+    gate = gate_to(moongate, origin)
+    assert gate.get().status == 200
+    assert gate.stats()["upstream_idle"] == kept
+    eventually(lambda: gate.stats()["upstream_idle"] == 0, 2)
+
+
+@pytest.mark.parametrize("says", ["timeout=1000", "timeout=", "timeout=x", "timeout=-1", "timeout", "max=1",
+                                  "timeout=99999999999999999999"])
+def test_what_else_it_says_is_not_looked_at(moongate, origin, says):
+    origin.reply = OK.replace(b"\r\n\r\n", f"\r\nKeep-Alive: {says}\r\n\r\n".encode())
+    gate = gate_to(moongate, origin)
+    assert gate.get().status == gate.get().status == 200
+    assert gate.stats()["upstream_idle"] == 1 == origin.connections
+
+
 @pytest.mark.parametrize("how", ["close", "reset", "late answer"])
 def test_post_in_the_turn_in_which_its_connection_ended(moongate, servers, how):
     """The worker finds both when it wakes up: the end of the idle connection, and a POST."""
