@@ -18,7 +18,8 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 class Server:
     """Does with each request what the next of `plan` says, the last for ever: "ok", "close" or "reset" when it is read,
-    "head reset" when its head is, "silent", "slow close", or bytes to send before it closes."""
+    "head reset" when its head is, "once" (each connection one answer, after a while), "silent", "slow close", or
+    bytes to send before it closes."""
 
     def __init__(self, *plan):
         self.plan = list(plan) or ["ok"]
@@ -68,6 +69,11 @@ class Server:
             return self.reset(s)
         if step == "slow close":
             time.sleep(0.3)
+        elif step == "once":
+            time.sleep(0.1)
+            s.sendall(OK)
+            while stream.readline() not in (b"\r\n", b""):
+                pass
         elif step == "silent":
             return bool(stream.readline())
         elif step == "ok":
@@ -107,14 +113,14 @@ FAILURES = ["close", "reset", "head reset"]
 
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("pooled", [False, True], ids=["new", "pooled"])
-@pytest.mark.parametrize("method", ["POST", "PATCH", "LOCK"])
-def test_what_may_have_been_done_is_not_done_again(moongate, servers, failure, pooled, method):
+@pytest.mark.parametrize("method, body", [("POST", b"money"), ("POST", None), ("PATCH", None), ("LOCK", None)])
+def test_what_may_have_been_done_is_not_done_again(moongate, servers, failure, pooled, method, body):
     server = servers(*(["ok"] if pooled else []), failure, "ok")
     gate = gate_to(moongate, server, upstream="retry connect stale idempotent timeout; tries 5;")
     client = gate.client()
     if pooled:
         assert client.ask().status == 200
-    assert client.ask(method=method, body=b"money").status == 502
+    assert client.ask(method=method, body=body).status == 502
     assert server.methods().count(method) == 1
     assert gate.stats()["upstream_retries"] == 0
     assert client.ask().status == 200
@@ -213,6 +219,32 @@ def test_post_in_the_turn_in_which_its_connection_ended(moongate, servers, how):
         answer = client.getresponse()
         assert (answer.status, answer.read()) == (200, b"ok")
     assert server.methods().count("POST") <= 10
+
+
+def test_post_whose_connection_ended_while_the_worker_was_busy(moongate, servers):
+    server = servers("ok")
+    script = "return { request = function(req) local t = os.clock() while os.clock() - t < 0.3 do end end }"
+    gate = moongate(f"upstream app {{ server {server.address}; }}", "route /busy app { } route / app; script a.lua;",
+                    files={"a.lua": script.replace("local t", 'if req.path ~= "/busy" then return end local t')})
+    client = gate.client()
+    assert client.ask().status == 200
+    client.request("POST", "/busy", b"money")
+    time.sleep(0.1)
+    server.pooled.shutdown(socket.SHUT_RDWR)
+    assert client.getresponse().status == 200
+    assert server.methods() == ["GET", "POST"]
+
+
+def test_after_a_stale_connection_comes_a_new_one(moongate, servers):
+    """All that are in the pool may be stale."""
+    server = servers("once")
+    gate = gate_to(moongate, server, upstream="tries 2;")
+    clients = [ask(gate, number) for number in range(4)]
+    assert [status(client) for client in clients] == [200] * 4
+    eventually(lambda: gate.stats()["upstream_idle"] == 4)
+    for _ in range(3):
+        assert gate.get().status == 200
+    assert gate.stats()["retries_stale"] == 3
 
 
 def test_a_refused_connection_sends_any_method_to_the_next(moongate, servers):
@@ -357,6 +389,20 @@ def test_those_who_wait_are_served_in_order_and_never_more_at_once(moongate, ori
     assert slow.targets() == [f"/{number}" for number in range(10)]
     stats = gate.stats()
     assert stats["upstream_waited"] == 8 and stats["upstream_waiting"] == 0
+
+
+def test_a_pipeline_does_not_overtake_those_who_wait(moongate, origin):
+    slow = Slow(origin)
+    gate = gate_to(moongate, origin, upstream="max_active 1;")
+    with gate.connect() as pipeline:
+        pipeline.sendall(b"".join(b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % number for number in (0, 2)))
+        eventually(lambda: slow.now == 1)
+        other = ask(gate, 1)
+        waiting(gate, 1)
+        slow.go.release(3)
+        assert status(other) == 200
+        eventually(lambda: len(origin.requests) == 3)
+    assert slow.targets() == ["/0", "/1", "/2"]
 
 
 def test_a_full_queue_is_503_with_retry_after(moongate, origin):
