@@ -7,6 +7,7 @@ local test, misuse, found, sorted_keys = rig.test, rig.misuse, rig.found, rig.so
 local field_text, check_keys = rig.field_text, rig.check_keys
 local is_address, load_given = rig.is_address, rig.load_given
 local settle, upstreams, Client = rig.settle, rig.upstreams, rig.Client
+local difference = rig.difference
 local concat = table.concat
 
 local Frontend = {}
@@ -196,4 +197,18 @@ function test.errors()
   local texts
   texts, errors_seen = errors_since(errors_seen + 1)
   return texts
+end
+
+--- test.metric(name, labels)
+--- What a metric of scripts (gate.counter and its like) has come to; labels are values by name.
+--- @return a number; of a histogram two, count and sum; nil when nothing was counted under these labels
+--- @example
+---   test.equal(test.metric("seen_total", { status = "200" }), nil)
+function test.metric(name, labels)
+  for _, series in ipairs(rig.metrics()) do
+    if series.name == name and not difference(series.labels, labels or {}, "") then
+      if series.kind == "histogram" then return series.count, series.sum end
+      return series.value
+    end
+  end
 end

@@ -22,8 +22,8 @@ extern const size_t moongate_test_len;
 
 //  X(name): the files of lua/test/, in the order in which they run
 #define TEST_FILES(X) X(values) X(assert) X(time) X(heads) X(servers) X(clients) X(scripts)
-#define X(name)                                 \
-    extern const char moongate_test_##name[];   \
+#define X(name)                               \
+    extern const char moongate_test_##name[]; \
     extern const size_t moongate_test_##name##_len;
 TEST_FILES(X)
 #undef X
@@ -195,6 +195,38 @@ static int rig_log_level(lua_State *lua) {
         return luaL_error(lua, "no log level \"%s\"", lua_tostring(lua, 1));
     log_threshold = level;
     return 0;
+}
+
+// metrics(): { { name, kind, labels = { NAME = VALUE }, value (of a histogram: count, sum) }, ... }
+static int rig_metrics(lua_State *lua) {
+    static const char *const kinds[METRIC_KINDS] = { "counter", "gauge", "histogram" };
+    uint32_t position = 0, id;
+    struct metric_family family;
+    lua_newtable(lua);
+    for (int n = 0; metrics_next_family(&world.metrics, &position, &id, &family);) {
+        uint32_t at = 0;
+        struct slice values[METRIC_LABELS_MAX];
+        const double *words;
+        while (metrics_next_series(&world.metrics, id, &at, values, &words)) {
+            lua_createtable(lua, 0, 5);
+            lua_pushlstring(lua, family.name.at, family.name.len);
+            lua_setfield(lua, -2, "name");
+            set_string(lua, "kind", kinds[family.kind]);
+            lua_newtable(lua);
+            for (unsigned i = 0; i < family.label_count; i++) {
+                lua_pushlstring(lua, family.labels[i].at, family.labels[i].len);
+                lua_pushlstring(lua, values[i].at, values[i].len);
+                lua_rawset(lua, -3);
+            }
+            lua_setfield(lua, -2, "labels");
+            bool histogram = family.kind == METRIC_HISTOGRAM;
+            set_number(lua, histogram ? "count" : "value", words[METRIC_COUNT]);
+            if (histogram)
+                set_number(lua, "sum", words[METRIC_SUM]);
+            lua_rawseti(lua, -2, ++n);
+        }
+    }
+    return 1;
 }
 
 // ---- time -------------------------------------------------------------------------------------------------
@@ -371,6 +403,7 @@ static const luaL_Reg rig[] = {
     { "load", rig_load },
     { "log", rig_log },
     { "log_level", rig_log_level },
+    { "metrics", rig_metrics },
     { "now", rig_now },
     { "push", rig_push },
     { "refuse", rig_refuse },

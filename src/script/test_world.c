@@ -44,6 +44,8 @@ struct made_dict {
 };
 static struct made_dict *dicts;
 
+static void *metrics_region;
+
 // ---- memory -----------------------------------------------------------------------------------------------
 
 void *world_grow(void *array, unsigned count, size_t size) {
@@ -244,6 +246,7 @@ static int load(struct loaded *loaded, const char *text, size_t len, struct erro
         .dicts = named,
         .dict_count = count,
         .generation = 1,
+        .metrics = &world.metrics,
         .observer = text ? &observer : &strict_observer,
     };
     rc = script_host_new(&options, &loaded->host, error);
@@ -275,6 +278,10 @@ void world_begin(const char *file, const char *folder, void (*on_opened)(struct 
     world = (struct world){ .file = file, .opened = on_opened };
     snprintf(world.folder, sizeof world.folder, "%s", folder);
     list_init(&world.upstreams);
+    metrics_region = calloc(1, METRICS_SIZE);
+    if (!metrics_region ||
+        metrics_attach(&world.metrics, metrics_region, METRICS_SIZE, METRIC_SERIES_MAX) < 0)
+        check_fatal(!"metrics can be kept");
     clock_stand(first_day_us);
     timer_forget();
     ring_do_without();
@@ -326,6 +333,8 @@ void world_end(void) {
         free(made->name);
         free(made);
     }
+    metrics_detach(&world.metrics);
+    free(metrics_region);
     log_divert(NULL);
     for (unsigned i = 0; i < world.log_count; i++)
         free(world.log[i].text);

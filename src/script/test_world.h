@@ -109,7 +109,8 @@ struct world {
     char folder[1024];  // of the test's files; made by the parent
     void (*opened)(struct lua_State *lua);
     struct door *doors;  // newest first
-    uint64_t held;       // exchanges that live
+    struct metrics metrics;
+    uint64_t held;  // exchanges that live
     struct list upstreams;
     struct client **clients;
     struct visit **visits;

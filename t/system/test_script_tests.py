@@ -625,6 +625,15 @@ def test_made_up_traffic(tests):
         test.equal(answer.status, 503)
         web:get("/gone"):leave()
     end)
+    test("what scripts count", function()
+        local web = test.script("counts.lua")
+        for _, target in ipairs { "/a", "/a", "/b" } do web:get(target) end
+        test.equal(test.metric("seen_total", { path = "/a" }), 2)
+        test.equal(test.metric("seen_total", { path = "/b" }), 1)
+        test.equal(test.metric("seen_total", { path = "/c" }), nil)
+        test.equal(test.metric("level"), 3)
+        test.same({ test.metric("sizes") }, { 3, 30 })
+    end)
     test("an init hook that fails refuses the script", function()
         test.error(function() test.script("badinit.lua") end, "badinit.lua:2: not today")
         test.error(function() test.script("slowinit.lua") end, "reload_timeout")
@@ -654,11 +663,23 @@ def test_made_up_traffic(tests):
             if answer.status >= 300 then return req:respond(answer.status) end
         end
         return h"""
+    files["counts.lua"] = """local gate = require "moongate"
+        local seen = gate.counter("seen_total", "requests", { "path" })
+        local level, sizes = gate.gauge("level"), gate.histogram("sizes", nil, nil, { 1, 100 })
+        local h, n = {}, 0
+        function h.request(req)
+            n = n + 1
+            seen:inc(1, req.path)
+            level:set(n)
+            sizes:observe(10)
+            return req:respond(200, {}, "")
+        end
+        return h"""
     files["badinit.lua"] = "local h = {}\nfunction h.init() error('not today') end\nreturn h\n"
     files["slowinit.lua"] = "local g = require 'moongate'\nlocal h = {}\nfunction h.init() g.sleep(1e5) end\nreturn h\n"
     result = tests(text, files=files)
     assert result.status == 0, result.out
-    assert len(result.tests) == 16
+    assert len(result.tests) == 17
 
 
 def test_a_frontend_of_a_configuration(tmp_path):
