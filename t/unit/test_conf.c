@@ -2,6 +2,7 @@
 // Good configurations: values, defaults, inheritance, includes, scripts, what is printed and read again, and
 // what a reload may change. The texts stand in a source, not on the disk, but for the tests of includes and
 // folders.
+#include "base/fault.h"
 #include "conf/conf.h"
 #include "conf/directive.h"
 #include "conf/print.h"
@@ -42,6 +43,34 @@ static char *printed(const struct conf *conf) {
     fclose(out);
     return text;
 }
+
+#ifdef MOONGATE_FAULTS
+// With the n-th allocation failing, for every n until none fails: refused with a reason, or loaded.
+Test(conf, each_allocation_may_fail) {
+    static const char text[] =
+        "shared s 1m; log_format f '$remote_addr ${status} \"$request\"'; scripts /t/lua;\n"
+        "upstream app { server 127.0.0.1:9000 weight=2; server unix:/run/a; keepalive 3 idle=2s; }\n"
+        "frontend web { listen 127.0.0.1:8080; listen [::1]:8080 backlog=9; script a.lua rate=1 b='c d';\n"
+        "access_log /t/access.log f; route / app; route /x/ app { max_body 5m; access_log off; } }\n";
+    unsigned n = 0, refused = 0;
+    do {
+        struct conf *conf = NULL;
+        error.text[0] = 0;
+        fault_alloc_at(++n);
+        struct source *source = source_new_disk();
+        if (source && source_put(source, "/t/c.conf", slice_of(text)) == 0 &&
+            source_put(source, "/t/lua/a.lua", SLICE_LIT("return {}")) == 0) {
+            int rc = conf_load("/t/c.conf", source, &conf, &error);
+            cr_assert(rc == 0 || error.text[0], "allocation %u: refused without a reason", n);
+            refused += rc < 0;
+        }
+        source_free(source);
+        if (conf)
+            conf_free(conf);
+    } while (fault_alloc_at(0));
+    cr_assert_gt(refused, 5);
+}
+#endif
 
 Test(conf, defaults_suit_a_proxy) {
     struct conf *conf = load(UP WEB);
