@@ -365,12 +365,12 @@ function request_get.path(t) return request_text(t, ffi.C.MG_REQ_PATH) end
 function request_get.raw_path(t) return request_text(t, ffi.C.MG_REQ_RAW_PATH) end
 
 --- req.readings
---- The ways in which servers may read the path, a list of strings of which the first is req.path. Most paths have
---- no other. One with "//", "/./", "/../", "%2f" or "%5c" has: with such slashes joined or not, dot segments removed
---- or not, encoded slashes and backslashes taken for separators or not ("%2F" stands for a slash that is none).
---- A rule that forbids a path must forbid it when any reading fits, one that allows it only when all do. (Paths that
---- hide dot segments from some servers never come to a script: such a request is answered 400, and so is one whose
---- readings take different routes.)
+--- The ways in which servers may read the path, a list of strings of which the first is req.path. Most paths
+--- have no other. One with "//", "/./", "/../", "%2f" or "%5c" has: with such slashes joined or not, dot
+--- segments removed or not, encoded slashes and backslashes taken for separators or not ("%2F" stands for a
+--- slash that is none). A rule that forbids a path must forbid it when any reading fits, one that allows it
+--- only when all do. (Paths that hide dot segments from some servers never come to a script: such a request is
+--- answered 400, and so is one whose readings take different routes.)
 --- @example
 ---   for _, path in ipairs(req.readings) do
 ---     if path:sub(1, 7) == "/admin/" then return req:respond(403) end

@@ -248,7 +248,8 @@ void own_print_access_log(FILE *out, int indent, const void *owner) {
 // Tokens (RFC 9110, 5.6.2); kept as one text, as it stands in an Allow field.
 int own_parse_methods(struct parser *parser, struct block *block, struct statement *statement) {
     struct conf_settings *settings = block->owners[OWNER_conf_settings];
-    static const char token[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~";
+    static const char token[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "!#$%&'*+-.^_`|~";
     const struct token *words = statement->words;
     size_t room = 1;
     int err = own_count_words(parser, statement, 1, WORDS_MAX);

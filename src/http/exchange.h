@@ -88,11 +88,12 @@ struct exchange_site {
     const struct conf_settings *settings;
     const struct exchange_hooks *hooks;  // NULL: none
     void *scripts;
-    // Before a script is asked: sets x->settings to what holds for the path. 0, or the status of a refusal with a
-    // reason; with 405 *ret_allow is the list of methods that are let in. NULL: everything is let in.
-    unsigned (*admit)(struct exchange_site *site, struct exchange *x, const char **ret_why, const char **ret_allow);
+    // Before a script is asked: sets x->settings to what holds for the path. 0, or the status of a refusal
+    // with a reason; with 405 *ret_allow is the list of methods that are let in. NULL: everything is let in.
+    unsigned (*admit)(struct exchange_site *site, struct exchange *x, const char **ret_why,
+                      const char **ret_allow);
     // From x->route_choice or x->req.path: sets x->settings, x->upstream and its conf. Negative errno and a
-    // text when there is none: -ENOENT no route, -EBADMSG several, for a path that can be read in several ways.
+    // text when there is none: -ENOENT no route, -EBADMSG several, as the path can be read in several ways.
     int (*route)(struct exchange_site *site, struct exchange *x, struct error *error);
     // Gets a stream to x->upstream, later or at once: exchange_dialled() or exchange_dial_failed() follows.
     void (*dial)(struct exchange_site *site, struct exchange *x);

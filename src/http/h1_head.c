@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// What a complete head says, for h1_head.h: how long the message is (RFC 9112, 6), for whom it is, what it wishes.
-// The fields' own syntax has been checked by h1_parser.c.
+// What a complete head says, for h1_head.h: how long the message is (RFC 9112, 6), for whom it is, what it
+// wishes. The fields' own syntax has been checked by h1_parser.c.
 #include "http/h1_head.h"
 
 #include "http/target.h"

@@ -29,8 +29,8 @@ int rules_add_date(struct headers *headers, struct arena *arena) __attribute__((
 // may go on, with one less. -ENOMEM. A value that is not a number is passed on as it is.
 int rules_max_forwards(struct request *request, struct arena *arena) __attribute__((warn_unused_result));
 
-// What becomes of a trailer field (RFC 9110, 6.5.1). Who reads trailers as if they stood in the head must find
-// nothing there that frames, routes, authenticates or otherwise changes the message.
+// What becomes of a trailer field (RFC 9110, 6.5.1). Who reads trailers as if they stood in the head must
+// find nothing there that frames, routes, authenticates or otherwise changes the message.
 enum rules_trailer {
     TRAILER_PASSED,
     TRAILER_DROPPED,

@@ -94,8 +94,8 @@ static const struct route *find_route(const struct frontend *frontend, struct sl
     return NULL;
 }
 
-// The route of the request's path, NULL: none. A path that servers may read in several ways, which take different
-// routes, is -EBADMSG: what one route forbids must not be had by way of another.
+// The route of the request's path, NULL: none. A path that servers may read in several ways, which take
+// different routes, is -EBADMSG: what one route forbids must not be had by way of another.
 static int route_of(const struct frontend *frontend, struct exchange *x, const struct route **ret_route) {
     const struct request *req = &x->req;
     const struct route *found = find_route(frontend, req->path);

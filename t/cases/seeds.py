@@ -4,8 +4,8 @@
 
     t/cases/seeds.py FOLDER        FOLDER/request/NAME, FOLDER/chunks/NAME and FOLDER/target/NAME
 
-A file is named for its content, so that a second run adds nothing. The first byte of an input is the target's own:
-how it is cut (request, chunks) or the method (target); see t/fuzz/fuzz_*.c."""
+A file is named for its content, so that a second run adds nothing. The first byte of an input is the target's
+own: how it is cut (request, chunks) or the method (target); see t/fuzz/fuzz_*.c."""
 import hashlib
 import sys
 from pathlib import Path

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The table of requests in t/cases/requests.py, against a moongate with an origin that records what it gets:
 what is refused reaches nobody, nor does what follows it; what passes arrives in one canonical form. A second
-parser (h11) reads what arrived and must see the one message that was meant. Each case is sent whole, in pieces
-and byte by byte."""
+parser (h11) reads what arrived and must see the one message that was meant. Each case is sent whole, in
+pieces and byte by byte."""
 import contextlib
 import importlib.util
 import random
