@@ -147,20 +147,22 @@ static void exhausted(int error) {
           "`connections`)",
           strerror(error));
     frontend_shed();  // the kernel fails as soon as the last one is taken, whether or not somebody waits
-    only->exhausted_at = conn_count() + 1;
+    only->exhausted = true;
+    only->exhausted_at = conn_count();
+    set_paused(only, true);  // at once: a listener that failed goes on only by being paused and started
     timer_start(&only->retry, RETRY_MS);
 }
 
 static void retry(struct timer *timer) {
-    container_of(timer, struct admission, retry)->exhausted_at = 0;
+    container_of(timer, struct admission, retry)->exhausted = false;
 }
 
 static bool without_descriptors(struct admission *admission) {
-    if (admission->exhausted_at && conn_count() + 1 < admission->exhausted_at) {
+    if (admission->exhausted && conn_count() < admission->exhausted_at) {
         timer_stop(&admission->retry);
-        admission->exhausted_at = 0;
+        admission->exhausted = false;
     }
-    return admission->exhausted_at > 0;
+    return admission->exhausted;
 }
 
 // ---- memory -----------------------------------------------------------------------------------------------

@@ -32,8 +32,9 @@ struct admission {
     struct list *listeners;   // the worker's
     uint64_t most;            // connections that the descriptors suffice for
     bool paused;              // listeners do not accept
-    struct timer retry;       // runs after accepting failed for want of descriptors
-    unsigned exhausted_at;    // one more than the conns when it failed: hope when there are fewer. 0: it did not
+    struct timer retry;       // while exhausted: then it is tried anyhow
+    bool exhausted;           // accepting failed, listeners are paused until there is hope
+    unsigned exhausted_at;    // conns when it failed: hope when there are fewer
     int memory_fd;            // /proc/self/statm
     uint64_t over_since_ms;   // beyond memory_limit since; 0: not
     struct shortage shortages[SHORTAGE_COUNT];

@@ -173,7 +173,14 @@ def limit_descriptors(pid, number):
 
 
 def used_descriptors(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    """When nothing is being closed any more."""
+    counts = []
+
+    def settled():
+        counts.append(len(os.listdir(f"/proc/{pid}/fd")))
+        return len(counts) >= 10 and len(set(counts[-10:])) == 1
+    eventually(settled, every=0.02)
+    return counts[-1]
 
 
 @pytest.mark.skipif(not shutil.which("prlimit"), reason="no prlimit")
@@ -216,6 +223,31 @@ def test_without_descriptors_idle_connections_go_and_others_wait(moongate):
     assert lines(gate, "shortage of descriptors or kernel memory: Too many open files") == 1
     assert gate.workers() == [pid]
     idle.close()
+
+
+@pytest.mark.skipif(not shutil.which("prlimit"), reason="no prlimit")
+def test_without_a_single_descriptor_accepting_goes_on_when_there_is_one(moongate):
+    """No connection is there whose end would tell; nor does the worker spin meanwhile."""
+    gate = moongate("connections_full wait;", "script a.lua;", ANSWER, level="notice", connections=3)
+    pid = gate.workers()[0]
+    held = [gate.connect() for _ in range(3)]
+    eventually(lambda: gate.stats()["connections_limited"] == 1)
+    limit_descriptors(pid, 3)
+    for s in held:
+        s.close()
+    eventually(lambda: gate.stats()["connections_active"] == 0)
+    with gate.connect() as s:
+        s.sendall(GET)
+        gate.wait_log("shortage of descriptors or kernel memory: Too many open files")
+        turns = gate.stats()["ring_turns"]
+        s.settimeout(0.4)
+        with pytest.raises(TimeoutError):
+            s.recv(1)
+        assert gate.stats()["ring_turns"] - turns < 60
+        limit_descriptors(pid, None)
+        s.settimeout(5)
+        assert b"hello" in s.recv(4096)
+    gate.wait_log("shortage of descriptors or kernel memory: over after")
 
 
 @pytest.mark.skipif(not shutil.which("prlimit"), reason="no prlimit")
