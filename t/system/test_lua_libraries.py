@@ -115,6 +115,25 @@ def test_a_hook_loads_no_module_of_the_system(moongate):
     gate.wait_log("loaded while a script loads, not in a hook")
 
 
+NOWHERE = {"LUA_PATH": "/nonexistent/?.lua", "LUA_CPATH": "/nonexistent/?.so"}
+
+
+def test_without_the_packages_all_else_works_and_they_are_named(moongate):
+    gate = moongate(start=False, files={"a.lua": """
+        local gate = require "moongate"
+        return { request = function(req)
+          if req.path == "/json" then return req:respond(200, {}, gate.json.encode {}) end
+          return req:respond(200, {}, gate.hex.encode "m")
+        end }"""})
+    gate.configure("", "script a.lua;")
+    gate.start(**NOWHERE)
+    assert gate.get("/").text == "6d" and gate.get("/json").status == 500
+    gate.wait_log(r"a.lua:4: gate.json.encode needs Lua's module cjson: not installed .Debian: apt-get install lua-cjson")
+    gate.write("a.lua", "local lpeg = require 'lpeg' return {}")
+    done = gate.run("-t", **NOWHERE)
+    assert done.returncode == 1 and "not installed (Debian: apt-get install lua-lpeg)" in done.stderr
+
+
 def test_script_unsafe_loads_what_is_there(moongate):
     gate = moongate("script_unsafe on;", "script a.lua;",
                     {"a.lua": "local ffi = require 'ffi' " + HOOK % "ffi.os"})

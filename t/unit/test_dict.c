@@ -571,7 +571,7 @@ Test(dict, a_time_can_be_set_and_read) {
 
 Test(dict, a_value_is_set_only_where_it_is_as_expected) {
     struct dict dict = make(SMALL);
-    struct dict_value one = { .kind = DICT_number, .number = 1 },
+    struct dict_value one = { .kind = DICT_number, .number = 1 }, two = { .kind = DICT_number, .number = 2 },
                       truth = { .kind = DICT_boolean, .boolean = true },
                       text = { .kind = DICT_text, .text = SLICE_LIT("text") },
                       other = { .kind = DICT_text, .text = SLICE_LIT("texT") };
@@ -581,6 +581,7 @@ Test(dict, a_value_is_set_only_where_it_is_as_expected) {
     cr_assert_eq(dict_compare_and_set(&dict, key, NULL, &one, 0, now), 0);
     cr_assert_eq(dict_compare_and_set(&dict, key, NULL, &one, 0, now), -EAGAIN);
     cr_assert_eq(dict_compare_and_set(&dict, key, &truth, &text, 0, now), -EAGAIN);
+    cr_assert_eq(dict_compare_and_set(&dict, key, &two, &text, 0, now), -EAGAIN);
     cr_assert_eq(dict_compare_and_set(&dict, key, &one, &text, 0, now), 0);
     cr_assert_eq(dict_compare_and_set(&dict, key, &other, &one, 0, now), -EAGAIN);
     cr_assert_eq(dict_compare_and_set(&dict, key, &text, &truth, 0, now), 0);

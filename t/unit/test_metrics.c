@@ -242,3 +242,55 @@ Test(metrics, a_region_that_was_tampered_with_is_read_up_to_there) {
     free(good);
     free(bad);
 }
+
+// How many bytes of a region are taken for good after one change of it.
+static uint32_t good_after(const unsigned char *good, uint32_t at, const void *bytes, size_t len) {
+    unsigned char *bad = region_new();
+    uint32_t end;
+    memcpy(bad, good, METRICS_SIZE);
+    memcpy(bad + at, bytes, len);
+    struct metrics metrics = attach(bad, 10);
+    memcpy(&end, bad, sizeof end);
+    metrics_detach(&metrics);
+    free(bad);
+    return end;
+}
+
+Test(metrics, each_rule_of_a_record_is_checked) {
+    enum { START = 8, SIZE = 0, TYPE = 4, KIND = 5, LABELS = 6, WORDS = 8, TEXT_LEN = 12, FAMILY = 16, HEAD = 24 };
+    unsigned char *good = region_new();
+    struct metrics metrics = attach(good, 10);
+    uint32_t id = define(&metrics, counter_of("a_total", "host")), series, end;
+    memcpy(&series, good, sizeof series);
+    *words(&metrics, id, SLICE_LIT("x\0")) = 1;
+    metrics_detach(&metrics);
+    memcpy(&end, good, sizeof end);
+    cr_assert_eq(id, START);
+    static const uint32_t sizes[] = { 0, 8, 9, 1 << 30, 0xfffffff8 };
+    for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        cr_assert_eq(good_after(good, START + SIZE, &sizes[i], 4), START);
+        cr_assert_eq(good_after(good, series + SIZE, &sizes[i], 4), series);
+    }
+    static const uint32_t lengths[] = { 1, 1000, 1 << 30, 0xffffffff };
+    for (unsigned i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        cr_assert_eq(good_after(good, START + TEXT_LEN, &lengths[i], 4), START);
+        cr_assert_eq(good_after(good, series + TEXT_LEN, &lengths[i], 4), series);
+        cr_assert_eq(good_after(good, series + WORDS, i ? &lengths[i] : &(uint32_t){ 0 }, 4), series);
+    }
+    static const uint32_t families[] = { 0, 1, 9, 16, 1 << 20, 0xfffffff8 };
+    for (unsigned i = 0; i < sizeof families / sizeof *families; i++)
+        cr_assert_eq(good_after(good, series + FAMILY, &families[i], 4), series);
+    cr_assert_eq(good_after(good, series + FAMILY, &series, 4), series);
+    cr_assert_eq(good_after(good, START + TYPE, "\3", 1), START);
+    cr_assert_eq(good_after(good, START + KIND, "\3", 1), START);
+    cr_assert_eq(good_after(good, START + LABELS, "\2", 1), START);
+    cr_assert_eq(good_after(good, START + LABELS, "\xff", 1), START);
+    cr_assert_eq(good_after(good, START + KIND, "\2", 1), series, "of a histogram it has too few words");
+    cr_assert_eq(good_after(good, series + HEAD + 8 + 1, "y", 1), series, "no NUL");
+    cr_assert_eq(good_after(good, series + HEAD + 8, "", 1), series, "two labels");
+    static const uint32_t ends[] = { 0, 7, METRICS_SIZE + 8, 0xffffffff };
+    for (unsigned i = 0; i < sizeof ends / sizeof *ends; i++)
+        cr_assert_eq(good_after(good, 0, &ends[i], 4), START);
+    cr_assert_eq(good_after(good, series + HEAD, "\1", 1), end, "a number may be any");
+    free(good);
+}
