@@ -17,6 +17,7 @@
 #include "script/examine.h"
 #include "script/script.h"
 #include "script/test.h"
+#include "tls/digest.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -105,8 +106,8 @@ static int print_version(void) {
     struct error error;
     printf("moongate %s\n", PACKAGE_VERSION);
     printf("built with: %s\n", MOONGATE_BUILD_OPTIONS);
-    printf("libraries: liburing %s, %s, llhttp %d.%d.%d\n", LIBURING_VERSION, LUAJIT_VERSION,
-           LLHTTP_VERSION_MAJOR, LLHTTP_VERSION_MINOR, LLHTTP_VERSION_PATCH);
+    printf("libraries: liburing %s, %s, llhttp %d.%d.%d, OpenSSL %s\n", LIBURING_VERSION, LUAJIT_VERSION,
+           LLHTTP_VERSION_MAJOR, LLHTTP_VERSION_MINOR, LLHTTP_VERSION_PATCH, libcrypto_version());
     printf("paths: configuration %s/moongate.conf, control socket %s, scripts %s/lua\n", MOONGATE_SYSCONFDIR,
            MOONGATE_CONTROL, MOONGATE_DATADIR);
     if (ring_probe(&error) < 0) {

@@ -96,3 +96,7 @@ int random_bytes(void *out, size_t len) {
 bool equal_in_constant_time(struct slice a, struct slice b) {
     return a.len == b.len && CRYPTO_memcmp(a.at, b.at, a.len) == 0;
 }
+
+const char *libcrypto_version(void) {
+    return OpenSSL_version(OPENSSL_VERSION_STRING);
+}

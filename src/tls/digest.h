@@ -53,4 +53,7 @@ size_t hex_encode(struct slice bytes, char *out);
 size_t hex_decode_room(size_t len);
 int hex_decode(struct slice text, char *out) __attribute__((warn_unused_result));
 
+// Of the library that runs, for moongate -V.
+const char *libcrypto_version(void);
+
 #endif
