@@ -194,6 +194,9 @@ struct conf {
     uint64_t drain_timeout;       // graceful stop, and connections of a removed listener
     uint64_t reload_timeout;      // for all workers to load a new configuration
     bool script_unsafe;
+    bool script_safe;             // endless code is stopped, at the price of compilation
+    uint64_t script_run_limit;    // with it: how long code may run without a wait
+    uint64_t script_memory_limit; // of one Lua state, 0: none
     struct conf_path *scripts;    // folders where `script` and require look, in order; ours come last
     struct conf_shared *shared;
     struct conf_log_format *log_formats;

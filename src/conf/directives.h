@@ -115,6 +115,17 @@
     X(script_unsafe, SCOPE_TOP, FLAG, conf, script_unsafe, 0, 0, 0, NULL, "off", NULL, \
       "Gives scripts the parts of Lua that can block or break a worker: io, os.execute, ffi, debug and " \
       "the like.") \
+    X(script_safe, SCOPE_TOP, FLAG, conf, script_safe, 0, 0, 0, NULL, "off", NULL, \
+      "Stops code of a script that runs for longer than script_run_limit without waiting: its hook fails and" \
+      " the worker lives. Without it such code costs the worker (watchdog). Scripts are interpreted then and" \
+      " not compiled, which makes them several times slower.") \
+    X(script_run_limit, SCOPE_TOP, TIME, conf, script_run_limit, 1, 3600000, 0, NULL, "1s", NULL, \
+      "How long code of a script may run without waiting, with script_safe on. Should be shorter than " \
+      "watchdog.") \
+    X(script_memory_limit, SCOPE_TOP, SIZE, conf, script_memory_limit, 4 << 20, 1ull << 40, \
+      DIRECTIVE_ZERO, NULL, "256m", NULL, \
+      "Memory of the scripts of one worker and configuration: all that Lua holds. Code that asks for more " \
+      "fails, as by an error; the worker lives. What Lua has not yet collected counts. 0 is no limit.") \
     X(shared, SCOPE_TOP, OWN, conf, shared, 64 << 10, 1ull << 40, DIRECTIVE_MANY, "NAME SIZE", NULL, \
       "limits 16m", \
       "A dictionary in memory that all workers share: gate.shared \"NAME\" in scripts. It survives " \

@@ -159,10 +159,12 @@ static enum outcome run(struct task *task, int arguments, const char **ret_text)
     host_running = host;
     atomic_store_explicit(&host->probe->hook, task->hook, memory_order_relaxed);
     atomic_store_explicit(&host->probe->script, script->ordinal, memory_order_release);
+    bounds_begin(host);
     int status = lua_resume(co, arguments);
     atomic_store_explicit(&host->probe->script, 0, memory_order_relaxed);
     task_running = NULL;
     host_running = NULL;
+    bounds_end(host);
     if (status == LUA_YIELD) {
         const void *token = lua_touserdata(co, 1);
         if (token == &token_done)
@@ -180,10 +182,11 @@ static enum outcome run(struct task *task, int arguments, const char **ret_text)
         }
         *ret_text = failure_text(host, co, "coroutine.yield outside of a coroutine that the script made");
     } else {
-        *ret_text = failure_text(host, co, status == LUA_ERRMEM ? "memory is out" : NULL);
+        *ret_text = failure_text(host, co, status == LUA_ERRMEM ? bounds_memory_text(host) : NULL);
     }
     coroutine_forget(host, &task->co);
     give_back(task);
+    bounds_failed(host);
     return OUTCOME_FAILED;
 }
 

@@ -45,6 +45,16 @@ struct script_chain {
     struct script scripts[];
 };
 
+// bounds.c's.
+struct script_bounds {
+    size_t used, most;     // bytes that Lua holds; most 0: not counted
+    bool compiles;         // LuaJIT's compiler is on
+    bool hasty;            // its collector is to work ahead
+    bool reached, failed;  // the limit of memory was reached in this run of a script, in the last one
+    lua_Alloc allocate;    // Lua's own
+    void *allocator;
+};
+
 struct script_host {
     lua_State *lua;
     const struct conf *conf;
@@ -69,6 +79,7 @@ struct script_host {
         unsigned next;  // of all scripts of the host, in order
     } starting;
     bool in_use, ending;
+    struct script_bounds bounds;
     struct coroutine *idle;  // a stack
     unsigned idle_count, idle_room;
     uint32_t *free_slots;  // places in the Lua table of requests, a stack
@@ -199,6 +210,15 @@ int state_open(struct script_host *host, struct error *error) __attribute__((war
 int state_load(struct script_host *host, struct script *script, struct error *error)
     __attribute__((warn_unused_result));
 void state_close(struct script_host *host);
+
+// bounds.c
+void bounds_open(struct script_host *host);
+void bounds_close(struct script_host *host);
+// Around code of scripts.
+void bounds_begin(struct script_host *host);
+void bounds_end(struct script_host *host);
+void bounds_failed(struct script_host *host);
+const char *bounds_memory_text(const struct script_host *host);  // why there was none
 
 // coroutine.c: runs the hook of task->chain->scripts[task->at]. ENDED: one value is on task->co.lua's stack
 // at index 2, and coroutine_done() must follow. FAILED: the message and traceback are in *ret_text, valid

@@ -26,11 +26,6 @@ extern const size_t moongate_lua_len, moongate_sandbox_len;
 LUA_FILES(X)
 #undef X
 
-// Lua's collector starts a cycle when the heap has grown to this much of what was alive after the last one,
-// and works this much faster than memory is taken. States here are small (a megabyte or two) and make little
-// garbage that lives: rare cycles cost least, measured by t/unit/test_script_cost.c.
-enum { GC_PAUSE = 300, GC_STEP_MULTIPLIER = 300 };
-
 static int panic(lua_State *lua) {
     log_crit("Lua failed outside of a script: %s", lua_tostring(lua, -1));
     return 0;  // Lua aborts
@@ -146,6 +141,7 @@ int state_open(struct script_host *host, struct error *error) {
     lua_atpanic(lua, panic);
     lua_gc(lua, LUA_GCSTOP, 0);
     luaL_openlibs(lua);
+    bounds_open(host);  // behind the libraries: the one for the compiler turns it on
     push_core(host);
     int rc = run_embedded(lua, "=moongate", moongate_lua, moongate_lua_len, error);
 #define X(name)   \
@@ -167,16 +163,16 @@ int state_open(struct script_host *host, struct error *error) {
     lua_setfield(lua, LUA_REGISTRYINDEX, "moongate.core");
     lua_settop(lua, 0);
     lua_gc(lua, LUA_GCRESTART, 0);
-    lua_gc(lua, LUA_GCSETPAUSE, GC_PAUSE);
-    lua_gc(lua, LUA_GCSETSTEPMUL, GC_STEP_MULTIPLIER);
     if (host->observer && host->observer->opened)
         host->observer->opened(host->observer->owner, lua);
     return 0;
 }
 
 void state_close(struct script_host *host) {
-    if (host->lua)
-        lua_close(host->lua);
+    if (!host->lua)
+        return;
+    bounds_close(host);
+    lua_close(host->lua);
     host->lua = NULL;
 }
 
@@ -200,8 +196,10 @@ static int call_core(struct script_host *host, const char *function, const struc
         lua_rawset(lua, -3);
     }
     host_running = host;
+    bounds_begin(host);
     int status = lua_pcall(lua, 4, 2, 0);
     host_running = NULL;
+    bounds_end(host);
     if (status != 0)
         return error_set(error, -EINVAL, "%s: %s", script->path, lua_tostring(lua, -1));
     if (!lua_isnil(lua, -2))
