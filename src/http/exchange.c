@@ -178,7 +178,7 @@ static void hold_body(struct exchange *x) {
         x->body_lost = true;
     for (const struct piece *piece = x->req_body.head; piece && !x->body_lost; piece = piece->next) {
         block_ref(piece->span.block);
-        x->body_lost = queue_put_whole(&x->req_held, piece->span) < 0;
+        x->body_lost = queue_put(&x->req_held, piece->span) < 0;
     }
     if (x->body_lost)
         queue_release(&x->req_held);

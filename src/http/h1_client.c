@@ -81,8 +81,7 @@ static const char *refuse_switch(const struct client *client) {
         : "101 without Upgrade and Connection";
 }
 
-// "Keep-Alive: timeout=5": a second less, so that it is us who close. Whatever else stands there is not looked
-// at.
+// "Keep-Alive: timeout=5": a second less, so that it is us who close. What else stands there says nothing.
 static uint64_t idle_ms(const struct headers *headers) {
     struct slice rest, element;
     uint64_t seconds;

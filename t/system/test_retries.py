@@ -305,6 +305,17 @@ def test_a_held_body_is_repeated_byte_for_byte(moongate, servers, framing, poole
     assert len(puts) == 3 and all(got == body for _, got in puts)
 
 
+def test_a_held_body_of_tiny_pieces(moongate, servers):
+    body = os.urandom(5000)
+    server = servers("close", "ok")
+    gate = gate_to(moongate, server)
+    with gate.connect() as s:
+        s.sendall(b"PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+        s.sendall(b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n")
+        assert s.recv(1000).startswith(b"HTTP/1.1 200")
+    assert [got for _, got in server.seen] == [body, body]
+
+
 def test_a_part_of_a_body_is_repeated_and_the_rest_follows(moongate, servers):
     server = servers("head reset", "ok")
     gate = gate_to(moongate, server)
