@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""Writes the requests of t/cases/requests.py as inputs for fuzz targets:
+"""Writes the requests and responses of t/cases as inputs for fuzz targets:
 
-    t/cases/seeds.py FOLDER        FOLDER/request/NAME, FOLDER/chunks/NAME and FOLDER/target/NAME
+    t/cases/seeds.py FOLDER        FOLDER/TARGET/NAME for request, response, chunks and target
 
 A file is named for its content, so that a second run adds nothing. The first byte of an input is the target's
-own: how it is cut (request, chunks) or the method (target); see t/fuzz/fuzz_*.c."""
+own: how it is cut (request, response with another byte for HEAD, chunks) or the method (target); see
+t/fuzz/fuzz_*.c."""
 import hashlib
 import sys
 from pathlib import Path
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).parent))
-import requests as cases  # noqa: E402  (the table beside this file)
+import requests as cases  # noqa: E402  (the tables beside this file)
+import responses  # noqa: E402
 
 LONGEST = 4096  # bytes; longer ones make a fuzzer slow and show nothing that these do not
 
@@ -24,6 +26,10 @@ def inputs():
     for data, forwarded in cases.PASSED.values():
         yield from inputs_of(data)
         yield from inputs_of(forwarded)
+    for data in [*responses.HEADS.values(), *responses.BODIES.values()]:
+        yield "response", b"\x07\x00" + data
+    for data, method, _, _ in [*responses.POISONED.values(), *responses.FINE.values()]:
+        yield "response", b"\x07" + (b"\x01" if method == "HEAD" else b"\x00") + data
 
 
 def inputs_of(data):

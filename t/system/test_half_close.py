@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""One side ends its direction while the other goes on: clients behind a whole request, clients in the middle of one,
-servers that have answered before the request was complete."""
+"""One side ends its direction while the other goes on: clients behind a whole request, clients in the middle of
+one, servers that have answered before the request was complete."""
 import socket
 import threading
 
@@ -76,10 +76,13 @@ def test_a_client_that_reads_late_gets_all(moongate, origin):
         assert read_all(s).count(b"y" * 1000000) == 10
 
 
+CHUNKED = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
 @pytest.mark.parametrize("beginning", [b"G", b"GET / HTTP/1.1\r\nHost: h\r\n",
                                        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nabc",
-                                       b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
-                                       b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"])
+                                       CHUNKED + b"3\r\nabc\r\n",
+                                       CHUNKED + b"0\r\n"])
 def test_an_end_in_the_middle_of_a_request_is_an_error(moongate, origin, beginning):
     gate = gate_to(moongate, origin)
     with half_closed(gate, GET % 1 + beginning) as s:
@@ -138,7 +141,7 @@ def upload(gate, length):
 
 @pytest.mark.parametrize("end", ["half", "close", "keep"])
 def test_an_answer_while_the_body_flows_is_passed_on_at_once(moongate, end):
-    """The client's connection ends behind it, for nobody knows where its next request would begin; and the server's."""
+    """Both connections end behind it, for nobody knows where the client's next request would begin."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(5)
         origin = type("", (), {"address": "127.0.0.1:%d" % listener.getsockname()[1]})
@@ -160,7 +163,7 @@ def test_an_answer_while_the_body_flows_is_passed_on_at_once(moongate, end):
                 assert stream.read(2) == b"no"
                 s.sendall(b"a" * 100000)  # is taken and thrown away, so that the answer is not lost
                 if end != "close":
-                    eventually(lambda: gate.stats()["upstream_idle"] == 0 and gate.stats()["requests_active"] == 0)
+                    eventually(lambda: gate.stats()["requests_active"] == 0)
                     server.settimeout(5)
                     assert read_all(server).strip(b"a") == b""
         assert gate.stats()["upstream_idle"] == 0
