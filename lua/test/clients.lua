@@ -78,7 +78,8 @@ function visit_get.body(_, now) return now.body end
 --- exchange.waits
 --- exchange.paused
 --- Whether the exchange is over; whether its answer broke off; whether a hook waits (sleeps, say), in which
---- case test.advance() lets it go on; whether moongate takes no more of the request's body for the time being.
+--- case test.advance() lets it go on; whether moongate takes no more of the request's body for the time
+--- being.
 function visit_get.ended(_, now) return now.state ~= "runs" end
 function visit_get.aborted(_, now) return now.state == "aborted" end
 function visit_get.paused(_, now) return now.paused or false end

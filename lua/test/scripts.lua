@@ -108,10 +108,10 @@ end
 --- test.script(name, settings, options)
 --- Loads a script as a frontend would, with settings (numbers and booleans become the strings that a
 --- configuration has). It is looked for among the files of the test, in the folder of the test file, in a
---- folder lua beside that one, and among the ready-made ones; require looks there, too. Shared dictionaries are there as soon as they are
---- asked for, and are this test's alone. options, all of them optional: routes (upstreams by prefix; { ["/"]
---- = "origin" }), and directives, text for the frontend's block in the configuration, such as
---- "on_script_error pass; max_body 1k;".
+--- folder lua beside that one, and among the ready-made ones; require looks there, too. Shared dictionaries
+--- are there as soon as they are asked for, and are this test's alone. options, all of them optional: routes
+--- (upstreams by prefix; { ["/"] = "origin" }), and directives, text for the frontend's block in the
+--- configuration, such as "on_script_error pass; max_body 1k;".
 --- @return a frontend
 --- @error when the script does not load
 --- @example
@@ -188,8 +188,8 @@ end
 
 --- test.errors()
 --- What went wrong in scripts since it was asked last: the texts as they are logged, with script, hook, line
---- and traceback. A test fails if a script has failed and it did not ask. As in the log, no more than ten in a
---- second are told.
+--- and traceback. A test fails if a script has failed and it did not ask. As in the log, no more than ten in
+--- a second are told.
 --- @return a list of texts
 --- @example
 ---   test.matches(test.errors()[1], "bad.lua:3: attempt to index")
