@@ -99,7 +99,8 @@ static void set_compiles(struct script_host *host, bool compiles) {
 
 void bounds_open(struct script_host *host) {
     struct script_bounds *bounds = &host->bounds;
-    set_compiles(host, !host->conf->script_safe);
+    // Who observes has a hook of his own for code that does not end, which is not called from compiled code.
+    set_compiles(host, !host->conf->script_safe && !host->observer);
     set_hasty(host, false);
     if (host->conf->script_memory_limit) {
         bounds->most = host->conf->script_memory_limit;
@@ -121,14 +122,14 @@ void bounds_begin(struct script_host *host) {
     struct script_bounds *bounds = &host->bounds;
     if (host->conf->script_safe)
         run_until_us = clock_us_now() + host->conf->script_run_limit * 1000;
-    else if (bounds->most && bounds->compiles != (bounds->used < bounds->most / (bounds->compiles ? 2 : 4)))
+    else if (!host->observer && bounds->most && bounds->compiles != (bounds->used < bounds->most / (bounds->compiles ? 2 : 4)))
         set_compiles(host, !bounds->compiles);
 }
 
 void bounds_end(struct script_host *host) {
     struct script_bounds *bounds = &host->bounds;
     run_until_us = 0;
-    if (bounds->reached && !host->conf->script_safe)
+    if (bounds->reached && !host->conf->script_safe && !host->observer)
         lua_sethook(host->lua, NULL, 0, 0);
     if (impatient)
         lua_sethook(host->lua, look_at_clock, LUA_MASKCOUNT, INSTRUCTIONS);

@@ -273,6 +273,25 @@ def test_an_endless_script_fails_its_test_with_the_line(tests, where, place):
     assert result.tests["next"][0]
 
 
+def test_a_script_that_wants_too_much_memory_fails_and_the_time_limit_still_holds(tests, tmp_path):
+    (tmp_path / "greedy.lua").write_text("""local h = {}
+        function h.request(req)
+            if req.path == "/loop" then while true do end end
+            local t = {}
+            while true do t[#t + 1] = ("x"):rep(100000) .. #t end
+        end
+        return h""")
+    (tmp_path / "some.conf").write_text(f"scripts {tmp_path};\nscript_memory_limit 16m;\n"
+                                        "frontend web { listen 127.0.0.1:80; script greedy.lua; }\n")
+    result = tests("""test("memory", function()
+            local web = test.frontend("web")
+            test.equal(web:get("/").status, 500)
+            test.equal(#test.errors(), 1)
+            web:get("/loop")
+        end)""", "-c", "some.conf", time_limit=2)
+    assert "it was at" in result.failure("memory") and "greedy.lua:3" in result.failure("memory"), result.out
+
+
 @pytest.mark.parametrize("text", ["while true do end", "while true do pcall(error) end",
                                   "coroutine.wrap(function() while true do end end)()"])
 def test_an_endless_test_fails_with_the_line(tests, text):
