@@ -104,7 +104,7 @@ static void fill(struct exchange *x, struct slice rest) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
-    static char line[1 << 18];
+    static char line[1 << 25];  // for as many variables with as long values as an input has room for
     if (len < 2)
         return 0;
     enum conf_log_style style = (enum conf_log_style)(bytes[0] % 3);
