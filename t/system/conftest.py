@@ -294,6 +294,10 @@ def hold(pid):
     eventually(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "alone: measures the machine or fills it, so that nothing else may run beside it")
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     outcome = yield

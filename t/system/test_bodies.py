@@ -132,6 +132,7 @@ def test_get_of_a_large_file_of_nginx(moongate, nginx):
     assert part.stdout == content[1000000:2000000]
 
 
+@pytest.mark.alone
 def test_the_end_of_a_response_does_not_wait_for_an_acknowledgement(moongate, origin):
     def in_two(request):
         yield b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\none"
@@ -256,6 +257,7 @@ def small_window(gate, size=4096):
     return s
 
 
+@pytest.mark.alone
 def test_a_slow_reader_of_1_gib_costs_little(moongate, sink):
     gate = gate_to(moongate, sink.address, level="info")
     pid = gate.workers()[0]
@@ -277,6 +279,7 @@ def test_a_slow_reader_of_1_gib_costs_little(moongate, sink):
     eventually(lambda: gate.stats()["requests_active"] == 0)
 
 
+@pytest.mark.alone
 def test_a_hundred_slow_readers_do_not_hold_the_others(moongate, sink):
     gate = gate_to(moongate, sink.address, level="info")
     gate.configure(f"receive_buffers 2m;\nupstream app {{ server {sink.address}; }}", "route / app;",

@@ -12,6 +12,8 @@ import pytest
 
 from conftest import SANITIZED, eventually, read_all
 
+pytestmark = pytest.mark.alone
+
 ANSWER = "return { request = function(req) return req:respond(200, {}, 'hello') end }"
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 LAST = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"

@@ -18,6 +18,8 @@ import pytest
 
 from conftest import MOONGATE, SANITIZED, USER, eventually, free_port, read_all, rss
 
+pytestmark = pytest.mark.alone
+
 ANSWER = {"a.lua": "return { request = function(req) return req:respond(200, {}, 'hello') end }"}
 SLEEP = {"a.lua": """
     local gate = require "moongate"

@@ -315,6 +315,7 @@ def answered(gate):
         return None
 
 
+@pytest.mark.alone
 def test_a_killed_worker_is_replaced_at_once_and_the_dictionary_is_intact(moongate):
     gate = moongate("shared numbers 1m;", "script count.lua;", {"count.lua": COUNT})
     assert [gate.get().text for _ in range(3)] == ["1", "2", "3"]

@@ -14,6 +14,8 @@ import pytest
 
 from conftest import SANITIZED, eventually, free_port, read_all, rss
 
+pytestmark = pytest.mark.alone
+
 VERSION = """
 local hooks = {}
 function hooks.request(req) req.headers["x-version"] = "%d" end

@@ -13,6 +13,8 @@ import pytest
 
 from conftest import SANITIZED, eventually, read_all
 
+pytestmark = pytest.mark.alone
+
 
 def statuses(answer):
     return [int(n) for n in re.findall(rb"HTTP/1\.1 (\d{3})", answer)]
