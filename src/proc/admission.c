@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "net/conn.h"
 #include "net/listener.h"
-#include "proxy/frontend.h"
+#include "proxy/client.h"
 
 #include <fcntl.h>
 #include <malloc.h>
@@ -122,16 +122,16 @@ void admission_taken(struct admission *admission, const struct conf *conf) {
     if (!conf)
         return;
     if (conf->connections_full == CONNECTIONS_FULL_SHED && conn_client_count() > most(admission, conf) &&
-        frontend_may_shed()) {
+        clients_may_shed()) {
         press_connections(admission, conf);
-        frontend_shed();
+        clients_shed();
     }
     admission_turn(admission, conf);
 }
 
 static bool full(struct admission *admission, const struct conf *conf) {
     if (conf->connections_full == CONNECTIONS_FULL_REFUSE || conn_client_count() < most(admission, conf) ||
-        (conf->connections_full == CONNECTIONS_FULL_SHED && frontend_may_shed()))
+        (conf->connections_full == CONNECTIONS_FULL_SHED && clients_may_shed()))
         return false;
     press_connections(admission, conf);
     return true;
@@ -146,7 +146,7 @@ static void exhausted(int error) {
           "%s; idle connections are closed, new ones wait (raise the limit of open files or lower "
           "`connections`)",
           strerror(error));
-    frontend_shed();  // the kernel fails as soon as the last one is taken, whether or not somebody waits
+    clients_shed();  // the kernel fails as soon as the last one is taken, whether or not somebody waits
     only->exhausted = true;
     only->exhausted_at = conn_count();
     set_paused(only, true);  // at once: a listener that failed goes on only by being paused and started
@@ -184,7 +184,7 @@ void admission_measure(struct admission *admission, const struct conf *conf) {
     // Somewhat below before it counts as over, or it would come and go.
     if (bytes < (admission->over_since_ms ? limit - limit / 16 : limit) || limit == 0) {
         admission->over_since_ms = 0;
-        frontend_refusing = false;
+        clients_refusing = false;
         return;
     }
     if (!admission->over_since_ms)
@@ -192,11 +192,11 @@ void admission_measure(struct admission *admission, const struct conf *conf) {
     press(admission, SHORTAGE_memory,
           "%llu KiB are in use, memory_limit is %llu KiB; idle connections are closed, new ones wait",
           (unsigned long long)bytes / 1024, (unsigned long long)limit / 1024);
-    unsigned shed = 0, most_at_once = SHED_AT_ONCE + frontend_client_count() / 8;
-    while (shed < most_at_once && frontend_shed())
+    unsigned shed = 0, most_at_once = SHED_AT_ONCE + clients_count() / 8;
+    while (shed < most_at_once && clients_shed())
         shed++;
     malloc_trim(0);  // what was freed since the last measurement; else it stays resident
-    frontend_refusing = shed == 0 && clock_ms() - admission->over_since_ms >= PATIENCE_MS;
+    clients_refusing = shed == 0 && clock_ms() - admission->over_since_ms >= PATIENCE_MS;
 }
 
 // ---- life -------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 #include "proc/orders.h"
 
 #include "base/log.h"
+#include "proxy/client.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -110,7 +111,7 @@ static void accepted(struct listener *listener, int fd) {
     }
     if (!admission_let_in(&only->admission, conf, fd))
         return;
-    frontend_accept(frontend, listener->name, fd);
+    client_accept(frontend, listener->name, fd);
     admission_taken(&only->admission, conf);
 }
 
@@ -121,7 +122,7 @@ static void stopped(struct listener *listener) {
 
 static void removed_too_long(struct timer *timer) {
     (void)timer;
-    frontend_close_removed();
+    clients_close_removed();
 }
 
 // What was loaded, or is being loaded, is not to be used.
@@ -169,7 +170,7 @@ void worker_take(struct worker_self *self, struct generation *generation) {
     if (generation)
         script_host_go(generation->scripts);
     if (old && generation) {
-        frontend_drain(false);
+        clients_drain(false);
         timer_start(&self->removed, generation->conf->drain_timeout);
     }
 }

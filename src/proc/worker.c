@@ -8,6 +8,7 @@
 #include "base/timer.h"
 #include "net/conn.h"
 #include "proc/orders.h"
+#include "proxy/client.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -79,10 +80,10 @@ void worker_quit(struct worker_self *self) {
     if (self->phase != WORKER_SERVING)
         return;
     uint64_t patience = self->current ? self->current->conf->drain_timeout : 0;
-    log_debug("draining %u connections", frontend_client_count());
+    log_debug("draining %u connections", clients_count());
     self->phase = WORKER_DRAINING;
     worker_take(self, NULL);
-    frontend_drain(true);
+    clients_drain(true);
     timer_init(&self->deadline, drained);
     timer_start(&self->deadline, patience);
 }
@@ -92,7 +93,7 @@ void worker_close_all(struct worker_self *self) {
         return;
     worker_take(self, NULL);
     self->phase = WORKER_CLOSING;
-    frontend_close_all();
+    clients_close_all();
     timer_stop(&self->deadline);
     timer_init(&self->deadline, gave_up_waiting);
     timer_start(&self->deadline, CLOSE_GRACE_MS);
@@ -116,7 +117,7 @@ static void wind_down(struct worker_self *self) {
 static void publish(struct worker_self *self) {
     struct heritage_worker *shared = self->heritage->shared;
     atomic_store_explicit(&shared->beat_ns, clock_cached.mono_ns, memory_order_relaxed);
-    atomic_store_explicit(&shared->connections, frontend_client_count(), memory_order_relaxed);
+    atomic_store_explicit(&shared->connections, clients_count(), memory_order_relaxed);
     generation_publish(shared);
     if (clock_ms() < self->published_ms + PUBLISH_EVERY_MS)
         return;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// A frontend of one generation: takes accepted connections through the connect hook to a codec, and is the
-// site of their exchanges (routes, dialling, log). This file is where the layers below meet; the generation
-// (proc/) owns it.
+// A frontend of one generation: the site of its exchanges (routes, dialling, log), and what client.c needs to
+// know of it. The generation (proc/) owns it.
 #ifndef MOONGATE_PROXY_FRONTEND_H
 #define MOONGATE_PROXY_FRONTEND_H
 
@@ -42,26 +41,7 @@ struct exchange_site *frontend_inner_site(struct frontend *frontend);
 // What its exchanges are given. Tests of scripts (script/test_world.c) put their own way to servers there.
 struct exchange_site *frontend_site(struct frontend *frontend);
 
-// A connection was accepted on `listener_name` (takes fd). The connection asks frontend_current() for each of
-// its exchanges.
-void frontend_accept(struct frontend *frontend, const char *listener_name, int fd);
-
-// Which frontend serves a listener now; filled in by the worker. NULL: the listener was removed, the
-// connection drains.
-extern struct frontend *(*frontend_current)(const char *listener_name);
-
-// All client connections of the worker: those idle, or whose listener is gone (or all: everything = true),
-// are told to end: idle ones at once, others with `Connection: close` after their exchange.
-void frontend_drain(bool everything);
-// Closes the client that has been waiting for its next request for longest; or else for its first one, but
-// not in its first second. False when there is none.
-bool frontend_shed(void);
-bool frontend_may_shed(void);  // whether there is one
-extern bool frontend_refusing;  // requests are answered 503: memory is short. Set by the worker
-// Closes what is left of connections whose listener is gone, tunnels too, at once.
-void frontend_close_removed(void);
-// Closes all that is left, at once.
-void frontend_close_all(void);
-unsigned frontend_client_count(void);
+const struct frontend_options *frontend_options_of(const struct frontend *frontend);
+bool frontend_logs(const struct frontend *frontend);  // there is an access log
 
 #endif
