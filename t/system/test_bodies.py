@@ -257,6 +257,19 @@ def small_window(gate, size=4096):
     return s
 
 
+def test_the_kernel_holds_little_for_a_reader_that_stops(moongate, sink):
+    gate = gate_to(moongate, sink.address, level="info")
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        s.connect(("127.0.0.1", gate.port))
+        s.sendall(b"GET /bytes/%d HTTP/1.1\r\nHost: a\r\n\r\n" % (64 << 20))
+        s.recv(1)
+        time.sleep(0.5)  # what the kernel takes, it takes at once
+        shown = subprocess.run(["ss", "-Htn", "state", "established", "sport", "=", f":{gate.port}"], check=True,
+                               capture_output=True, text=True).stdout.split()
+        assert 0 < int(shown[1]) < 300_000  # Send-Q: megabytes without a bound
+
+
 @pytest.mark.alone
 def test_a_slow_reader_of_1_gib_costs_little(moongate, sink):
     gate = gate_to(moongate, sink.address, level="info")
