@@ -6,7 +6,7 @@ import re
 import shutil
 import socket
 import subprocess
-import threading
+import sys
 
 import pytest
 
@@ -19,32 +19,45 @@ GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 LAST = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 
 
+# Sends requests as fast as they are taken, never waiting for an answer; says in the end how many bytes of answers
+# came. Polite to whoever shares its core: what is measured is what moongate gives it, not the kernel's scheduler.
+FLOOD = """
+import os, signal, socket, sys, threading
+os.sched_setaffinity(0, {int(sys.argv[2])})
+os.nice(int(sys.argv[3]))
+s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+taken = 0
+
+def end(*_):
+    print(taken, flush=True)
+    os._exit(0)
+signal.signal(signal.SIGTERM, end)
+
+def send():
+    while True:
+        s.sendall(b"GET / HTTP/1.1\\r\\nHost: h\\r\\n\\r\\n" * 2000)
+threading.Thread(target=send, daemon=True).start()
+print("begun", flush=True)
+while piece := s.recv(1 << 16):
+    taken += len(piece)
+print("ended")
+"""
+
+
 @contextlib.contextmanager
-def flood(gate, requests=2000):
-    """A client that sends requests as fast as they are taken, never waiting for an answer."""
-    s = gate.connect()
-    stop = threading.Event()
-
-    def send():
-        with contextlib.suppress(OSError):
-            while not stop.is_set():
-                s.sendall(GET * requests)
-
-    def receive():
-        with contextlib.suppress(OSError):
-            while not stop.is_set() and s.recv(1 << 20):
-                pass
-    threads = [threading.Thread(target=send), threading.Thread(target=receive)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        s.shutdown(socket.SHUT_RDWR)
-        for thread in threads:
-            thread.join(10)
-        s.close()
+def flood(gate, nice):
+    """A list that holds in the end how many bytes of answers the flood took."""
+    cpu = max(os.sched_getaffinity(0))
+    taken = []
+    arguments = [sys.executable, "-c", FLOOD, str(gate.port), str(cpu), str(nice)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"begun\n"
+            yield taken
+            process.terminate()
+            taken.append(int(process.stdout.readline()))
+        finally:
+            process.kill()
 
 
 def latency(gate, seconds):
@@ -63,7 +76,7 @@ def latency(gate, seconds):
 @pytest.mark.parametrize("through", ["script", "upstream"])
 def test_a_flood_leaves_others_their_latency(moongate, request, through):
     """Within twice what they have without it, at the median and at the 99th percentile. The best of several
-    rounds counts: the machine may be busy with something else."""
+    rounds in which there was a flood counts: the machine may be busy with something else."""
     if SANITIZED:
         pytest.skip("the sanitizers' times say nothing")
     if through == "script":
@@ -76,12 +89,12 @@ def test_a_flood_leaves_others_their_latency(moongate, request, through):
     ratios = []
     for _ in range(4):
         without = latency(gate, 1)
-        with flood(gate):
+        with flood(gate, 10 if through == "script" else 19) as taken:  # nginx is on that core as well
             with_it = latency(gate, 1)
-        ratios.append([a / b for a, b in zip(with_it, without)])
-        if max(ratios[-1]) <= 2:
+        ratios.append([a / b for a, b in zip(with_it, without)] + taken)
+        if taken[0] > 20000 and max(ratios[-1][:2]) <= 2:
             return
-    pytest.fail(f"latency with the flood, divided by that without, median and p99 of each round: {ratios}")
+    pytest.fail(f"latency with the flood, divided by that without, median and p99, and the flood's bytes: {ratios}")
 
 
 def test_a_turn_begins_no_more_than_its_share_of_one_connection(moongate):

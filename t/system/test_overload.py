@@ -352,8 +352,11 @@ def test_ten_thousand_idle_connections_cost_little_and_the_next_one_a_place(moon
         for _ in range(20):
             clients.append(asked(gate))
         assert gate.stats()["connections_shed"] == 20
-        eventually(lambda: not any(is_open(s) for s in clients[:20]))
-        assert is_open(clients[20]) and is_open(clients[-1])
+
+        def closed():
+            return [n for n, s in enumerate(clients) if not is_open(s)]
+        eventually(lambda: len(closed()) == 20)
+        assert max(closed()) < 100  # in which order the answers of a hundred came is nginx's affair
         assert lines(gate, "limit of connections: ") == 1
         for s in clients:
             s.close()
