@@ -105,6 +105,20 @@ bool exchange_too_large(const struct exchange *x) {
         (x->req_bytes > most || (!x->prepared && x->req.framing == BODY_LENGTH && x->req.length > most));
 }
 
+// By what the site's route() says.
+static unsigned no_route_status(int rc) {
+    switch (rc) {
+    case -ENOENT:
+        return 404;
+    case -EBADMSG:
+        return 400;
+    case -ENOMEM:
+        return 503;
+    default:
+        return 502;
+    }
+}
+
 static enum step_result step_route(struct exchange *x) {
     const struct exchange_hooks *hooks = x->site->hooks;
     struct error error;
@@ -114,11 +128,9 @@ static enum step_result step_route(struct exchange *x) {
         return STEP_WAIT;
     if (x->responded)
         return go(x, EXCHANGE_reply);
-    int rc = x->attempt == 1 ? rules_max_forwards(&x->req, &x->arena) : 0;
+    int rc = x->attempt == 1 && !x->site->inner ? rules_max_forwards(&x->req, &x->arena) : 0;
     if (rc != 0) {
-        if (rc < 0)
-            exchange_fail(x, 503, CLOSE_memory);
-        else if (exchange_respond(x, 200, NULL, slice_make(NULL, 0)) < 0)
+        if (rc < 0 || exchange_respond(x, 200, NULL, slice_make(NULL, 0)) < 0)
             exchange_fail(x, 503, CLOSE_memory);
         return go(x, EXCHANGE_reply);
     }
@@ -128,12 +140,7 @@ static enum step_result step_route(struct exchange *x) {
         uint32_t suppressed;
         if (log_limit_pass(&limit, 10, &suppressed))
             log_info("no route: %s (request %s)", error.text, exchange_id(x));
-        exchange_fail(x,
-                      rc == -ENOENT        ? 404
-                          : rc == -EBADMSG ? 400
-                          : rc == -ENOMEM  ? 503
-                                           : 502,
-                      CLOSE_no_route);
+        exchange_fail(x, no_route_status(rc), CLOSE_no_route);
         return go(x, EXCHANGE_reply);
     }
     if (exchange_too_large(x)) {
@@ -225,11 +232,13 @@ static int prepare_request(struct exchange *x) {
         if (headers_add(&x->req.headers, &x->arena, SLICE_LIT("host"), host) < 0)
             return -ENOMEM;
     }
+    if (x->site->inner)
+        return 0;  // a script's own: nothing is forwarded
     if (rules_add_via(&x->req.headers, &x->arena, x->req.minor, x->settings->via) < 0)
         return -ENOMEM;
-    struct conn *client = x->down->conn(x);
-    if (!client || (!x->settings->forwarded && x->settings->x_forwarded == X_FORWARDED_OFF))
+    if (!x->settings->forwarded && x->settings->x_forwarded == X_FORWARDED_OFF)
         return 0;
+    struct conn *client = x->down->conn(x);
     return rules_add_forwarded(&x->req, &x->arena, x->settings, conn_remote(client), conn_local(client));
 }
 
@@ -251,7 +260,7 @@ static int prepare_response(struct exchange *x) {
     rules_strip_hop_by_hop(&x->res.headers, x->upgraded);
     if (rules_add_date(&x->res.headers, &x->arena) < 0)
         return -ENOMEM;
-    return rules_add_via(&x->res.headers, &x->arena, x->res.minor, x->settings->via);
+    return x->site->inner ? 0 : rules_add_via(&x->res.headers, &x->arena, x->res.minor, x->settings->via);
 }
 
 static enum step_result step_response(struct exchange *x) {
@@ -365,6 +374,7 @@ static enum step_result leave(struct exchange *x, enum step_result log_hook) {
     x->down = NULL;
     if (log_hook == STEP_WAIT) {
         queue_release(&x->req_body);
+        queue_release(&x->req_held);
         queue_release(&x->res_body);
         queue_release(&x->req_in);
         queue_release(&x->res_in);

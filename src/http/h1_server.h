@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// HTTP/1.0 and 1.1 towards clients: turns a conn into exchanges, one after the other. Made by
-// proxy/frontend.c for each accepted connection; knows nothing of routes.
+// HTTP/1.0 and 1.1 towards clients: turns a conn into exchanges, one after the other. Made by proxy/client.c
+// for each accepted connection; knows nothing of routes.
 #ifndef MOONGATE_HTTP_H1_SERVER_H
 #define MOONGATE_HTTP_H1_SERVER_H
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// What the three files of the ring share among themselves: ring.c (set-up and turn), op.c (preparing
-// operations), buffers.c (receive buffers). Nobody else includes it.
+// What the files of the ring share among themselves: ring.c (set-up and turn), op.c (preparing operations),
+// buffers.c (receive buffers), faults.c (failures on purpose, in builds for tests). Nobody else includes it.
 #ifndef MOONGATE_RING_ENGINE_H
 #define MOONGATE_RING_ENGINE_H
 

@@ -150,8 +150,8 @@ struct mg_api {
     int (*conn_reject)(double conn);
 
     int (*sleep)(double seconds); /* the caller yields after it */
-    /* Timers and tasks (lua/tasks.lua). A job's function is found in Lua by the job's number; a ticket stands
-       for the hook, timer or task that runs now, until it is over. */
+    /* Timers and tasks (lua/moongate/tasks.lua). A job's function is found in Lua by the job's number; a ticket
+       stands for the hook, timer or task that runs now, until it is over. */
     int (*job_timer)(double seconds, int every, double *ret_job);
     int (*job_spawn)(double *ret_job);
     int (*job_cancel)(double job);            /* MG_NONE: it is over */

@@ -122,7 +122,8 @@ void bounds_begin(struct script_host *host) {
     struct script_bounds *bounds = &host->bounds;
     if (host->conf->script_safe)
         run_until_us = clock_us_now() + host->conf->script_run_limit * 1000;
-    else if (!host->observer && bounds->most && bounds->compiles != (bounds->used < bounds->most / (bounds->compiles ? 2 : 4)))
+    else if (!host->observer && bounds->most &&
+             bounds->compiles != (bounds->used < bounds->most / (bounds->compiles ? 2 : 4)))
         set_compiles(host, !bounds->compiles);
 }
 

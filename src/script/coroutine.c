@@ -79,7 +79,8 @@ bool task_unpark(uint64_t ticket) {
     return true;
 }
 
-// The hook is over: what it holds is given back (lua/tasks.lua), its ticket is worth nothing any more.
+// The hook is over: what it holds is given back (lua/moongate/tasks.lua), its ticket is worth nothing any
+// more.
 static void give_back(struct task *task) {
     timer_stop(&task->timer);
     list_remove(&task->wake.link);

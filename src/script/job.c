@@ -39,7 +39,7 @@ static void set_state(struct job *job, int state) {
     job->state = state;
 }
 
-// Its function and what waits for its end are let go (lua/tasks.lua).
+// Its function and what waits for its end are let go (lua/moongate/tasks.lua).
 static void job_free(struct job *job) {
     struct script_host *host = job->task.chain->host;
     set_state(job, JOB_HELD);

@@ -178,3 +178,16 @@ def test_many_at_once(moongate, origin):
         end""")
     for _ in range(3):
         assert gate.get("/").body == "".join(f"/{i}" for i in range(1, 51)).encode()
+
+
+def test_a_scripts_own_request_is_not_a_forwarded_one(moongate, origin):
+    """What a proxy does to requests of others: Via, and Max-Forwards counted down or answered here."""
+    gate = make(moongate, origin, """
+        function hooks.request(req)
+          local answer = gate.fetch("/", { upstream = "app", method = "OPTIONS", headers = { ["max-forwards"] = 0 } })
+          return req:respond(200, nil, tostring(answer.headers.via) .. answer.body)
+        end""", frontend="via edge; x_forwarded append;")
+    origin.reply = reply(b"app")
+    assert gate.get("/").body == b"nilapp"
+    request, = origin.requests
+    assert (request.header("max-forwards"), request.header("via"), request.header("x-forwarded-for")) == ("0", None, None)
