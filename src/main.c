@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include <llhttp.h>
+#include <nghttp2/nghttp2.h>
 #include <luajit.h>
 
 enum action { RUN, TEST, PRINT, DEFAULTS, MAN_LISTS, PRINT_VERSION, HELP, TEST_SCRIPTS, CHECK_SCRIPT };
@@ -106,8 +107,9 @@ static int print_version(void) {
     struct error error;
     printf("moongate %s\n", PACKAGE_VERSION);
     printf("built with: %s\n", MOONGATE_BUILD_OPTIONS);
-    printf("libraries: liburing %s, %s, llhttp %d.%d.%d, OpenSSL %s\n", LIBURING_VERSION, LUAJIT_VERSION,
-           LLHTTP_VERSION_MAJOR, LLHTTP_VERSION_MINOR, LLHTTP_VERSION_PATCH, libcrypto_version());
+    printf("libraries: liburing %s, %s, llhttp %d.%d.%d, nghttp2 %s, OpenSSL %s\n", LIBURING_VERSION,
+           LUAJIT_VERSION, LLHTTP_VERSION_MAJOR, LLHTTP_VERSION_MINOR, LLHTTP_VERSION_PATCH,
+           nghttp2_version(0)->version_str, libcrypto_version());
     printf("paths: configuration %s/moongate.conf, control socket %s, scripts %s/lua\n", MOONGATE_SYSCONFDIR,
            MOONGATE_CONTROL, MOONGATE_DATADIR);
     if (ring_probe(&error) < 0) {

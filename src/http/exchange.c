@@ -234,7 +234,7 @@ static int prepare_request(struct exchange *x) {
     }
     if (x->site->inner)
         return 0;  // a script's own: nothing is forwarded
-    if (rules_add_via(&x->req.headers, &x->arena, x->req.minor, x->settings->via) < 0)
+    if (rules_add_via(&x->req.headers, &x->arena, x->req.major, x->req.minor, x->settings->via) < 0)
         return -ENOMEM;
     if (!x->settings->forwarded && x->settings->x_forwarded == X_FORWARDED_OFF)
         return 0;
@@ -260,7 +260,9 @@ static int prepare_response(struct exchange *x) {
     rules_strip_hop_by_hop(&x->res.headers, x->upgraded);
     if (rules_add_date(&x->res.headers, &x->arena) < 0)
         return -ENOMEM;
-    return x->site->inner ? 0 : rules_add_via(&x->res.headers, &x->arena, x->res.minor, x->settings->via);
+    return x->site->inner
+        ? 0
+        : rules_add_via(&x->res.headers, &x->arena, x->res.major, x->res.minor, x->settings->via);
 }
 
 static enum step_result step_response(struct exchange *x) {
@@ -491,7 +493,7 @@ void exchange_start(struct exchange *x) {
     x->wire_target = x->req.target;
     counters->requests += !x->site->inner;
     rules_strip_hop_by_hop(&x->req.headers, x->req.upgrade);
-    if (x->req.minor == 0)
+    if (request_is_http10(&x->req))
         headers_remove_id(&x->req.headers, HEADER_expect);
     admit(x);
     exchange_run(x);

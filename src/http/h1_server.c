@@ -23,8 +23,9 @@ enum state {
 enum timer_kind { TIMER_NONE, TIMER_HEADER, TIMER_BODY, TIMER_SEND, TIMER_KEEPALIVE };
 
 struct h1_server {
+    struct server_codec codec;
     struct conn *conn;
-    const struct h1_server_callbacks *callbacks;
+    const struct server_callbacks *callbacks;
     void *owner;
     struct exchange *x;
     enum state state;
@@ -149,7 +150,7 @@ static int on_head(struct h1_parser *parser) {
     bool close = headers_list_has(&request->headers, HEADER_connection, SLICE_LIT("close"));
     bool keep = headers_list_has(&request->headers, HEADER_connection, SLICE_LIT("keep-alive"));
     server->requests++;
-    server->keep_alive = !server->draining && !close && (request->minor == 1 || keep) &&
+    server->keep_alive = !server->draining && !close && (!request_is_http10(request) || keep) &&
         (settings->keepalive_requests == 0 || server->requests < settings->keepalive_requests);
     if (overloaded(server)) {
         counters->requests_refused++;
@@ -459,7 +460,7 @@ static const struct conn_handler handler = {
 
 static int write_interim(struct exchange *x, unsigned status, const struct headers *headers) {
     struct h1_server *server = x->down_owner;
-    if (x->req.minor == 0)
+    if (request_is_http10(&x->req))
         return 0;  // RFC 9110, 15.2: never to an HTTP/1.0 client
     int rc = h1_write_response(&server->conn->out, status, slice_of(status_reason(status)), headers,
                                BODY_NONE, 0, false, NULL);
@@ -486,13 +487,13 @@ static int write_head(struct exchange *x) {
         } else if (framing == BODY_NONE) {
             framing = BODY_LENGTH;
         } else if (framing != BODY_LENGTH && !x->req.head) {
-            framing = x->req.minor == 1 ? BODY_CHUNKED : BODY_CLOSE;
+            framing = request_is_http10(&x->req) ? BODY_CLOSE : BODY_CHUNKED;
         }
         if (framing == BODY_CLOSE || server->state != REPLY || server->draining)
             server->keep_alive = false;
         if (!server->keep_alive)
             connection = "close";
-        else if (x->req.minor == 0)
+        else if (request_is_http10(&x->req))
             connection = "keep-alive";
     }
     server->chunked = framing == BODY_CHUNKED && !server->skip_body;
@@ -597,24 +598,8 @@ static const struct downstream_ops downstream = {
 
 // ---- life -------------------------------------------------------------------------------------------------
 
-struct h1_server *h1_server_new(struct conn *conn, const struct h1_server_callbacks *callbacks, void *owner) {
-    struct exchange_site *site = callbacks->site(owner);
-    struct h1_server *server = site ? slab_get(&server_slab) : NULL;
-    if (!server) {
-        conn_close(conn, site ? CLOSE_memory : CLOSE_drain);
-        return NULL;
-    }
-    *server = (struct h1_server){ .conn = conn, .callbacks = callbacks, .owner = owner, .state = IDLE };
-    list_init(&server->later.link);
-    server->later.run = go_on;
-    conn_adopt(conn, &handler, server);
-    server->pending_max = (uint32_t)site->settings->max_pipelined;
-    set_timer(server, TIMER_HEADER, site->settings->header_timeout);
-    conn_read(conn);
-    return server;
-}
-
-void h1_server_drain(struct h1_server *server) {
+static void drain(struct server_codec *codec) {
+    struct h1_server *server = container_of(codec, struct h1_server, codec);
     if (server->draining)
         return;
     server->draining = true;
@@ -626,13 +611,35 @@ void h1_server_drain(struct h1_server *server) {
         set_timer(server, TIMER_HEADER, FIRST_REQUEST_MS);
 }
 
-bool h1_server_shed(struct h1_server *server) {
+static bool shed(struct server_codec *codec) {
+    struct h1_server *server = container_of(codec, struct h1_server, codec);
     if (server->state != IDLE || !queue_empty(&server->pending))
         return false;
     end(server, CLOSE_shed, 0, false);
     return true;
 }
 
-void h1_server_close(struct h1_server *server, enum close_reason reason) {
-    lose_client(server, reason);
+static void close_now(struct server_codec *codec, enum close_reason reason) {
+    lose_client(container_of(codec, struct h1_server, codec), reason);
+}
+
+static const struct server_codec_ops codec_ops = { .drain = drain, .shed = shed, .close = close_now };
+
+struct server_codec *h1_server_new(struct conn *conn, const struct server_callbacks *callbacks, void *owner) {
+    struct exchange_site *site = callbacks->site(owner);
+    struct h1_server *server = site ? slab_get(&server_slab) : NULL;
+    if (!server) {
+        conn_close(conn, site ? CLOSE_memory : CLOSE_drain);
+        return NULL;
+    }
+    *server = (struct h1_server){
+        .codec.ops = &codec_ops, .conn = conn, .callbacks = callbacks, .owner = owner, .state = IDLE
+    };
+    list_init(&server->later.link);
+    server->later.run = go_on;
+    conn_adopt(conn, &handler, server);
+    server->pending_max = (uint32_t)site->settings->max_pipelined;
+    set_timer(server, TIMER_HEADER, site->settings->header_timeout);
+    conn_read(conn);
+    return &server->codec;
 }

@@ -107,6 +107,11 @@ struct request {
     bool rewritten;          // a script changed path, query or target: `target` holds the new one
 };
 
+// The rules of HTTP/1.0 hold: no interim responses, no chunks, the connection ends unless told otherwise.
+static inline bool request_is_http10(const struct request *request) {
+    return request->major == 1 && request->minor == 0;
+}
+
 struct response {
     uint16_t status;
     struct slice reason;

@@ -160,10 +160,11 @@ int rules_add_forwarded(struct request *request, struct arena *arena, const stru
     return 0;
 }
 
-int rules_add_via(struct headers *headers, struct arena *arena, unsigned minor, const char *name) {
+int rules_add_via(struct headers *headers, struct arena *arena, unsigned major, unsigned minor,
+                  const char *name) {
     if (!name)
         return 0;
-    char *value = arena_printf(arena, "1.%u %s", minor, name);
+    char *value = arena_printf(arena, "%u.%u %s", major, minor, name);
     return value ? headers_add(headers, arena, header_name_of(HEADER_via), slice_of(value)) : -ENOMEM;
 }
 

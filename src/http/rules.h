@@ -18,9 +18,10 @@ int rules_add_forwarded(struct request *request, struct arena *arena, const stru
                         const struct addr *client, const struct addr *local)
     __attribute__((warn_unused_result));
 
-// Adds "via: 1.MINOR NAME" (RFC 9110, 7.6.3); minor is that of the message as it came. Nothing when name is NULL.
-int rules_add_via(struct headers *headers, struct arena *arena, unsigned minor, const char *name)
-    __attribute__((warn_unused_result));
+// Adds "via: MAJOR.MINOR NAME" (RFC 9110, 7.6.3): the version of the message as it came. Nothing when name is
+// NULL.
+int rules_add_via(struct headers *headers, struct arena *arena, unsigned major, unsigned minor,
+                  const char *name) __attribute__((warn_unused_result));
 
 // A response that came without Date gets one (RFC 9110, 6.6.1).
 int rules_add_date(struct headers *headers, struct arena *arena) __attribute__((warn_unused_result));

@@ -20,7 +20,7 @@
 struct client {
     struct list link;
     struct conn *conn;  // only while the connect hook decides
-    struct h1_server *codec;
+    struct server_codec *codec;
     // Where it came in, until its first request begins: that is answered even if its listener was removed
     // meanwhile. Valid while its listener is current, and while held.
     struct frontend *frontend;
@@ -94,7 +94,7 @@ static void codec_gone(void *owner) {
     client_free(owner);
 }
 
-static const struct h1_server_callbacks codec_callbacks = {
+static const struct server_callbacks codec_callbacks = {
     .site = current_site,
     .idle = codec_idle,
     .overloaded = overloaded,
@@ -127,7 +127,8 @@ bool clients_shed(void) {
     if (!clients_may_shed())
         return false;
     struct list *from = list_empty(&idle) ? &fresh : &idle;
-    if (!h1_server_shed(container_of(from->next, struct client, link)->codec))
+    struct server_codec *codec = container_of(from->next, struct client, link)->codec;
+    if (!codec->ops->shed(codec))
         return false;
     counters->connections_shed++;
     return true;
@@ -252,9 +253,9 @@ static void end_client(struct client *client, bool at_once) {
     if (client->conn)
         cancel_connect(client, CLOSE_drain);
     else if (at_once)
-        h1_server_close(client->codec, CLOSE_drain);
+        client->codec->ops->close(client->codec, CLOSE_drain);
     else
-        h1_server_drain(client->codec);
+        client->codec->ops->drain(client->codec);
 }
 
 static void end_clients(bool (*chosen)(const struct client *client), bool at_once) {

@@ -54,9 +54,10 @@ Test(rules, hop_by_hop_fields_go) {
 }
 
 Test(rules, via_tells_the_version_as_it_came) {
-    cr_assert_eq(rules_add_via(headers, &arena, 1, NULL), 0);
-    cr_assert_eq(rules_add_via(headers, &arena, 0, "edge"), 0);
-    cr_assert_str_eq(dump(), "via=1.0 edge;");
+    cr_assert_eq(rules_add_via(headers, &arena, 1, 1, NULL), 0);
+    cr_assert_eq(rules_add_via(headers, &arena, 1, 0, "edge"), 0);
+    cr_assert_eq(rules_add_via(headers, &arena, 2, 0, "edge"), 0);
+    cr_assert_str_eq(dump(), "via=1.0 edge;via=2.0 edge;");
 }
 
 Test(rules, date_is_added_where_it_is_missing) {
