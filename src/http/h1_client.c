@@ -17,8 +17,7 @@ enum state {
 };
 
 struct client {
-    struct h1_client public;
-    const struct h1_client_callbacks *callbacks;
+    struct client_codec public;
     const struct conf_upstream *conf;
     struct exchange *x;
     enum state state;
@@ -41,7 +40,7 @@ static struct slab client_slab = SLAB_INIT(sizeof(struct client), 256);
 static const struct h1_parser_ops parser_ops;
 static const struct upstream_ops upstream;
 
-static struct client *client_of(struct h1_client *client) {
+static struct client *client_of(struct client_codec *client) {
     return container_of(client, struct client, public);
 }
 
@@ -215,7 +214,7 @@ static void on_data(struct conn *conn, struct span span) {
         block_unref(span.block);
         client->spoiled = true;
         if (client->state == IDLE)
-            client->callbacks->lost(&client->public);
+            client->public.callbacks->lost(&client->public);
         return;
     }
     if (client->state == WAIT && conn->bytes_out == client->sent_before) {
@@ -243,7 +242,7 @@ static void on_ended(struct conn *conn, int error) {
     client->spoiled = true;
     client->end_error = error;
     if (client->state == IDLE) {
-        client->callbacks->lost(&client->public);
+        client->public.callbacks->lost(&client->public);
     } else if (client->state != DONE && queue_empty(&client->pending)) {
         if (error == 0 && h1_parser_eof(&client->parser)) {
             client->state = DONE;
@@ -289,7 +288,7 @@ static void on_timeout(struct conn *conn) {
     struct client *client = client_of(conn->owner);
     client->spoiled = true;
     if (client->state == IDLE)
-        client->callbacks->lost(&client->public);
+        client->public.callbacks->lost(&client->public);
     else if (client->state != DONE)
         fail(client, 504, CLOSE_upstream_timeout);
 }
@@ -382,7 +381,7 @@ static struct conn *detach(struct exchange *x, struct queue *ret_read) {
     client->public.conn = NULL;
     client->x = NULL;
     client->state = IDLE;
-    client->callbacks->released(&client->public, false);
+    client->public.callbacks->released(&client->public, false);
     return conn;
 }
 
@@ -399,7 +398,7 @@ static void release(struct exchange *x, bool reusable) {
         conn->bulk = 0;
         conn_read(conn);
     }
-    client->callbacks->released(&client->public, reusable);
+    client->public.callbacks->released(&client->public, reusable);
 }
 
 static const struct upstream_ops upstream = {
@@ -413,21 +412,7 @@ static const struct upstream_ops upstream = {
 
 // ---- life -------------------------------------------------------------------------------------------------
 
-struct h1_client *h1_client_new(struct conn *conn, const struct conf_upstream *conf,
-                                const struct h1_client_callbacks *callbacks, void *owner) {
-    struct client *client = slab_get(&client_slab);
-    if (!client) {
-        conn_close(conn, CLOSE_memory);
-        return NULL;
-    }
-    *client =
-        (struct client){ .public = { .conn = conn, .owner = owner }, .conf = conf, .callbacks = callbacks };
-    list_init(&client->public.link);
-    conn_adopt(conn, &handler, &client->public);
-    return &client->public;
-}
-
-void h1_client_free(struct h1_client *public, enum close_reason reason) {
+static void h1_free(struct client_codec *public, enum close_reason reason) {
     struct client *client = client_of(public);
     list_remove(&public->link);
     queue_release(&client->pending);
@@ -436,11 +421,11 @@ void h1_client_free(struct h1_client *public, enum close_reason reason) {
     slab_put(&client_slab, client);
 }
 
-void h1_client_idle(struct h1_client *public, uint64_t ms) {
+static void h1_idle(struct client_codec *public, uint64_t ms) {
     timer_start(&public->conn->timer, ms);
 }
 
-void h1_client_carry(struct h1_client *public, struct exchange *x, const struct conf_upstream *conf) {
+static void h1_carry(struct client_codec *public, struct exchange *x, const struct conf_upstream *conf) {
     struct client *client = client_of(public);
     bool reused = public->requests > 0;
     timer_stop(&public->conn->timer);
@@ -454,4 +439,26 @@ void h1_client_carry(struct h1_client *public, struct exchange *x, const struct 
     start_response(client);
     conn_read(public->conn);
     exchange_dialled(x, &upstream, client, reused);
+}
+
+static const struct client_codec_ops codec = {
+    .carry = h1_carry,
+    .idle = h1_idle,
+    .free = h1_free,
+};
+
+struct client_codec *h1_client_new(struct conn *conn, const struct conf_upstream *conf,
+                                   const struct client_codec_callbacks *callbacks, void *owner) {
+    struct client *client = slab_get(&client_slab);
+    if (!client) {
+        conn_close(conn, CLOSE_memory);
+        return NULL;
+    }
+    *client = (struct client){
+        .public = { .ops = &codec, .callbacks = callbacks, .owner = owner, .conn = conn },
+        .conf = conf,
+    };
+    list_init(&client->public.link);
+    conn_adopt(conn, &handler, &client->public);
+    return &client->public;
 }

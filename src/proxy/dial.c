@@ -30,7 +30,7 @@ struct dialling {
 
 static struct slab dialling_slab = SLAB_INIT(sizeof(struct dialling), 64);
 
-static const struct h1_client_callbacks client_callbacks;
+static const struct client_codec_callbacks client_callbacks;
 
 static void take_place(struct server *server) {
     server->active++;
@@ -47,17 +47,17 @@ void dial_tunnel_ended(struct server *server) {
     give_place(server);
 }
 
-static void drop(struct h1_client *client, enum close_reason reason) {
+static void drop(struct client_codec *client, enum close_reason reason) {
     struct server *server = client->owner;
     if (list_linked(&client->link)) {
         server->idle_count--;
         server->upstream->idle_count--;
         counters->upstream_idle--;
     }
-    h1_client_free(client, reason);
+    client->ops->free(client, reason);
 }
 
-static void released(struct h1_client *client, bool reusable) {
+static void released(struct client_codec *client, bool reusable) {
     struct server *server = client->owner;
     struct upstream *upstream = server->upstream;
     if (client->conn)  // else it left for a tunnel, which keeps its place
@@ -75,20 +75,20 @@ static void released(struct h1_client *client, bool reusable) {
             drop(client, CLOSE_none);
             return;
         }
-        drop(container_of(server->idle.prev, struct h1_client, link), CLOSE_keepalive_timeout);
+        drop(container_of(server->idle.prev, struct client_codec, link), CLOSE_keepalive_timeout);
     }
     list_push_front(&server->idle, &client->link);
     server->idle_count++;
     upstream->idle_count++;
     counters->upstream_idle++;
-    h1_client_idle(client, idle);
+    client->ops->idle(client, idle);
 }
 
-static void lost(struct h1_client *client) {
+static void lost(struct client_codec *client) {
     drop(client, CLOSE_upstream_closed);
 }
 
-static const struct h1_client_callbacks client_callbacks = { .released = released, .lost = lost };
+static const struct client_codec_callbacks client_callbacks = { .released = released, .lost = lost };
 
 // What this process lacks says nothing of the server.
 static bool is_ours(int error) {
@@ -133,9 +133,9 @@ static struct exchange *end(struct dialling *dialling, enum close_reason reason)
 }
 
 // The exchange has a place of the server.
-static void serve(struct exchange *x, struct server *server, struct h1_client *client) {
+static void serve(struct exchange *x, struct server *server, struct client_codec *client) {
     server->requests++;
-    h1_client_carry(client, x, server->upstream->conf);
+    client->ops->carry(client, x, server->upstream->conf);
 }
 
 static void connected(struct conn *conn, int error) {
@@ -150,7 +150,7 @@ static void connected(struct conn *conn, int error) {
     counters->upstream_connects++;
     server->connects++;
     server_succeeded(server);
-    struct h1_client *client = h1_client_new(conn, server->upstream->conf, &client_callbacks, server);
+    struct client_codec *client = h1_client_new(conn, server->upstream->conf, &client_callbacks, server);
     if (client) {
         serve(x, server, client);
         return;
@@ -169,11 +169,11 @@ static void timed_out(struct conn *conn) {
 static const struct conn_handler dialling_handler = { .timeout = timed_out };
 
 // The newest idle connection that may carry this request, NULL when there is none.
-static struct h1_client *take_idle(struct exchange *x, struct server *server) {
+static struct client_codec *take_idle(struct exchange *x, struct server *server) {
     if (x->fresh)
         return NULL;
     while (!list_empty(&server->idle)) {
-        struct h1_client *client = container_of(server->idle.next, struct h1_client, link);
+        struct client_codec *client = container_of(server->idle.next, struct client_codec, link);
         if (!x->req.idempotent && !conn_quiet(client->conn)) {
             drop(client, CLOSE_upstream_closed);
             continue;
@@ -193,7 +193,7 @@ static void ask(struct exchange *x, struct server *server) {
         x->tried |= 1ull << index;
     x->server = server;
     x->upstream_name = slice_of(server->conf->name);
-    struct h1_client *client = take_idle(x, server);
+    struct client_codec *client = take_idle(x, server);
     x->fresh = false;
     if (client) {
         take_place(server);
@@ -288,6 +288,6 @@ void dial_init(struct upstream *upstream) {
 void dial_release(struct upstream *upstream) {
     for (unsigned i = 0; i < upstream->server_count; i++)
         while (!list_empty(&upstream->servers[i].idle))
-            drop(container_of(upstream->servers[i].idle.next, struct h1_client, link), CLOSE_drain);
+            drop(container_of(upstream->servers[i].idle.next, struct client_codec, link), CLOSE_drain);
     list_remove(&upstream->waker.link);
 }
