@@ -261,12 +261,12 @@ static void on_written(struct conn *conn) {
     struct exchange *x = client->x;
     if (!x)
         return;
-    if (conn->out.bytes > 0 && client->state == WAIT)
+    if (conn_waiting(conn) > 0 && client->state == WAIT)
         timer_start(&conn->timer, client->conf->write_timeout);
-    else if ((conn->out.bytes == 0 && client->state == WAIT) ||
+    else if ((conn_waiting(conn) == 0 && client->state == WAIT) ||
              (client->state == BODY && !client->request_done))
         set_read_timer(client);
-    if (!x->req_ended && conn->out.bytes <= x->settings->buffer_low)
+    if (!x->req_ended && conn_waiting(conn) <= x->settings->buffer_low)
         exchange_run(x);
 }
 
@@ -278,7 +278,7 @@ static void on_broken(struct conn *conn, int error) {
     log_debug("conn %llu: upstream send failed: %d", (unsigned long long)conn->id, error);
     if (!client->x)
         return;
-    if (client->state != DONE && conn->reading == READING_ENDED && queue_empty(&client->pending))
+    if (client->state != DONE && conn_ended(conn) && queue_empty(&client->pending))
         fail(client, 502, CLOSE_upstream_reset);
     else if (client->state == WAIT)
         timer_start(&conn->timer, client->conf->response_timeout);
@@ -329,7 +329,7 @@ static int write_body(struct exchange *x) {
             rc = h1_write_last_chunk(&conn->out, &x->req.trailers);
         // Now, not only after a short send: there is none when what went before has just filled the server's
         // window.
-        if (client->state == WAIT && conn->out.bytes > 0 && !timer_running(&conn->timer))
+        if (client->state == WAIT && conn_waiting(conn) > 0 && !timer_running(&conn->timer))
             timer_start(&conn->timer, client->conf->write_timeout);
     }
     if (x->req_ended) {
@@ -342,7 +342,7 @@ static int write_body(struct exchange *x) {
 }
 
 static size_t backlog(struct exchange *x) {
-    return ((struct client *)x->up_owner)->public.conn->out.bytes;
+    return conn_waiting(((struct client *)x->up_owner)->public.conn);
 }
 
 static void want_body(struct exchange *x, bool want) {
@@ -366,7 +366,7 @@ static void want_body(struct exchange *x, bool want) {
             return;
         }
     }
-    if (conn->reading == READING_ENDED && client->state != DONE)
+    if (conn_ended(conn) && client->state != DONE)
         on_ended(conn, client->end_error);
     else
         conn_read(conn);
@@ -389,7 +389,7 @@ static void release(struct exchange *x, bool reusable) {
     struct client *client = x->up_owner;
     struct conn *conn = client->public.conn;
     reusable = reusable && client->state == DONE && client->request_done && !client->spoiled &&
-        !conn->broken && conn->out.bytes == 0 && conn->reading != READING_ENDED;
+        !conn->broken && conn_waiting(conn) == 0 && !conn_ended(conn);
     client->x = NULL;
     client->state = IDLE;
     queue_release(&client->pending);

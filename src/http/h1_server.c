@@ -383,13 +383,13 @@ static void on_ended(struct conn *conn, int error) {
 static void on_written(struct conn *conn) {
     struct h1_server *server = conn->owner;
     struct exchange *x = server->x;
-    if (server->timer_kind == TIMER_SEND && conn->out.bytes == 0)
+    if (server->timer_kind == TIMER_SEND && conn_waiting(conn) == 0)
         set_timer(server, server->state == IDLE ? TIMER_KEEPALIVE : TIMER_NONE, server->keepalive_ms);
-    else if (server->timer_kind == TIMER_KEEPALIVE && conn->out.bytes > 0)
+    else if (server->timer_kind == TIMER_KEEPALIVE && conn_waiting(conn) > 0)
         watch(server, TIMER_SEND);
-    if (x && x->step == EXCHANGE_relay && conn->out.bytes <= x->settings->buffer_low)
+    if (x && x->step == EXCHANGE_relay && conn_waiting(conn) <= x->settings->buffer_low)
         exchange_run(x);
-    else if (!x && conn->out.bytes == 0 && !queue_empty(&server->pending))
+    else if (!x && conn_waiting(conn) == 0 && !queue_empty(&server->pending))
         advance(server);
 }
 
@@ -437,7 +437,7 @@ static void on_timeout(struct conn *conn) {
             lose_client(server, verdict == PACE_STALLED ? CLOSE_send_timeout : CLOSE_min_rate);
         break;
     case TIMER_KEEPALIVE:
-        if (conn->out.bytes > 0)  // not idle yet: the end of the last response still waits for the client
+        if (conn_waiting(conn) > 0)  // not idle yet: the end of the last response still waits for the client
             watch(server, TIMER_SEND);
         else
             lose_client(server, CLOSE_keepalive_timeout);
@@ -517,7 +517,7 @@ static int write_body(struct exchange *x) {
     rc = h1_write_body(&conn->out, &x->res_body, server->chunked);
     if (rc == 0 && x->res_ended && server->chunked)
         rc = h1_write_last_chunk(&conn->out, &x->res.trailers);
-    if (conn->out.bytes > 0 && !x->res_ended && server->timer_kind == TIMER_NONE)
+    if (conn_waiting(conn) > 0 && !x->res_ended && server->timer_kind == TIMER_NONE)
         watch(server, TIMER_SEND);
     conn_flush(conn);
     return rc;
@@ -525,7 +525,7 @@ static int write_body(struct exchange *x) {
 
 static size_t backlog(struct exchange *x) {
     struct h1_server *server = x->down_owner;
-    return server->conn->out.bytes;
+    return conn_waiting(server->conn);
 }
 
 static void want_body(struct exchange *x, bool want) {

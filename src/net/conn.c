@@ -9,6 +9,7 @@
 #include "base/handle.h"
 #include "base/log.h"
 #include "base/slab.h"
+#include "net/conn_layer.h"
 
 #include <errno.h>
 #include <linux/sockios.h>
@@ -23,6 +24,10 @@ struct conn_parts {
 };
 
 enum { STALL_MS = 30000 };  // until an owner knows better
+
+// How much of the output a layer seals at a time: enough for the kernel to be busy with, not more than may be
+// held for a receiver that is slow.
+enum { SEAL_MOST = 128 << 10, SEAL_SLOW = 8 << 10 };
 
 static struct slab conn_slab = SLAB_INIT(sizeof(struct conn), 1024);
 static struct list pinning = { &pinning, &pinning };  // conns whose output holds receive buffers
@@ -67,7 +72,7 @@ static void set_state(struct conn *conn, enum conn_state state) {
 // ---- receiving --------------------------------------------------------------------------------------------
 
 static void arm_recv(struct conn *conn) {
-    if (conn->reading != READING_OFF || conn->recv.pending)
+    if (conn->reading != READING_OFF || conn->recv.pending || (conn->layer && conn->layer->ended))
         return;
     if (conn->bulk) {
         conn->reading = READING_ONCE;
@@ -95,9 +100,14 @@ void conn_pause(struct conn *conn) {
     }
 }
 
+// Bytes of conn->out that are in the kernel's hands.
+static size_t held(const struct conn *conn) {
+    return conn->layer ? 0 : conn->in_flight;
+}
+
 // Output that waits gives its receive buffers back, but for what is in the kernel's hands.
 static void copy_out(struct conn *conn) {
-    if (queue_unpin_behind(&conn->out, conn->in_flight) < 0)
+    if (queue_unpin_behind(&conn->out, held(conn)) < 0)
         log_warn("conn %llu: no memory to copy output out of receive buffers", (unsigned long long)conn->id);
 }
 
@@ -109,7 +119,7 @@ static void relieve(void) {
         struct conn *conn = container_of(link, struct conn, pinning);
         list_remove(link);
         copy_out(conn);
-        if (queue_pins(&conn->out, conn->in_flight))
+        if (queue_pins(&conn->out, held(conn)))
             ring_cancel(&conn->send);
     }
 }
@@ -145,7 +155,10 @@ static void recv_done(struct op *op, const struct completion *c) {
         conn->reading = READING_OFF;
     if (c->span.block) {
         conn->bytes_in += c->span.len;
-        conn->handler->data(conn, c->span);
+        if (conn->layer)
+            conn->layer->ops->received(conn, c->span);
+        else
+            conn->handler->data(conn, c->span);
         if (!c->more && conn->state == CONN_OPEN && conn->want_read)
             arm_recv(conn);
     } else if (c->res == -ENOBUFS) {
@@ -157,8 +170,15 @@ static void recv_done(struct op *op, const struct completion *c) {
             arm_recv(conn);
     } else if (!c->more) {
         conn->reading = READING_ENDED;
-        conn->handler->ended(conn, c->res);
+        if (!conn->layer)
+            conn->handler->ended(conn, c->res);
+        else if (!conn->layer->ended)
+            conn->layer->ops->ended(conn, c->res);
     }
+}
+
+bool conn_ended(const struct conn *conn) {
+    return conn->reading == READING_ENDED || (conn->layer && conn->layer->ended);
 }
 
 // ---- sending ----------------------------------------------------------------------------------------------
@@ -170,10 +190,15 @@ static void hold_or_copy(struct conn *conn) {
         list_push_back(&pinning, &conn->pinning);
 }
 
+// What is sent from.
+static struct queue *wire(struct conn *conn) {
+    return conn->layer ? &conn->layer->wire : &conn->out;
+}
+
 static void start_send(struct conn *conn) {
     struct iovec vectors[RING_VECTORS];
     size_t bytes;
-    unsigned n = queue_vectors(&conn->out, vectors, RING_VECTORS, &bytes);
+    unsigned n = queue_vectors(wire(conn), vectors, RING_VECTORS, &bytes);
     conn->in_flight = (uint32_t)bytes;
     if (n == 1)
         ring_send(&conn->send, conn->fd, vectors[0].iov_base, vectors[0].iov_len);
@@ -188,31 +213,45 @@ static void do_shutdown(struct conn *conn) {
         log_debug("conn %llu: shutdown: %m", (unsigned long long)conn->id);
 }
 
+static void took(struct conn *conn, size_t bytes) {
+    size_t before = conn_waiting(conn);
+    conn->bytes_out += bytes;
+    queue_drop(wire(conn), bytes);
+    if (conn->layer && conn->layer->sealed > conn->layer->wire.bytes)
+        conn->layer->sealed = conn->layer->wire.bytes;
+    conn->slow = wire(conn)->bytes > 0;
+    ring_flush_later(&conn->flusher);
+    // A layer has output of its own, which is no affair of the handler's.
+    if (conn->state != CONN_FINISHING && (!conn->layer || conn_waiting(conn) < before))
+        conn->handler->written(conn);
+}
+
+static void fail_sending(struct conn *conn, int error) {
+    conn->broken = true;
+    if (conn->state == CONN_FINISHING)
+        conn_close(conn, conn->reason);
+    else if (conn->layer)
+        conn->layer->ops->broken(conn, error);
+    else
+        conn->handler->broken(conn, error);
+}
+
 static void send_done(struct op *op, const struct completion *c) {
     struct conn *conn = container_of(op, struct conn, send);
     conn->in_flight = 0;
-    if (conn->out.bytes == (c->res > 0 ? (size_t)c->res : 0))
+    if (!conn->layer && conn->out.bytes == (c->res > 0 ? (size_t)c->res : 0))
         list_remove(&conn->pinning);
     if (conn->state == CONN_CLOSING) {
         ring_flush_later(&conn->flusher);
         return;
     }
     if (c->res >= 0) {
-        conn->bytes_out += (uint64_t)c->res;
-        queue_drop(&conn->out, (size_t)c->res);
-        conn->slow = conn->out.bytes > 0;
-        ring_flush_later(&conn->flusher);
-        if (conn->state != CONN_FINISHING)
-            conn->handler->written(conn);
+        took(conn, (size_t)c->res);
     } else if (c->res == -ECANCELED || c->res == -EAGAIN || c->res == -EINTR || c->res == -ENOBUFS) {
         copy_out(conn);
         ring_flush_later(&conn->flusher);
     } else {
-        conn->broken = true;
-        if (conn->state == CONN_FINISHING)
-            conn_close(conn, conn->reason);
-        else
-            conn->handler->broken(conn, c->res);
+        fail_sending(conn, c->res);
     }
 }
 
@@ -244,6 +283,10 @@ static void conn_free(struct conn *conn) {
         setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &(struct linger){ .l_onoff = 1 }, sizeof(struct linger));
     ring_close(conn->fd);
     queue_release(&conn->out);
+    if (conn->layer) {
+        queue_release(&conn->layer->wire);
+        conn->layer->ops->freed(conn);
+    }
     timer_stop(&conn->timer);
     list_remove(&conn->link);
     list_remove(&conn->starved.link);
@@ -269,10 +312,31 @@ static void drain(struct conn *conn) {
     // else the last completion brings us back here
 }
 
+// Fills the wire of a conn with a layer, when nothing is on it. False when the conn can send no more.
+static bool seal(struct conn *conn) {
+    struct conn_layer *layer = conn->layer;
+    if (conn->send.pending || layer->wire.bytes > 0 || conn->out.bytes == 0)
+        return true;
+    int rc = layer->ops->seal(conn, conn->slow ? SEAL_SLOW : SEAL_MOST);
+    if (conn->out.bytes == 0)
+        list_remove(&conn->pinning);
+    if (rc == 0)
+        return true;
+    fail_sending(conn, rc);
+    return false;
+}
+
+// All output has left the owner's hands. True when the wire is empty and was told that no more comes.
+static bool say_end(struct conn *conn) {
+    if (conn->layer && !conn->layer->closed) {
+        conn->layer->closed = true;
+        conn->layer->ops->shutdown(conn);
+    }
+    return wire(conn)->bytes == 0;
+}
+
 static void finish(struct conn *conn) {
-    if (conn->out.bytes > 0)
-        return;
-    if (conn->linger_ms == 0 || conn->reading == READING_ENDED) {
+    if (conn->linger_ms == 0 || conn_ended(conn)) {
         conn_close(conn, conn->reason);
         return;
     }
@@ -294,11 +358,18 @@ static void flush(struct ring_flush *flusher) {
         return;
     if (conn->out.bytes > 0 && !conn->broken) {
         hold_or_copy(conn);
+        if (conn->layer && !seal(conn))
+            return;
+    }
+    bool to_end = conn->shut_wanted || conn->state == CONN_FINISHING;
+    bool ended = conn_waiting(conn) == 0 && to_end && !conn->shut && !conn->broken && say_end(conn);
+    if (wire(conn)->bytes > 0 && !conn->broken) {
         if (!conn->send.pending)
             start_send(conn);
-    } else if (conn->out.bytes == 0 && conn->shut_wanted && !conn->shut)
+    } else if (ended && conn->shut_wanted) {
         do_shutdown(conn);
-    if (conn->state == CONN_FINISHING)
+    }
+    if (conn->state == CONN_FINISHING && wire(conn)->bytes == 0 && conn->out.bytes == 0)
         finish(conn);
 }
 
@@ -427,6 +498,35 @@ struct conn *conn_connect(const struct addr *addr, void (*connected)(struct conn
     conn->send.done = connect_done;
     ring_connect(&conn->send, fd, &conn->parts->remote.sa, conn->parts->remote.len);
     return conn;
+}
+
+void conn_set_layer(struct conn *conn, struct conn_layer *layer, const struct conn_layer_ops *ops) {
+    *layer = (struct conn_layer){ .ops = ops };
+    queue_init(&layer->wire);
+    conn->layer = layer;
+}
+
+size_t conn_layer_waiting(const struct conn_layer *layer) {
+    return layer->sealed;
+}
+
+void conn_deliver(struct conn *conn, struct span span) {
+    if (conn->state == CONN_OPEN && !conn->layer->ended)
+        conn->handler->data(conn, span);
+    else
+        block_unref(span.block);
+}
+
+void conn_deliver_end(struct conn *conn, int error) {
+    if (conn->state != CONN_OPEN || conn->layer->ended)
+        return;
+    conn->layer->ended = true;
+    conn_pause(conn);
+    conn->handler->ended(conn, error);
+}
+
+void conn_deliver_broken(struct conn *conn, int error) {
+    conn->handler->broken(conn, error);
 }
 
 void conn_adopt(struct conn *conn, const struct conn_handler *handler, void *owner) {

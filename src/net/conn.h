@@ -16,6 +16,7 @@
 #include "ring/ring.h"
 
 struct conn;
+struct conn_layer;
 
 //  X(name, documentation): why a connection ended; the reason of its last exchange, too. Feeds the log and
 //  the counters.
@@ -59,7 +60,7 @@ struct conn_handler {
     void (*data)(struct conn *conn, struct span span);
     // The peer will send no more: error 0 (orderly) or negative errno. Called once.
     void (*ended)(struct conn *conn, int error);
-    // Some output left; conn->out.bytes is what still waits.
+    // Some output left; conn_waiting() is what still waits.
     void (*written)(struct conn *conn);
     // Output failed: negative errno. Called once; nothing more will leave.
     void (*broken)(struct conn *conn, int error);
@@ -86,13 +87,15 @@ enum conn_reading {
 struct conn {
     const struct conn_handler *handler;
     void *owner;               // of the handler
-    struct queue out;          // what is to be sent, in order; the front may be in the kernel's hands
+    struct queue out;          // what is to be sent, in order; without a layer the front may be in the
+                               // kernel's hands
+    struct conn_layer *layer;  // net/conn_layer.h; NULL: the output is sent as it is
     struct timer timer;        // one time-out at a time, for the owner
     struct op recv, send;
     struct ring_flush flusher;
     struct ring_starved starved;
     struct list pinning;       // on conn.c's list of those whose output holds receive buffers
-    uint32_t in_flight;        // bytes of the output's front that are in the kernel's hands
+    uint32_t in_flight;        // bytes of the front of the output, or of the wire, that the kernel has
     struct list link;          // on the worker's list of client conns, or in a pool: the owner's use
     const char *listener;      // accepted: its name, which lives as long as the process; the owner sets it
     uint64_t id;               // unique in this worker's life
@@ -137,6 +140,14 @@ void conn_read(struct conn *conn);   // deliver bytes from now on
 void conn_pause(struct conn *conn);  // deliver no more than what is under way
 // Call after putting something on conn->out: the send is submitted before the ring waits again.
 void conn_flush(struct conn *conn);
+// Bytes of output that the kernel has not taken yet, whatever layer they are in: what a slow receiver is known
+// by, and whether all has left.
+size_t conn_layer_waiting(const struct conn_layer *layer);
+static inline size_t conn_waiting(const struct conn *conn) {
+    return conn->out.bytes + (conn->layer ? conn_layer_waiting(conn->layer) : 0);
+}
+// The peer's end was delivered: nothing more will come.
+bool conn_ended(const struct conn *conn);
 // Bytes that the peer has acknowledged (for unix sockets: read, more or less). Only differences mean
 // something.
 uint64_t conn_taken(const struct conn *conn);

@@ -60,7 +60,7 @@ static void on_data(struct conn *conn, struct span span) {
     }
     conn_flush(other);
     touch(relay);
-    if (other->out.bytes > relay->settings->buffer_high) {
+    if (conn_waiting(other) > relay->settings->buffer_high) {
         conn->bulk = (uint32_t)relay->settings->buffer_high;
         conn_pause(conn);
     }
@@ -82,7 +82,7 @@ static void on_written(struct conn *conn) {
     struct relay *relay = conn->owner;
     struct side *other = &relay->sides[!conn->index];
     touch(relay);
-    if (!other->ended && !other->conn->want_read && conn->out.bytes <= relay->settings->buffer_low)
+    if (!other->ended && !other->conn->want_read && conn_waiting(conn) <= relay->settings->buffer_low)
         conn_read(other->conn);
 }
 
@@ -137,7 +137,7 @@ void relay_start(struct conn *client, struct queue *from_client, struct conn *se
     touch(relay);
     for (int i = 0; i < 2; i++) {
         struct conn *conn = relay->sides[i].conn;
-        if (conn->reading == READING_ENDED) {
+        if (conn_ended(conn)) {
             on_ended(conn, 0);
             if (list_empty(&relays) || relays.prev != &relay->link)
                 return;  // both had ended
