@@ -48,6 +48,9 @@
     X(script_calls, "hooks called") \
     X(script_errors, "hooks that failed") \
     X(script_yields, "times that a hook waited") \
+    X(scripts_active, "hooks, timers and tasks of scripts that are under way now: they run or wait") \
+    X(timers_active, "timers and tasks of scripts that exist now") \
+    X(handles_active, "what scripts hold on to now: connections, requests, timers, fetches and the like") \
     X(turns_shared, "times that a client connection left its further requests to the next turn, for others") \
     X(metric_series_lost, "times that a script's metric had no room for one more combination of labels") \
     X(buffers_starved, "times that a receive found no buffer") \

@@ -2,6 +2,8 @@
 // A growing table of slots with a free list for handle.h. 20 bits of slot, 32 bits of reuse count.
 #include "base/handle.h"
 
+#include "base/counters.h"
+
 #include <stdlib.h>
 
 enum { SLOT_BITS = 20 };
@@ -39,6 +41,7 @@ uint64_t handle_new(enum handle_kind kind, void *object) {
     slot->object = object;
     slot->kind = kind;
     slot->reuse++;
+    counters->handles_active++;
     return ((uint64_t)slot->reuse << SLOT_BITS) | index;
 }
 
@@ -58,6 +61,7 @@ void handle_drop(uint64_t handle) {
     struct slot *slot = handle ? find(handle) : NULL;
     if (!slot || slot->kind == HANDLE_FREE)
         return;
+    counters->handles_active--;
     slot->kind = HANDLE_FREE;
     slot->object = NULL;
     slot->next_free = table.first_free;

@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <linux/sockios.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -83,10 +84,37 @@ static void arm_recv(struct conn *conn) {
     }
 }
 
+static void recv_done(struct op *op, const struct completion *c);
+
+static void watch_done(struct op *op, const struct completion *c) {
+    struct conn *conn = container_of(op, struct conn, recv);
+    bool watching = conn->reading == READING_WATCHING;
+    if (!c->more) {
+        op_init(&conn->recv, recv_done);
+        conn->reading = READING_OFF;
+    }
+    if (conn->state == CONN_CLOSING)
+        ring_flush_later(&conn->flusher);
+    else if (watching && c->res > 0)
+        conn->handler->ended(conn, c->res & (POLLHUP | POLLERR) ? -ECONNRESET : 0);
+    else if (conn->want_read)
+        arm_recv(conn);
+}
+
+void conn_watch(struct conn *conn) {
+    op_init(&conn->recv, watch_done);
+    conn->reading = READING_WATCHING;
+    ring_poll_multishot(&conn->recv, conn->fd, POLLRDHUP);
+}
+
 void conn_read(struct conn *conn) {
     conn->want_read = true;
-    if (conn->state == CONN_OPEN)
+    if (conn->reading == READING_WATCHING) {
+        conn->reading = READING_STOPPING;
+        ring_cancel(&conn->recv);
+    } else if (conn->state == CONN_OPEN) {
         arm_recv(conn);
+    }
 }
 
 void conn_pause(struct conn *conn) {

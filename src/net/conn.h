@@ -77,6 +77,7 @@ enum conn_state {
 
 enum conn_reading {
     READING_OFF,      // no recv pending
+    READING_WATCHING, // a poll for the peer's end is pending, as the recv op
     READING_MULTI,    // multishot recv armed
     READING_ONCE,     // a single bounded recv pending
     READING_STOPPING, // cancel sent, bytes may still come; then OFF, or on again when wanted meanwhile
@@ -136,6 +137,9 @@ struct conn *conn_connect(const struct addr *addr, void (*connected)(struct conn
 // Gives the conn to a new owner.
 void conn_adopt(struct conn *conn, const struct conn_handler *handler, void *owner);
 
+// Before the first conn_read(): reads nothing, but calls ended(): -ECONNRESET when the peer is gone, 0 (and later
+// perhaps again) when it will send no more. Only conn_read() and conn_close() may follow.
+void conn_watch(struct conn *conn);
 void conn_read(struct conn *conn);   // deliver bytes from now on
 void conn_pause(struct conn *conn);  // deliver no more than what is under way
 // Call after putting something on conn->out: the send is submitted before the ring waits again.

@@ -20,6 +20,9 @@ void heritage_bury(struct heritage_worker *slot) {
     slot->counters.requests_active = 0;
     slot->counters.upstream_idle = 0;
     slot->counters.tunnels_active = 0;
+    slot->counters.scripts_active = 0;
+    slot->counters.timers_active = 0;
+    slot->counters.handles_active = 0;
     slot->probe.script = 0;
     slot->probe.hook = 0;
     metrics_bury(slot->metrics, sizeof slot->metrics);

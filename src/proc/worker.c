@@ -4,6 +4,7 @@
 #include "proc/worker.h"
 
 #include "base/clock.h"
+#include "base/counters.h"
 #include "base/log.h"
 #include "base/timer.h"
 #include "net/conn.h"
@@ -71,7 +72,10 @@ static void drained(struct timer *timer) {
 
 static void gave_up_waiting(struct timer *timer) {
     struct worker_self *self = container_of(timer, struct worker_self, deadline);
-    if (self->phase == WORKER_CLOSING)
+    if (self->phase == WORKER_CLOSING && counters->scripts_active > 0)
+        log_warn("hooks, timers and tasks of scripts did not end in time: %llu are given up",
+                 (unsigned long long)counters->scripts_active);
+    if (self->phase == WORKER_CLOSING && conn_count() > 0)
         log_warn("%u connections did not close in time", conn_count());
     self->phase = WORKER_OVER;
 }

@@ -112,6 +112,8 @@ static void admit(struct client *client) {
     }
     list_remove(&client->link);
     list_push_back(&fresh, &client->link);
+    if (frontend_current(client->listener) == NULL)
+        h1_server_drain(client->codec);  // that the others were told while the connect hook waited
 }
 
 static bool old_enough(const struct client *client) {
@@ -156,11 +158,18 @@ static void cancel_connect(struct client *client, enum close_reason reason) {
     reject(client, reason);
 }
 
-// While a connect hook waits nothing is read; only the time-out of a first request can end it.
+// While a connect hook waits nothing is read; the time-out of a first request ends it, and the client's leaving.
 static void waited_too_long(struct conn *conn) {
     cancel_connect(conn->owner, CLOSE_header_timeout);
 }
-static const struct conn_handler waiting_handler = { .timeout = waited_too_long };
+
+static void left(struct conn *conn, int error) {
+    struct client *client = conn->owner;
+    if (error == 0 && frontend_site(client->frontend)->settings->half_close)
+        return;  // what it has sent in full may be a request
+    cancel_connect(client, error ? CLOSE_client_reset : CLOSE_client_closed);
+}
+static const struct conn_handler waiting_handler = { .ended = left, .timeout = waited_too_long };
 
 // A name per listener that ever was: few, and clients point at them.
 static const char *intern(const char *name) {
@@ -236,6 +245,7 @@ void client_accept(struct frontend *frontend, const char *listener_name, int fd)
         bool rejected = false;
         if (options->connect->run(options->scripts, client->conn, &rejected, decided, client) == STEP_WAIT) {
             hold_frontend(client);
+            conn_watch(client->conn);
             timer_start(&client->conn->timer, frontend_site(frontend)->settings->header_timeout);
             return;
         }
@@ -250,8 +260,10 @@ void client_accept(struct frontend *frontend, const char *listener_name, int fd)
 // ---- all of them ----------------------------------------------------------------------------------------
 
 static void end_client(struct client *client, bool at_once) {
-    if (client->conn)
+    if (client->conn && at_once)
         cancel_connect(client, CLOSE_drain);
+    else if (client->conn)
+        return;  // admit() sees to it
     else if (at_once)
         client->codec->ops->close(client->codec, CLOSE_drain);
     else

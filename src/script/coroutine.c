@@ -22,6 +22,7 @@ struct script_host *host_running;
 char token_done, token_wait, token_verdict;
 
 static struct coroutine coroutine_take(struct script_host *host) {
+    counters->scripts_active++;
     if (host->idle_count > 0)
         return host->idle[--host->idle_count];
     struct coroutine co = { .lua = lua_newthread(host->lua) };
@@ -31,6 +32,7 @@ static struct coroutine coroutine_take(struct script_host *host) {
 }
 
 static void coroutine_forget(struct script_host *host, struct coroutine *co) {
+    counters->scripts_active--;
     luaL_unref(host->lua, LUA_REGISTRYINDEX, co->ref);
     *co = (struct coroutine){ 0 };
 }
@@ -46,6 +48,7 @@ static void coroutine_give(struct script_host *host, struct coroutine *co) {
         host->idle = idle;
         host->idle_room = room;
     }
+    counters->scripts_active--;
     host->idle[host->idle_count++] = *co;
     co->lua = NULL;
 }

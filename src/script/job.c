@@ -6,6 +6,7 @@
 #include "script/host.h"
 
 #include "base/clock.h"
+#include "base/counters.h"
 #include "base/handle.h"
 #include "script/api_impl.h"
 
@@ -30,6 +31,7 @@ static struct job *job_new(struct script_chain *chain, unsigned at, unsigned hoo
     list_init(&job->sibling);
     list_push_back(&host->jobs, &job->link);
     host->job_count++;
+    counters->timers_active++;
     return job;
 }
 
@@ -57,6 +59,7 @@ static void job_free(struct job *job) {
     list_remove(&job->link);
     list_remove(&job->sibling);
     host->job_count--;
+    counters->timers_active--;
     free(job);
 }
 

@@ -218,3 +218,13 @@ def test_an_early_head_does_not_stop_the_upload(moongate, origin):
                     assert stream.read(1) == b"%d" % n
                     server.sendall(b"%d" % n)
                     assert answer.read(1) == b"%d" % n
+
+
+def test_a_connect_hook_waits_for_a_client_that_has_sent_all_it_will(moongate, origin):
+    hook = "local gate = require 'moongate'\nreturn { connect = function() gate.sleep(0.1) end }\n"
+    for frontend, answered in (("half_close on;", True), ("half_close off;", False)):
+        gate = moongate(f"upstream app {{ server {origin.address}; }}", f"{frontend} script a.lua; route / app;",
+                        {"a.lua": hook})
+        with half_closed(gate, GET % 1) as s:
+            assert read_all(s).startswith(b"HTTP/1.1 200") is answered
+        eventually(lambda: gate.stats()["connections_active"] == 0)
