@@ -113,7 +113,7 @@ static void admit(struct client *client) {
     list_remove(&client->link);
     list_push_back(&fresh, &client->link);
     if (frontend_current(client->listener) == NULL)
-        h1_server_drain(client->codec);  // that the others were told while the connect hook waited
+        client->codec->ops->drain(client->codec);  // that the others were told while the connect hook waited
 }
 
 static bool old_enough(const struct client *client) {
