@@ -9,6 +9,7 @@
 #include "conf/print.h"
 #include "conf/source.h"
 #include "net/conn.h"
+#include "net/resolver.h"
 #include "proc/daemon.h"
 #include "proc/master.h"
 #include "proc/trial.h"
@@ -107,8 +108,8 @@ static int print_version(void) {
     struct error error;
     printf("moongate %s\n", PACKAGE_VERSION);
     printf("built with: %s\n", MOONGATE_BUILD_OPTIONS);
-    printf("libraries: liburing %s, %s, llhttp %d.%d.%d, nghttp2 %s, OpenSSL %s\n", LIBURING_VERSION,
-           LUAJIT_VERSION, LLHTTP_VERSION_MAJOR, LLHTTP_VERSION_MINOR, LLHTTP_VERSION_PATCH,
+    printf("libraries: liburing %s, %s, %s, llhttp %d.%d.%d, nghttp2 %s, OpenSSL %s\n", LIBURING_VERSION,
+           resolver_library(), LUAJIT_VERSION, LLHTTP_VERSION_MAJOR, LLHTTP_VERSION_MINOR, LLHTTP_VERSION_PATCH,
            nghttp2_version(0)->version_str, libcrypto_version());
     printf("paths: configuration %s/moongate.conf, control socket %s, scripts %s/lua\n", MOONGATE_SYSCONFDIR,
            MOONGATE_CONTROL, MOONGATE_DATADIR);

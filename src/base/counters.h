@@ -51,6 +51,16 @@
     X(scripts_active, "hooks, timers and tasks of scripts that are under way now: they run or wait") \
     X(timers_active, "timers and tasks of scripts that exist now") \
     X(handles_active, "what scripts hold on to now: connections, requests, timers, fetches and the like") \
+    X(dns_hits, "names whose addresses, or whose lack of any, was in the resolver's cache") \
+    X(dns_misses, "names that had to be asked for, or waited for with others") \
+    X(dns_lookups, "names asked for at the resolvers") \
+    X(dns_lookups_active, "names being asked for now") \
+    X(dns_not_found, "names asked for that do not exist or have no address") \
+    X(dns_failures, "names asked for in vain, as the resolvers failed") \
+    X(dns_timeouts, "of these: no resolver answered in time") \
+    X(dns_stale, "answers past their time that were used while the resolvers failed") \
+    X(dns_refused, "names that were not asked for because too many were (resolver_queries, resolver_cache)") \
+    X(dns_entries_active, "names in the resolvers' caches now") \
     X(turns_shared, "times that a client connection left its further requests to the next turn, for others") \
     X(metric_series_lost, "times that a script's metric had no room for one more combination of labels") \
     X(buffers_starved, "times that a receive found no buffer") \

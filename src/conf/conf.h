@@ -43,6 +43,19 @@ struct conf_rate {
     uint64_t grace;               // averaged over so long
 };
 
+// `resolver...`: how names become addresses.
+struct conf_resolver {
+    struct addr *servers;         // NULL: as /etc/hosts and /etc/resolv.conf say
+    unsigned server_count;
+    uint64_t timeout;             // of a name, all tries together
+    uint64_t tries;               // of each server
+    uint64_t min_ttl, max_ttl;    // what an answer holds at least, at most
+    uint64_t negative_ttl;        // that there is none
+    uint64_t stale;               // how long beyond its time an answer is used while resolvers fail
+    uint64_t cache;               // names kept
+    uint64_t queries;             // names asked for at the same time
+};
+
 // All times are milliseconds, all sizes bytes.
 struct conf_settings {
     uint64_t header_timeout;      // the whole request head, from its first byte (the first one: from accept)
@@ -197,6 +210,7 @@ struct conf {
     bool script_safe;             // endless code is stopped, at the price of compilation
     uint64_t script_run_limit;    // with it: how long code may run without a wait
     uint64_t script_memory_limit; // of one Lua state, 0: none
+    struct conf_resolver resolver;
     struct conf_path *scripts;    // folders where `script` and require look, in order; ours come last
     struct conf_shared *shared;
     struct conf_log_format *log_formats;

@@ -106,6 +106,34 @@
     X(reload_timeout, SCOPE_TOP, TIME, conf, reload_timeout, 100, 3600000, 0, NULL, "30s", NULL, \
       "How long all workers together may take to load a new configuration. After that the reload has " \
       "failed and the old configuration goes on.") \
+    X(resolver, SCOPE_TOP, OWN, conf, resolver, 0, 0, 0, "ADDRESS[:PORT] ...", NULL, "127.0.0.53", \
+      "The DNS servers that names are asked for at: at most 16, each with port 53 when none is given. The first " \
+      "is asked, the next when it does not answer or fails. Names are taken as they are then: neither " \
+      "/etc/hosts nor the search domains of /etc/resolv.conf count. Without this it is /etc/hosts first, then the " \
+      "servers and search domains of /etc/resolv.conf, which is read again with each reload. Names are those that " \
+      "scripts give: to gate.resolve, in URLs, and as where to send a request. Each worker asks for itself.") \
+    X(resolver_timeout, SCOPE_TOP, TIME, conf, resolver.timeout, 10, 600000, 0, NULL, "5s", NULL, \
+      "How long a name may take to be resolved, with all tries at all servers. The first try waits for a part " \
+      "of it, each further round through the servers twice as long as the one before.") \
+    X(resolver_tries, SCOPE_TOP, NUMBER, conf, resolver.tries, 1, 10, 0, NULL, "3", NULL, \
+      "How many times each DNS server is asked for one name before that has failed.") \
+    X(resolver_min_ttl, SCOPE_TOP, TIME, conf, resolver.min_ttl, 0, 86400000, 0, NULL, "1s", NULL, \
+      "How long an answer is used at least, whatever shorter time it says itself. Must not be longer than " \
+      "resolver_max_ttl.") \
+    X(resolver_max_ttl, SCOPE_TOP, TIME, conf, resolver.max_ttl, 1, 604800000, 0, NULL, "1h", NULL, \
+      "How long an answer is used at most, whatever longer time it says itself.") \
+    X(resolver_negative_ttl, SCOPE_TOP, TIME, conf, resolver.negative_ttl, 0, 86400000, 0, NULL, "10s", NULL, \
+      "How long a name is not asked for again after the answer that there is no such name or no address of it, " \
+      "and after no resolver could be had an answer from. 0 asks each time.") \
+    X(resolver_stale, SCOPE_TOP, TIME, conf, resolver.stale, 0, 604800000, 0, NULL, "1h", NULL, \
+      "How long beyond its time an answer is used while the resolvers fail to give another. That a name does not " \
+      "exist any more is an answer, too. 0 never.") \
+    X(resolver_cache, SCOPE_TOP, NUMBER, conf, resolver.cache, 1, 1048576, 0, NULL, "10000", NULL, \
+      "Names that each worker keeps with their addresses. When it is full, the one that was not used for the " \
+      "longest time goes.") \
+    X(resolver_queries, SCOPE_TOP, NUMBER, conf, resolver.queries, 1, 65536, 0, NULL, "256", NULL, \
+      "Different names that each worker asks for at the same time; any number may wait for one name. One more " \
+      "fails at once.") \
     X(scripts, SCOPE_TOP, OWN, conf, scripts, 0, 0, 0, "PATH ...", "\"" MOONGATE_SYSCONFDIR "/lua\"", \
       NULL, \
       "The folders in which script and Lua's require look, in order. The folder with the ready-made " \

@@ -42,6 +42,21 @@ static int check_buffers(struct parser *parser, const struct block *block) {
                        value_print(settings->buffer_high, VALUE_SIZE, high_text));
 }
 
+static int check_resolver(struct parser *parser) {
+    const struct conf_resolver *resolver = &parser->conf->resolver;
+    const struct block *top = parser->blocks;
+    if (resolver->min_ttl <= resolver->max_ttl)
+        return 0;
+    const struct conf_place *low = &top->given[DIRECTIVE_ID_resolver_min_ttl];
+    const struct conf_place *high = &top->given[DIRECTIVE_ID_resolver_max_ttl];
+    char low_text[VALUE_TEXT_MAX], high_text[VALUE_TEXT_MAX];
+    return parser_fail(parser, low->file ? *low : *high,
+                       "resolver_min_ttl is %s here and resolver_max_ttl %s, expected the first not to "
+                       "be longer",
+                       value_print(resolver->min_ttl, VALUE_TIME, low_text),
+                       value_print(resolver->max_ttl, VALUE_TIME, high_text));
+}
+
 // ---- names ------------------------------------------------------------------------------------------------
 
 static int resolve_upstream(struct parser *parser, const struct reference *reference) {
@@ -186,6 +201,8 @@ int parser_finish(struct parser *parser) {
         if (!err)
             err = check_buffers(parser, block);
     }
+    if (!err)
+        err = check_resolver(parser);
     struct block of_address = { .scope = SCOPE_UPSTREAM,
                                 .owners = { [OWNER_conf_upstream] = &conf->of_address } };
     if (!err)

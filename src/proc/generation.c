@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "conf/source.h"
+#include "net/resolver.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -35,6 +36,7 @@ static void generation_free(struct generation *generation) {
         script_host_free(generation->scripts);
     address_book_release(&generation->addresses);
     list_each(link, &generation->upstreams) upstream_free(container_of(link, struct upstream, link));
+    resolver_unref(generation->resolver);
     if (generation->conf)
         conf_free(generation->conf);
     if (generation->source)
@@ -43,6 +45,18 @@ static void generation_free(struct generation *generation) {
     free(generation);
     // A generation is many small pieces among longer-lived ones: what they leave behind would stay resident.
     malloc_trim(0);
+}
+
+// What is known of names stays known when only other things change.
+static int load_resolver(struct generation *generation, struct error *error) {
+    list_each(link, &generations) {
+        const struct generation *other = container_of(link, struct generation, link);
+        if (other->resolver && resolver_fits(other->resolver, &generation->conf->resolver)) {
+            generation->resolver = resolver_ref(other->resolver);
+            return 0;
+        }
+    }
+    return resolver_new(&generation->conf->resolver, &generation->resolver, error);
 }
 
 static int load_upstreams(struct generation *generation, struct error *error) {
@@ -93,6 +107,8 @@ static int load(struct generation *generation, const struct generation_options *
     int code = source_new_memory(options->source_fd, &generation->source, error);
     if (code == 0)
         code = conf_load(options->file, generation->source, &generation->conf, error);
+    if (code == 0)
+        code = load_resolver(generation, error);
     if (code == 0) {
         generation->addresses.defaults = &generation->conf->of_address;
         code = load_upstreams(generation, error);
@@ -105,6 +121,7 @@ static int load(struct generation *generation, const struct generation_options *
             .dict_count = options->dict_count,
             .probe = options->probe,
             .metrics = options->metrics,
+            .resolver = generation->resolver,
             .generation = options->id,
             .worker = options->worker,
         };

@@ -23,6 +23,7 @@ struct generation {
     bool wanted;               // by the worker: loaded, or in use
     struct source *source;
     struct conf *conf;
+    struct resolver *resolver; // shared with others that are configured alike
     struct script_host *scripts;
     struct list upstreams;
     struct address_book addresses;  // that scripts named

@@ -23,6 +23,8 @@ void heritage_bury(struct heritage_worker *slot) {
     slot->counters.scripts_active = 0;
     slot->counters.timers_active = 0;
     slot->counters.handles_active = 0;
+    slot->counters.dns_lookups_active = 0;
+    slot->counters.dns_entries_active = 0;
     slot->probe.script = 0;
     slot->probe.hook = 0;
     metrics_bury(slot->metrics, sizeof slot->metrics);

@@ -105,6 +105,12 @@ void ring_poll_multishot(struct op *op, int fd, unsigned events) {
     own(sqe, op, GROUP_MULTI);
 }
 
+void ring_poll_once(struct op *op, int fd, unsigned events) {
+    struct io_uring_sqe *sqe = engine_sqe(op);
+    io_uring_prep_poll_add(sqe, fd, events);
+    own(sqe, op, GROUP_MULTI);
+}
+
 void ring_write(struct op *op, int fd, const void *at, size_t len) {
     struct io_uring_sqe *sqe = engine_sqe(op);
     io_uring_prep_write(sqe, fd, at, (unsigned)len, (uint64_t)-1);  // -1: at the file's own position

@@ -97,6 +97,8 @@ enum { RING_VECTORS = 16 };
 void ring_sendv(struct op *op, int fd, const struct iovec *vectors, unsigned count);
 void ring_connect(struct op *op, int fd, const struct sockaddr *addr, socklen_t len);
 void ring_poll_multishot(struct op *op, int fd, unsigned events);
+// One completion, at once when the descriptor is ready already: for who reads a part and asks again.
+void ring_poll_once(struct op *op, int fd, unsigned events);
 void ring_write(struct op *op, int fd, const void *at, size_t len);  // opened for appending
 // Asks the kernel to end a pending op early; its last completion still comes (-ECANCELED or what was done by
 // then).

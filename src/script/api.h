@@ -15,7 +15,7 @@
 
 /* cdef begin */
 enum {
-    MG_ABI = 3,
+    MG_ABI = 4,
 
     /* Results. */
     MG_OK = 0,
@@ -107,6 +107,12 @@ struct mg_dict_stats {
     double entries, bytes, capacity, hits, misses, expired, evictions, recoveries;
 };
 
+struct mg_resolved {
+    double ttl;    /* seconds */
+    int32_t count; /* of addresses */
+    int32_t stale;
+};
+
 struct mg_api {
     uint32_t abi, size;
     const char *(*error_text)(void);
@@ -168,6 +174,12 @@ struct mg_api {
     int (*fetch_header)(double fetch, uint32_t *position, struct mg_text *ret_name, struct mg_text *ret_value);
     int (*fetch_read)(double fetch, struct mg_text *ret_text);
     int (*fetch_close)(double fetch);
+    /* Names (lua/moongate/resolve.lua). MG_WAIT: the caller parks and asks again; MG_ERROR: why there is no
+       address. family is 4, 6 or 0 for both. */
+    int (*resolve_new)(const char *name, size_t len, int family, double *ret_resolution);
+    int (*resolve_result)(double resolution, struct mg_resolved *ret_resolved);
+    int (*resolve_address)(double resolution, uint32_t at, struct mg_text *ret_ip); /* from 0; then MG_NONE */
+    int (*resolve_close)(double resolution);
     double (*now)(void);
     int (*log_enabled)(int level);
     void (*log)(int level, const char *script, const char *at, size_t len);

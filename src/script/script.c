@@ -54,6 +54,7 @@ int script_host_new(const struct script_options *options, struct script_host **r
     host->worker = options->worker;
     host->observer = options->observer;
     host->probe = options->probe ? options->probe : &host->own_probe;
+    host->resolver = options->resolver;
     host->metrics = options->metrics ? options->metrics : &host->own_metrics;
     int rc = 0;
     if (!options->metrics) {

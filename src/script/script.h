@@ -12,6 +12,7 @@
 #include "conf/conf.h"
 #include "http/exchange.h"
 
+struct resolver;
 struct source;
 struct script_host;
 struct script_chain;
@@ -43,6 +44,7 @@ struct script_options {
     unsigned dict_count;
     struct script_probe *probe;  // may be NULL
     struct metrics *metrics;     // outlives the host; NULL: one that is thrown away with it
+    struct resolver *resolver;   // of gate.resolve; outlives the host. NULL: there is none
     uint64_t generation;
     unsigned worker;
     const struct script_observer *observer;  // NULL: none; outlives the host

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Names that scripts ask for (gate.resolve): one ask at the generation's resolver (net/resolver.h) for each,
+// with its answer until the script has read it. Lua calls the functions at the end through api.h
+// (lua/moongate/resolve.lua).
+#include "script/host.h"
+
+#include "base/handle.h"
+#include "base/slab.h"
+#include "net/resolver.h"
+#include "script/api_impl.h"
+
+#include <stdlib.h>
+
+enum { RESOLUTIONS_MAX = 10000 };  // of a worker: a client may be what makes a script begin them
+
+struct resolution {
+    struct resolver_ask *ask;  // NULL: it is over
+    uint64_t id;               // its handle
+    uint64_t ticket;           // of the task that waits, 0: none does
+    struct addr *addrs;
+    unsigned count;
+    uint32_t ttl;
+    bool over, stale;
+    const char *text;  // with `over` and no addresses: why
+};
+
+static struct slab resolution_slab = SLAB_INIT(sizeof(struct resolution), 64);
+static unsigned count;
+
+static void answered(void *owner, const struct resolver_answer *answer) {
+    struct resolution *resolution = owner;
+    resolution->ask = NULL;
+    resolution->over = true;
+    resolution->text = answer->text;
+    if (answer->count > 0) {
+        resolution->addrs = malloc(answer->count * sizeof *answer->addrs);
+        if (resolution->addrs) {
+            memcpy(resolution->addrs, answer->addrs, answer->count * sizeof *answer->addrs);
+            resolution->count = answer->count;
+        } else {
+            resolution->text = dns_failure_text(DNS_memory);
+        }
+    }
+    resolution->ttl = answer->ttl;
+    resolution->stale = answer->stale;
+    if (resolution->ticket)
+        task_unpark(resolution->ticket);
+    resolution->ticket = 0;
+}
+
+static struct resolution *resolution_of(double id) {
+    return handle_get(HANDLE_RESOLUTION, mg_handle(id));
+}
+
+int mg_resolve_new(const char *name, size_t len, int family, double *ret_resolution) {
+    struct script_host *host = task_running ? task_running->chain->host : NULL;
+    if (!host)
+        return mg_error("gate.resolve is for hooks, timers and tasks: a script must not wait while it loads");
+    if (!host->resolver)
+        return mg_error("there is no resolver here");
+    if (count >= RESOLUTIONS_MAX)
+        return mg_error("%u names are being resolved already", count);
+    struct resolution *resolution = slab_get(&resolution_slab);
+    if (!resolution)
+        return mg_error("memory is out");
+    *resolution = (struct resolution){ 0 };
+    resolution->id = handle_new(HANDLE_RESOLUTION, resolution);
+    if (!resolution->id) {
+        slab_put(&resolution_slab, resolution);
+        return mg_error("memory is out");
+    }
+    count++;
+    int af = family == 4 ? AF_INET : family == 6 ? AF_INET6 : AF_UNSPEC;
+    resolution->ask = resolver_ask(host->resolver, slice_make(name, len), af, answered, resolution);
+    *ret_resolution = (double)resolution->id;
+    return MG_OK;
+}
+
+int mg_resolve_result(double id, struct mg_resolved *ret_resolved) {
+    struct resolution *resolution = resolution_of(id);
+    if (!resolution)
+        return MG_STALE;
+    if (!resolution->over) {
+        resolution->ticket = task_running ? task_running->ticket : 0;
+        return resolution->ticket ? MG_WAIT : mg_error("nothing could wake it");
+    }
+    if (resolution->count == 0)
+        return mg_error("%s", resolution->text);
+    *ret_resolved = (struct mg_resolved){ resolution->ttl, (int32_t)resolution->count, resolution->stale };
+    return MG_OK;
+}
+
+int mg_resolve_address(double id, uint32_t at, struct mg_text *ret_ip) {
+    static char text[ADDR_IP_MAX];
+    struct resolution *resolution = resolution_of(id);
+    if (!resolution)
+        return MG_STALE;
+    if (at >= resolution->count)
+        return MG_NONE;
+    size_t len = addr_print_ip(&resolution->addrs[at], text);
+    mg_text_set(ret_ip, slice_make(text, len));
+    return MG_OK;
+}
+
+int mg_resolve_close(double id) {
+    struct resolution *resolution = resolution_of(id);
+    if (!resolution)
+        return MG_NONE;
+    resolver_cancel(resolution->ask);
+    handle_drop(resolution->id);
+    free(resolution->addrs);
+    slab_put(&resolution_slab, resolution);
+    count--;
+    return MG_OK;
+}
