@@ -17,7 +17,7 @@ if C.abi ~= ffi.C.MG_ABI or C.size ~= ffi.sizeof("struct mg_api") then
   error("lua/moongate.lua and the program do not fit together: ABI " .. ffi.C.MG_ABI .. " and " .. C.abi, 0)
 end
 
-local OK, STALE, NONE, AGAIN = ffi.C.MG_OK, ffi.C.MG_STALE, ffi.C.MG_NONE, ffi.C.MG_WAIT
+local OK, STALE, NONE = ffi.C.MG_OK, ffi.C.MG_STALE, ffi.C.MG_NONE
 local DONE, WAIT, VERDICT = core.done, core.wait, core.verdict
 local ffi_string, getinfo, yield = ffi.string, debug.getinfo, coroutine.yield
 local error, type, tostring, setmetatable, pairs, ipairs = error, type, tostring, setmetatable, pairs, ipairs
@@ -33,7 +33,6 @@ local c_request_reading = C.request_reading
 local c_reply_begin, c_reply_field, c_reply_end = C.reply_begin, C.reply_field, C.reply_end
 local c_response_status, c_response_set_status = C.response_status, C.response_set_status
 local c_response_reason, c_response_set_reason = C.response_reason, C.response_set_reason
-local c_body_read, c_body_write = C.body_read, C.body_write
 local c_header_id, c_headers_get, c_headers_set = C.header_id, C.headers_get, C.headers_set
 local c_headers_add, c_headers_remove, c_headers_next = C.headers_add, C.headers_remove, C.headers_next
 local c_conn_text, c_conn_number, c_conn_reject = C.conn_text, C.conn_number, C.conn_reject
@@ -611,47 +610,6 @@ function request_methods.redirect(t, location, status)
     location:sub(1, 1000) .. "\n")
 end
 
-local function next_chunk(t, whose)
-  while true do
-    local result = c_body_read(t[1], whose, out)
-    if result == OK then
-    local text = ffi_string(out.at, out.len)
-    return text
-  end
-    if result == NONE then return nil end
-    if result ~= AGAIN then fail(result, "exchange") end
-    yield(WAIT)
-  end
-end
-
-local function write_chunk(t, whose, text)
-  text = text_of(text, "write")
-  local result = c_body_write(t[1], whose, text, #text)
-  if result == OK then return end
-  if result ~= AGAIN then fail(result, "exchange") end
-  yield(WAIT)
-end
-
---- req:body()
---- Goes through the body as it arrives, in pieces of any size; a text that is looked for may be cut between
---- two of them. The hook waits where the next piece has not come yet. What is not written is dropped, and so
---- is what a hook has not read when it returns.
---- @where request_body
---- @yields
---- @example
----   function hooks.request_body(req)
----     for chunk in req:body() do req:write(chunk:upper()) end
----   end
-local function next_request_chunk(t) return next_chunk(t, REQUEST) end
-function request_methods.body(t) return next_request_chunk, t end
-
---- req:write(text)
---- Sends text on to the upstream server, or to the request_body hook of the next script. Waits while the
---- receiver is slow.
---- @where request_body
---- @yields
-function request_methods.write(t, text) return write_chunk(t, REQUEST, text) end
-
 function Request.__index(t, name)
   local get = request_get[name]
   if get then return get(t) end
@@ -717,25 +675,6 @@ end
 --- The upstream server that answered, as the log names it.
 --- @where response
 function response_get.upstream(t) return request_text(t, ffi.C.MG_REQ_UPSTREAM) end
-
---- res:body()
---- As req:body(), for the body of the response. Where a response has none (HEAD, 204, 304) the hook is not
---- called.
---- @where response_body
---- @yields
---- @example
----   function hooks.response_body(req, res)
----     for chunk in res:body() do res:write((chunk:gsub("secret", "******"))) end
----   end
-local function next_response_chunk(t) return next_chunk(t, RESPONSE) end
-function response_methods.body(t) return next_response_chunk, t end
-
---- res:write(text)
---- Sends text on to the client, or to the response_body hook of the next script. Waits while the receiver is
---- slow.
---- @where response_body
---- @yields
-function response_methods.write(t, text) return write_chunk(t, RESPONSE, text) end
 
 function Response.__index(t, name)
   local get = response_get[name]
@@ -957,7 +896,7 @@ end
 
 -- What the files in lua/moongate/ build on.
 core.parts = { gate = gate, C = C, ffi = ffi, fail = fail, wrong = wrong, raise = raise, text_of = text_of,
-  request_get = request_get, request_methods = request_methods }
+  request_get = request_get, request_methods = request_methods, response_methods = response_methods }
 
 -- Each script has a module of its own: what one changes in it, no other sees.
 local function copy_of(from)

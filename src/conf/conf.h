@@ -85,6 +85,7 @@ struct conf_settings {
     const char *via;              // the name that moongate gives itself in Via fields, NULL: none are added
     enum conf_script_error on_script_error;
     uint64_t script_time_limit;   // of a hook from its start on, 0: no limit
+    uint64_t script_body_limit;   // bytes of a body that a hook may ask for as a whole
     struct conf_access_log *access_log;  // NULL: off
 };
 

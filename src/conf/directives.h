@@ -271,6 +271,10 @@
       "waits longer has failed, as if it had raised an error there. For hooks that read or write a body " \
       "each wait of their own counts by itself. 0 is no limit. Code that never waits is the watchdog's " \
       "affair.") \
+    X(script_body_limit, SCOPE_SETTINGS, SIZE, conf_settings, script_body_limit, 1, 1 << 30, 0, NULL, "1m", NULL, \
+      "Bytes of a body that a hook may ask for as a whole (read_body) or append to one: an error for more. It" \
+      " is also what read_body takes when it is called without a limit. While a hook waits for a whole body" \
+      " that much of it is held in memory, beyond buffer_high; the hook gets a copy.") \
     X(access_log, SCOPE_SETTINGS, OWN, conf_settings, access_log, 0, 0, 0, \
       "off | stderr | PATH [combined | json | FORMAT]", "off", NULL, \
       "Where a line for each request goes, and in which format: combined (which is meant when none is " \

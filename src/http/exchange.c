@@ -100,9 +100,11 @@ static enum step_result step_request(struct exchange *x) {
 }
 
 bool exchange_too_large(const struct exchange *x) {
-    uint64_t most = x->upstream ? x->settings->max_body : 0;
-    return most > 0 &&
-        (x->req_bytes > most || (!x->prepared && x->req.framing == BODY_LENGTH && x->req.length > most));
+    // A hook that reads the body before there is a route has the limit of the path as it came.
+    bool counts = x->upstream || x->wanted == WANTED_REQUEST || x->req_discard;
+    uint64_t most = counts ? x->settings->max_body : 0;
+    bool announced = !x->prepared && !x->req_discard && x->req.framing == BODY_LENGTH;
+    return most > 0 && (x->req_bytes > most || (announced && x->req.length > most));
 }
 
 // By what the site's route() says.
@@ -156,21 +158,53 @@ static enum step_result step_dial(struct exchange *x) {
     return x->responded ? go(x, EXCHANGE_reply) : x->up ? go(x, EXCHANGE_forward) : STEP_WAIT;
 }
 
-// Sends a body through its hooks: `body` and *ended are what the codec brought and become what goes on.
-static void run_body_hook(struct exchange *x, bool *filter,
-                          enum step_result (*hook)(void *scripts, struct exchange *x), struct queue *body,
-                          bool *ended, struct queue *in, bool *in_ended) {
-    if (!*filter)
-        return;
+// Sends a body through its hooks: `body` and *ended are what the codec brought and become what goes on. A hook
+// that answers or fails leaves the exchange for the step to look at.
+static enum filter_result run_body_hook(struct exchange *x,
+                                      enum filter_result (*hook)(void *scripts, struct exchange *x),
+                                      struct queue *body, bool *ended, struct queue *in, bool *in_ended) {
     x->hooked = true;
     queue_move(in, body);
     *in_ended |= *ended;
     *ended = false;
-    if (hook(x->site->scripts, x) == STEP_MORE) {
-        *filter = false;
+    enum filter_result result = hook(x->site->scripts, x);
+    if (x->responded || x->up_failed)
+        return FILTER_WAITS;
+    if (result == FILTER_ENDED) {
         *ended = true;
         queue_release(in);
+    } else if (result == FILTER_PASSES) {
+        queue_move(body, in);
+        *ended = *in_ended;
     }
+    return result;
+}
+
+static void filter_request(struct exchange *x) {
+    if (!x->req_filter)
+        return;
+    enum filter_result result = run_body_hook(x, x->site->hooks->request_body, &x->req_body, &x->req_ended,
+                                            &x->req_in, &x->req_in_ended);
+    x->req_filter &= result == FILTER_WAITS;
+    if (result == FILTER_ENDED)
+        x->req_changed = x->req_discard = true;
+}
+
+static void filter_response(struct exchange *x) {
+    if (!x->res_filter || x->up_failed)
+        return;
+    enum filter_result result = run_body_hook(x, x->site->hooks->response_body, &x->res_body, &x->res_ended,
+                                            &x->res_in, &x->res_in_ended);
+    x->res_filter &= result == FILTER_WAITS;
+    x->res_changed |= result == FILTER_ENDED;
+}
+
+// Puts what goes on first in front of what came from the client.
+static void put_in_front(struct exchange *x) {
+    if (x->req_again.bytes == 0)
+        return;
+    queue_move(&x->req_again, &x->req_body);
+    queue_move(&x->req_body, &x->req_again);
 }
 
 // Keeps what is about to be passed on of the request body, as long as another attempt could need it.
@@ -195,18 +229,26 @@ static void hold_body(struct exchange *x) {
 static int push_request(struct exchange *x) {
     if (!x->up)
         return 0;
-    if (x->req_filter) {
-        run_body_hook(x, &x->req_filter, x->site->hooks->request_body, &x->req_body, &x->req_ended,
-                      &x->req_in, &x->req_in_ended);
-        if (x->responded && !x->head_sent)
-            return 0;
-    }
+    if (x->req_discard)
+        queue_release(&x->req_body);
+    filter_request(x);
+    if (x->responded && !x->head_sent)
+        return 0;
+    put_in_front(x);
+    if (x->req_discard && !x->req_filter)
+        x->req_ended = true;
+    if (x->req_replaced)
+        x->req.trailers = (struct headers){ 0 };
     if (x->req_body.bytes > 0 || x->req_ended) {
+        if (x->req_ended && x->req_changed && rules_body_changed(&x->req.trailers, &x->arena) < 0)
+            return -ENOMEM;
         hold_body(x);
         if (x->up->body(x) < 0)
             return -ENOMEM;
     }
-    if (!x->req_ended) {
+    if (x->req_discard) {
+        x->down->want_body(x, true);
+    } else if (!x->req_ended) {
         size_t backlog = x->up->backlog(x) + x->req_in.bytes;
         if (backlog > x->settings->buffer_high)
             x->down->want_body(x, false);
@@ -222,8 +264,21 @@ static int prepare_request(struct exchange *x) {
         return 0;
     x->prepared = true;
     if (x->site->hooks && x->site->hooks->has_request_body && x->req.framing != BODY_NONE) {
+        queue_move(&x->req_in, &x->req_again);
+        if (x->req_discard) {
+            x->req_in_ended = true;
+            queue_release(&x->req_body);
+        }
         x->req_filter = true;
-        x->req.framing = BODY_CHUNKED;  // nobody knows yet how long it will be
+        filter_request(x);
+        if (x->responded)
+            return 0;
+        queue_move(&x->req_again, &x->req_body);
+        if (x->req_filter || x->req_changed) {
+            x->req.framing = BODY_CHUNKED;  // nobody knows yet how long it will be
+            if (rules_body_changed(&x->req.headers, &x->arena) < 0)
+                return -ENOMEM;
+        }
     }
     // HTTP/1.0 clients may send no Host; HTTP/1.1 servers want one (RFC 9112, 3.2).
     if (!headers_find(&x->req.headers, HEADER_host)) {
@@ -245,7 +300,7 @@ static int prepare_request(struct exchange *x) {
 static enum step_result step_forward(struct exchange *x) {
     if (!x->req_sent && !x->responded) {
         x->req_sent = true;
-        if (prepare_request(x) < 0 || x->up->head(x) < 0)
+        if (prepare_request(x) < 0 || (!x->responded && x->up->head(x) < 0))
             exchange_fail(x, 503, CLOSE_memory);
     }
     if (!x->responded && push_request(x) < 0)
@@ -265,6 +320,20 @@ static int prepare_response(struct exchange *x) {
         : rules_add_via(&x->res.headers, &x->arena, x->res.major, x->res.minor, x->settings->via);
 }
 
+// While the response hook waits the request's body goes on: the server may need it for its response. What a
+// script says about the body overtakes that hook.
+static enum step_result push_meanwhile(struct exchange *x) {
+    bool before = x->responded;
+    if (push_request(x) < 0)
+        exchange_fail(x, 503, CLOSE_memory);
+    if (before || !x->responded)
+        return STEP_WAIT;
+    x->site->hooks->drop(x->site->scripts, x);
+    x->hook_waits = false;
+    x->wanted = WANTED_NONE;
+    return go(x, EXCHANGE_reply);
+}
+
 static enum step_result step_response(struct exchange *x) {
     const struct exchange_hooks *hooks = x->site->hooks;
     queue_release(&x->req_held);
@@ -272,20 +341,23 @@ static enum step_result step_response(struct exchange *x) {
         exchange_fail(x, 503, CLOSE_memory);
         return go(x, EXCHANGE_reply);
     }
-    if (hooks && run_hook(x, hooks->has_response, hooks->response) == STEP_WAIT) {
-        if (push_request(x) < 0)
-            exchange_fail(x, 503, CLOSE_memory);
-        return STEP_WAIT;
-    }
+    if (hooks && run_hook(x, hooks->has_response, hooks->response) == STEP_WAIT)
+        return push_meanwhile(x);
     if (x->up_failed && !x->responded)
         exchange_fail(x, 502, x->reason);
     if (hooks && hooks->has_response_body && !x->responded && !x->upgraded) {
+        bool bodiless = x->res.framing == BODY_NONE;
+        x->res_filter = !bodiless;
+        filter_response(x);
         // What comes out of the hooks has a length that nobody knows yet, also where only a head tells it
         // (HEAD, 304).
-        headers_remove_id(&x->res.headers, HEADER_content_length);
-        x->res_filter = x->res.framing != BODY_NONE;
-        if (x->res_filter)
-            x->res.framing = BODY_CHUNKED;
+        if (!x->responded && (bodiless || x->res_filter || x->res_changed)) {
+            headers_remove_id(&x->res.headers, HEADER_content_length);
+            if (!bodiless)
+                x->res.framing = BODY_CHUNKED;
+            if (rules_body_changed(&x->res.headers, &x->arena) < 0)
+                exchange_fail(x, 503, CLOSE_memory);
+        }
     }
     return go(x, EXCHANGE_reply);
 }
@@ -318,16 +390,18 @@ static enum step_result step_reply(struct exchange *x) {
 }
 
 static enum step_result step_relay(struct exchange *x) {
-    if (x->res_filter && !x->up_failed)
-        run_body_hook(x, &x->res_filter, x->site->hooks->response_body, &x->res_body, &x->res_ended,
-                      &x->res_in, &x->res_in_ended);
-    if (push_request(x) < 0 || ((x->res_body.bytes > 0 || x->res_ended) && x->down->body(x) < 0)) {
+    filter_response(x);
+    if (push_request(x) < 0 ||
+        (x->res_ended && x->res_changed && rules_body_changed(&x->res.trailers, &x->arena) < 0) ||
+        ((x->res_body.bytes > 0 || x->res_ended) && x->down->body(x) < 0)) {
         x->reason = CLOSE_memory;
         x->up_failed = true;
     }
     if (x->res_ended || x->up_failed)
         return go(x, EXCHANGE_finish);
     size_t backlog = x->down->backlog(x) + x->res_in.bytes;
+    if (!x->up)
+        return STEP_WAIT;  // a script's body is on its way through the hooks
     if (backlog > x->settings->buffer_high)
         x->up->want_body(x, false);
     else if (backlog <= x->settings->buffer_low)
@@ -355,16 +429,18 @@ static enum step_result conclude(struct exchange *x) {
     return x->started && hooks ? run_hook(x, hooks->has_log, hooks->log) : STEP_MORE;
 }
 
+static void release_bodies(struct exchange *x) {
+    struct queue *all[] = { &x->req_body, &x->req_held, &x->req_again, &x->req_in, &x->res_body, &x->res_in };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        queue_release(all[i]);
+}
+
 static void exchange_free(struct exchange *x) {
     struct exchange_site *site = x->site;
     if (x->hooked)
         site->hooks->ended(site->scripts, x);
     handle_drop(x->handle);
-    queue_release(&x->req_body);
-    queue_release(&x->req_held);
-    queue_release(&x->res_body);
-    queue_release(&x->req_in);
-    queue_release(&x->res_in);
+    release_bodies(x);
     arena_release(&x->arena);
     counters->requests_active--;
     slab_put(&exchange_slab, x);
@@ -375,11 +451,7 @@ static void exchange_free(struct exchange *x) {
 static enum step_result leave(struct exchange *x, enum step_result log_hook) {
     x->down = NULL;
     if (log_hook == STEP_WAIT) {
-        queue_release(&x->req_body);
-        queue_release(&x->req_held);
-        queue_release(&x->res_body);
-        queue_release(&x->req_in);
-        queue_release(&x->res_in);
+        release_bodies(x);
         x->step = EXCHANGE_linger;
         return STEP_WAIT;
     }
@@ -434,6 +506,45 @@ static enum step_result (*const steps[])(struct exchange *x) = {
 #undef X
 };
 
+static const struct queue *wanted_body(const struct exchange *x, bool response, bool *ret_ended) {
+    *ret_ended = response ? x->res_ended || x->up_failed : x->req_ended || x->req_discard;
+    return response ? &x->res_body : x->req_discard ? &x->req_again : &x->req_body;
+}
+
+// While a hook waits for a whole body its peer goes on beyond the watermarks.
+static void want_whole(struct exchange *x) {
+    bool response = x->wanted == WANTED_RESPONSE, ended;
+    if (!x->hook_waits)
+        return;
+    if (wanted_body(x, response, &ended)->bytes > x->wanted_most || ended) {
+        x->wanted = WANTED_NONE;
+        x->site->hooks->wake(x->site->scripts, x);
+    } else if (!response) {
+        x->down->want_body(x, true);
+    } else if (x->up) {
+        x->up->want_body(x, true);
+    }
+}
+
+// Both sides are held back while nothing takes what they send; the steps that push let them go on.
+static void hold_back(struct exchange *x) {
+    size_t high = x->settings->buffer_high, wanted = x->wanted_most > high ? x->wanted_most : high;
+    if (x->req_discard)
+        queue_release(&x->req_body);
+    if (x->req_body.bytes + x->req_in.bytes > (x->wanted == WANTED_REQUEST ? wanted : high))
+        x->down->want_body(x, false);
+    if (x->up && x->res_body.bytes + x->res_in.bytes > (x->wanted == WANTED_RESPONSE ? wanted : high))
+        x->up->want_body(x, false);
+}
+
+// What waits must not pin receive buffers: others need them.
+static void unpin_bodies(struct exchange *x) {
+    struct queue *all[] = { &x->req_body, &x->req_held, &x->req_again, &x->req_in, &x->res_body, &x->res_in };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i]->head && queue_unpin(all[i]) < 0)
+            log_warn("no memory to copy a body out of receive buffers (request %s)", exchange_id(x));
+}
+
 void exchange_run(struct exchange *x) {
     if (x->running) {
         x->again = true;
@@ -446,24 +557,17 @@ void exchange_run(struct exchange *x) {
         while (result == STEP_MORE) {
             if (x->client_gone && x->step < EXCHANGE_finish)
                 go(x, EXCHANGE_finish);
-            else if (x->hook_waits)
+            else if (x->hook_waits && (x->step != EXCHANGE_response || push_meanwhile(x) == STEP_WAIT))
                 break;
             result = steps[x->step](x);
         }
         if (result == STEP_DONE)
             return;
+        if (x->wanted)
+            want_whole(x);
     } while (x->again);
-    // Both sides are held back while nothing takes what they send; the steps that push let them go on.
-    if (x->req_body.bytes + x->req_in.bytes > x->settings->buffer_high)
-        x->down->want_body(x, false);
-    if (x->up && x->res_body.bytes + x->res_in.bytes > x->settings->buffer_high)
-        x->up->want_body(x, false);
-    // What waits must not pin receive buffers: others need them.
-    if ((x->req_body.head && queue_unpin(&x->req_body) < 0) ||
-        (x->req_held.head && queue_unpin(&x->req_held) < 0) ||
-        (x->res_body.head && queue_unpin(&x->res_body) < 0) ||
-        (x->req_in.head && queue_unpin(&x->req_in) < 0) || (x->res_in.head && queue_unpin(&x->res_in) < 0))
-        log_warn("no memory to copy a body out of receive buffers (request %s)", exchange_id(x));
+    hold_back(x);
+    unpin_bodies(x);
     x->running = false;
 }
 
@@ -523,6 +627,7 @@ void exchange_client_error(struct exchange *x, unsigned status, enum close_reaso
     if (x->hook_waits) {
         x->site->hooks->drop(x->site->scripts, x);
         x->hook_waits = false;
+        x->wanted = WANTED_NONE;
     }
     bool begun = x->head_sent;
     exchange_fail(x, status, reason);
@@ -578,8 +683,8 @@ static bool retry(struct exchange *x, bool connecting, enum upstream_progress pr
              SLICE_ARG(x->upstream_name), why, SLICE_ARG(x->req.method), x->attempt, exchange_id(x));
     drop_upstream(x, false);
     x->req_sent = false;
-    queue_move(&x->req_held, &x->req_body);  // in front of what has come since
-    queue_move(&x->req_body, &x->req_held);
+    queue_move(&x->req_held, &x->req_again);  // in front of what is still to go and of what has come since
+    queue_move(&x->req_again, &x->req_held);
     go(x, EXCHANGE_route);
     return true;
 }
@@ -636,6 +741,84 @@ int exchange_respond(struct exchange *x, unsigned status, const struct headers *
     x->responded = true;
     x->failed = false;
     x->upgraded = x->up_failed = x->req_filter = x->res_filter = false;
+    return 0;
+}
+
+// A client that waits for 100 (Continue) gets it here when there is no server yet that could say so; what goes
+// on to one then has no need of it (RFC 9110, 10.1.1).
+static void ask_for_body(struct exchange *x, bool interim) {
+    struct headers none = { 0 };
+    if (!x->req.expect_continue)
+        return;
+    x->req.expect_continue = false;
+    headers_remove_id(&x->req.headers, HEADER_expect);
+    if (!interim || x->req_bytes > 0)
+        return;
+    counters->responses_1xx++;
+    if (x->down->interim(x, 100, &none) < 0)
+        log_warn("no memory for an interim response (request %s)", exchange_id(x));
+}
+
+static bool body_open(const struct exchange *x, bool response) {
+    if (response)
+        return x->step == EXCHANGE_response && !x->responded && !x->upgraded;
+    return (x->step == EXCHANGE_request || x->step == EXCHANGE_route) && !x->prepared && !x->responded;
+}
+
+int exchange_body_whole(struct exchange *x, bool response, size_t most, const struct queue **ret_body) {
+    bool ended;
+    if (!body_open(x, response))
+        return -EALREADY;
+    const struct queue *body = wanted_body(x, response, &ended);
+    bool sized = (response ? x->res.framing : x->req.framing) == BODY_LENGTH;
+    uint64_t announced = sized ? (response ? x->res.length : x->req.length) : 0;
+    uint64_t max_body = !response && !x->req_discard && x->settings->max_body > 0 ? x->settings->max_body : UINT64_MAX;
+    if (response && x->up_failed)
+        return -EPIPE;
+    // What came with the head was counted before anybody asked for it.
+    if (body->bytes > most || announced > most || announced > max_body || body->bytes > max_body)
+        return -EFBIG;
+    if (ended) {
+        *ret_body = body;
+        return 0;
+    }
+    if (!response)
+        ask_for_body(x, true);
+    x->wanted = response ? WANTED_RESPONSE : WANTED_REQUEST;
+    x->wanted_most = most;
+    return -EAGAIN;
+}
+
+int exchange_replace_body(struct exchange *x, bool response, struct slice text) {
+    struct queue body = { 0 };
+    if (!body_open(x, response))
+        return -EALREADY;
+    if (response && (x->res.status == 204 || x->res.status == 304))
+        return -EINVAL;
+    struct headers *headers = response ? &x->res.headers : &x->req.headers;
+    if (rules_body_changed(headers, &x->arena) < 0 || queue_copy(&body, text.at, text.len) < 0)
+        return -ENOMEM;
+    headers_remove_id(headers, HEADER_trailer);
+    if (response) {
+        drop_upstream(x, x->res_ended && x->req_ended && !x->up_failed);
+        queue_release(&x->res_body);
+        x->res_body = body;
+        x->res.framing = BODY_LENGTH;
+        x->res.length = text.len;
+        x->res.trailers = (struct headers){ 0 };
+        x->res_ended = true;
+        if (x->up_failed)
+            x->reason = CLOSE_none;
+        x->up_failed = false;
+        return 0;
+    }
+    ask_for_body(x, false);
+    queue_release(&x->req_again);
+    x->req_again = body;
+    x->req_discard = x->req_replaced = true;
+    if (text.len > 0 || x->req.framing != BODY_NONE)
+        x->req.framing = BODY_LENGTH;
+    x->req.length = text.len;
     return 0;
 }
 

@@ -193,6 +193,21 @@ int rules_add_date(struct headers *headers, struct arena *arena) {
     return date.at ? headers_add(headers, arena, header_name_of(HEADER_date), date) : -ENOMEM;
 }
 
+int rules_body_changed(struct headers *headers, struct arena *arena) {
+    static const struct slice wrong[] = {
+        SLICE_LIT("content-md5"),    SLICE_LIT("content-digest"), SLICE_LIT("digest"),
+        SLICE_LIT("repr-digest"), SLICE_LIT("accept-ranges"),
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        headers_remove(headers, wrong[i]);
+    uint32_t position = 0;
+    const struct header *etag = headers_next(headers, SLICE_LIT("etag"), &position);
+    if (!etag || slice_starts(etag->value, SLICE_LIT("W/")))
+        return 0;
+    char *weak = arena_printf(arena, "W/%.*s", SLICE_ARG(etag->value));
+    return weak ? headers_set(headers, arena, SLICE_LIT("etag"), slice_of(weak)) : -ENOMEM;
+}
+
 int rules_max_forwards(struct request *request, struct arena *arena) {
     struct slice name = SLICE_LIT("max-forwards");
     uint64_t left;

@@ -35,6 +35,7 @@ struct conn_layer;
     X(shed, "closed while it was idle, to make room for others") \
     X(rejected, "a script rejected the connection") \
     X(script_error, "a script failed") \
+    X(script_abort, "a script's body hook gave the message up") \
     X(no_route, "no route and no script said where to") \
     X(upstream_connect, "no upstream server could be connected to") \
     X(upstream_timeout, "the upstream server did not answer in time") \

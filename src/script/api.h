@@ -24,6 +24,8 @@ enum {
     MG_NONE = -3,  /* there is no such thing; the end of a list */
     MG_WAIT = -4,  /* the caller yields; the call is made again (body_read) or was done (body_write) */
 
+    MG_CUT = -5,   /* it broke off: there will be no end */
+
     /* Texts of a request. */
     MG_REQ_ID = 0,
     MG_REQ_METHOD,
@@ -139,6 +141,13 @@ struct mg_api {
     /* In the body hooks: the next piece of the body, MG_NONE at its end. */
     int (*body_read)(double x, int whose, struct mg_text *ret_text);
     int (*body_write)(double x, int whose, const char *at, size_t len);
+    int (*body_pass)(double x, int whose);
+    int (*body_append)(double x, int whose, const char *at, size_t len);
+    int (*body_abort)(double x, int whose, int status);
+    /* In the hooks before. MG_WAIT: the caller yields and asks again; MG_NONE: more than the limit (below 0:
+       script_body_limit); MG_CUT. */
+    int (*body_whole)(double x, int whose, double limit, struct mg_text *ret_text);
+    int (*body_replace)(double x, int whose, const char *at, size_t len);
 
     int (*header_id)(const char *name, size_t len);
     int (*headers_get)(double x, int whose, int id, const char *name, size_t len, struct mg_text *ret_value);

@@ -42,8 +42,15 @@ int mg_response_status(double x);
 int mg_response_set_status(double x, int status);
 int mg_response_reason(double x, struct mg_text *ret_text);
 int mg_response_set_reason(double x, const char *at, size_t len);
+
+// api_body.c
 int mg_body_read(double x, int whose, struct mg_text *ret_text);
 int mg_body_write(double x, int whose, const char *at, size_t len);
+int mg_body_pass(double x, int whose);
+int mg_body_append(double x, int whose, const char *at, size_t len);
+int mg_body_abort(double x, int whose, int status);
+int mg_body_whole(double x, int whose, double limit, struct mg_text *ret_text);
+int mg_body_replace(double x, int whose, const char *at, size_t len);
 
 // fetch.c
 int mg_fetch_new(const char *method, size_t method_len, const char *target, size_t target_len, const char *to,

@@ -12,6 +12,9 @@
 #include <stdio.h>
 
 bool mg_response_open(const struct exchange *x) {
+    // A body hook begins before the head is sent; how far before is nothing to build on.
+    if (task_running && task_running->hook == HOOK_response_body)
+        return false;
     return x->step == EXCHANGE_response || (x->step == EXCHANGE_reply && !x->head_sent);
 }
 
@@ -364,6 +367,8 @@ int mg_reply_begin(double handle) {
         return mg_error("it is too late to answer: the response is on its way");
     if (!task_running || task_running->x != x)
         return mg_error("a request is answered by a hook of its own");
+    if (task_running->hook == HOOK_response_body)
+        return mg_error("a response on its way cannot be answered otherwise: cut it off with res:abort()");
     exchange_record_of(x)->reply = (struct headers){ 0 };
     return MG_OK;
 }
@@ -395,43 +400,6 @@ int mg_reply_end(double handle, int status, const char *body, size_t len) {
     if (exchange_respond(x, (unsigned)status, &exchange_record_of(x)->reply, slice_make(body, len)) < 0)
         return mg_error("the answer could not be made: too late, or memory is out");
     return MG_OK;
-}
-
-// ---- bodies -----------------------------------------------------------------------------------------------
-
-int mg_body_read(double handle, int whose, struct mg_text *ret_text) {
-    struct exchange *x = exchange_of(handle);
-    if (!x)
-        return MG_STALE;
-    struct body_stage *stage = body_stage_running(x, whose);
-    if (!stage)
-        return mg_error("body() is for the %s hook", whose == MG_REQUEST ? "request_body" : "response_body");
-    if (stage->held.block)
-        block_unref(stage->held.block);
-    stage->held = (struct span){ 0 };
-    if (queue_take(stage->in, &stage->held)) {
-        mg_text_set(ret_text, slice_make(stage->held.at, stage->held.len));
-        return MG_OK;
-    }
-    if (body_stage_input_ended(stage))
-        return MG_NONE;
-    stage->task.wait = WAIT_INPUT;
-    return MG_WAIT;
-}
-
-int mg_body_write(double handle, int whose, const char *at, size_t len) {
-    struct exchange *x = exchange_of(handle);
-    if (!x)
-        return MG_STALE;
-    struct body_stage *stage = body_stage_running(x, whose);
-    if (!stage)
-        return mg_error("write() is for the %s hook", whose == MG_REQUEST ? "request_body" : "response_body");
-    if (queue_copy(stage->out, at, len) < 0)
-        return mg_error("memory is out");
-    if (body_stage_has_room(stage, x->settings->buffer_high))
-        return MG_OK;
-    stage->task.wait = WAIT_ROOM;
-    return MG_WAIT;
 }
 
 // ---- responses --------------------------------------------------------------------------------------------

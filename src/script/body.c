@@ -46,6 +46,7 @@ static void stage_release(struct body_stage *stage) {
         block_unref(stage->held.block);
     stage->held = (struct span){ 0 };
     queue_release(&stage->own);
+    queue_release(&stage->tail);
 }
 
 static void stage_wake(struct timer *timer) {
@@ -90,11 +91,20 @@ static bool can_go_on(const struct body_stage *stage) {
         return stage->task.wait == WAIT_ROOM &&
             body_stage_has_room(stage, stage->filter->x->settings->buffer_low);
     case STAGE_PASSES:
-        return !queue_empty(stage->in) || body_stage_input_ended(stage);
+        return queue_empty(stage->in) && body_stage_input_ended(stage);
     case STAGE_ENDED:
         break;
     }
     return false;
+}
+
+// What a hook does not look at goes on, whatever the hook waits for, as fast as there is room. Whether something did.
+static bool pass_on(struct body_stage *stage) {
+    if (!stage->passes || stage->state == STAGE_ENDED || queue_empty(stage->in) ||
+        !body_stage_has_room(stage, stage->filter->x->settings->buffer_high))
+        return false;
+    queue_move(stage->out, stage->in);
+    return true;
 }
 
 // False: it failed, and that fails the exchange.
@@ -102,9 +112,8 @@ static bool stage_run(struct body_stage *stage) {
     struct task *task = &stage->task;
     const char *text = NULL;
     if (stage->state == STAGE_PASSES) {
-        queue_move(stage->out, stage->in);
-        if (body_stage_input_ended(stage))
-            stage->state = STAGE_ENDED;
+        queue_move(stage->out, &stage->tail);
+        stage->state = STAGE_ENDED;
         return true;
     }
     enum outcome outcome =
@@ -117,12 +126,12 @@ static bool stage_run(struct body_stage *stage) {
         return true;
     }
     if (outcome == OUTCOME_ENDED) {
-        bool bad = lua_type(task->co.lua, 2) != LUA_TNIL && !task->x->responded;
+        bool bad = lua_type(task->co.lua, 2) != LUA_TNIL && !task->x->responded && !task->x->up_failed;
         if (bad)
             text = task_bad_value(task, "nothing, for the body is what it writes");
         coroutine_done(task);
         if (!bad) {
-            stage->state = STAGE_ENDED;
+            stage->state = stage->passes ? STAGE_PASSES : STAGE_ENDED;
             return true;
         }
     }
@@ -131,41 +140,69 @@ static bool stage_run(struct body_stage *stage) {
         return false;
     // What it read and did not write is lost; from here on everything goes through.
     stage->state = STAGE_PASSES;
+    stage->passes = true;
     return true;
 }
 
-static enum step_result filter_run(struct script_chain *chain, struct exchange *x, int whose) {
+// No hook looks at the body any more, and none has something to put behind it: what has come this far goes on, oldest
+// first, and the exchange needs the hooks no longer.
+static bool dissolve(struct body_filter *filter) {
+    for (unsigned i = 0; i < filter->count; i++)
+        if (filter->stages[i].state != STAGE_PASSES || !queue_empty(&filter->stages[i].tail))
+            return false;
+    struct queue *out = filter->stages[filter->count - 1].out;
+    for (unsigned i = filter->count; i-- > 0;)
+        queue_move(out, filter->stages[i].in);
+    return true;
+}
+
+// What waits between two hooks must not pin receive buffers.
+static void unpin(struct body_filter *filter) {
+    for (unsigned i = 1; i < filter->count; i++)
+        if (filter->stages[i].own.head && queue_unpin(&filter->stages[i].own) < 0)
+            log_warn("no memory to copy a body out of receive buffers (request %s)", exchange_id(filter->x));
+}
+
+static enum filter_result filter_run(struct script_chain *chain, struct exchange *x, int whose) {
     struct exchange_record *record = exchange_record_need(chain, x);
     if (!record || (!record->bodies[whose] && !(record->bodies[whose] = filter_make(chain, x, whose)))) {
         exchange_fail(x, 503, CLOSE_memory);
-        return STEP_WAIT;
+        return FILTER_WAITS;
     }
     struct body_filter *filter = record->bodies[whose];
     const struct body_stage *last = &filter->stages[filter->count - 1];
     bool moved;
     do {
         moved = false;
+        if (dissolve(filter))
+            return FILTER_PASSES;
         for (unsigned i = 0; i < filter->count && last->state != STAGE_ENDED; i++) {
             struct body_stage *stage = &filter->stages[i];
             if (stage->state == STAGE_ENDED)
                 queue_release(stage->in);  // nobody reads it any more
+            moved |= pass_on(stage);
             if (!can_go_on(stage))
                 continue;
             moved = true;
             if (!stage_run(stage)) {
                 exchange_fail(x, hook_failure_status(stage->task.hook), CLOSE_script_error);
-                return STEP_WAIT;
+                return FILTER_WAITS;
             }
+            if (x->responded || x->up_failed)
+                return FILTER_WAITS;  // it has answered, or cut the response off
         }
     } while (moved && last->state != STAGE_ENDED);
-    return last->state == STAGE_ENDED ? STEP_MORE : STEP_WAIT;
+    if (last->state == STAGE_ENDED)
+        return FILTER_ENDED;
+    unpin(filter);
+    return FILTER_WAITS;
 }
 
-enum step_result body_request(void *scripts, struct exchange *x) {
+enum filter_result body_request(void *scripts, struct exchange *x) {
     return filter_run(scripts, x, MG_REQUEST);
 }
 
-enum step_result body_response(void *scripts, struct exchange *x) {
+enum filter_result body_response(void *scripts, struct exchange *x) {
     return filter_run(scripts, x, MG_RESPONSE);
 }
 

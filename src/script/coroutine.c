@@ -233,7 +233,8 @@ enum outcome coroutine_resume(struct task *task, const char **ret_text) {
         give_back(task);
         return OUTCOME_FAILED;
     }
-    if (task->hook == HOOK_request_body || task->hook == HOOK_response_body)
+    // Waits for a peer have the limits of its own side.
+    if (task->hook == HOOK_request_body || task->hook == HOOK_response_body || task->wait == WAIT_INPUT)
         task->since_ms = clock_ms();
     return run(task, 0, ret_text);
 }

@@ -4,6 +4,7 @@
 // first half (struct exchange_hooks), the frontend the second (script_connect).
 #include "script/host.h"
 
+#include "base/check.h"
 #include "base/counters.h"
 #include "base/handle.h"
 
@@ -190,8 +191,11 @@ static void exchange_wake(struct timer *timer) {
     struct task *task = container_of(timer, struct task, timer);
     struct exchange *x = task->x;
     bool failed;
-    if (go_on(task, &failed) == STEP_WAIT)
+    if (go_on(task, &failed) == STEP_WAIT) {
+        if (x->wanted)
+            exchange_run(x);
         return;
+    }
     if (failed && task->hook != HOOK_log)
         exchange_fail(x, hook_failure_status(task->hook), CLOSE_script_error);
     exchange_hook_done(x);  // x may be gone now
@@ -274,6 +278,13 @@ static enum step_result run_log(void *scripts, struct exchange *x) {
     return begin(&record->task, HOOK_log, &failed);
 }
 
+static void wake(void *scripts, struct exchange *x) {
+    (void)scripts;
+    struct exchange_record *record = x->script;
+    if (check_soft(record != NULL))
+        task_wake(&record->task);
+}
+
 static void overtaken(void *scripts, struct exchange *x) {
     (void)scripts;
     struct exchange_record *record = x->script;
@@ -309,6 +320,7 @@ void chain_bind(struct script_chain *chain) {
                                             .response_body = body_response,
                                             .error = run_error,
                                             .log = run_log,
+                                            .wake = wake,
                                             .drop = overtaken,
                                             .ended = ended };
     for (unsigned i = 0; i < chain->count; i++) {

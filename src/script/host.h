@@ -151,11 +151,13 @@ struct body_stage {
     struct queue *in, *out;
     struct queue own;  // what `in` points at, but for the first
     struct span held;  // was read last: Lua copies it after the call
+    struct queue tail; // what goes behind the body (append)
+    bool passes;       // the hook reads no more: everything goes on as it is
     enum {
         STAGE_NEW,     // not called yet
         STAGE_WAITS,   // task.wait says for what
         STAGE_AWAKE,   // its time is over
-        STAGE_PASSES,  // failed, on_script_error pass: everything goes on as it is
+        STAGE_PASSES,  // passes, and the hook is over (or failed, with on_script_error pass)
         STAGE_ENDED,
     } state;
 };
@@ -252,8 +254,8 @@ void jobs_cancel(struct list *children);
 void jobs_release_all(struct script_host *host);
 
 // body.c
-enum step_result body_request(void *scripts, struct exchange *x);
-enum step_result body_response(void *scripts, struct exchange *x);
+enum filter_result body_request(void *scripts, struct exchange *x);
+enum filter_result body_response(void *scripts, struct exchange *x);
 void body_drop(struct exchange_record *record);
 // The body hook that runs at this moment and is about that body of x; NULL when there is none.
 struct body_stage *body_stage_running(const struct exchange *x, int whose);

@@ -411,14 +411,14 @@ Test(script, a_body_goes_through_the_hook_of_the_manual) {
     cr_assert(rig.hooks->has_response_body && !rig.hooks->has_request_body);
     struct exchange *x = rig_exchange(&rig, "GET", "/", fields);
     x->step = EXCHANGE_relay;
-    cr_assert_eq(rig.hooks->response_body(rig.chain, x), STEP_WAIT);
+    cr_assert_eq(rig.hooks->response_body(rig.chain, x), FILTER_WAITS);
     feed(&x->res_in, "a secret, ");
     feed(&x->res_in, "b");
-    cr_assert_eq(rig.hooks->response_body(rig.chain, x), STEP_WAIT);
+    cr_assert_eq(rig.hooks->response_body(rig.chain, x), FILTER_WAITS);
     cr_assert_str_eq(drain(&x->res_body), "a ******, b");
     feed(&x->res_in, "c");
     x->res_in_ended = true;
-    cr_assert_eq(rig.hooks->response_body(rig.chain, x), STEP_MORE);
+    cr_assert_eq(rig.hooks->response_body(rig.chain, x), FILTER_ENDED);
     cr_assert_str_eq(drain(&x->res_body), "c");
     cr_assert_eq(rig.fails, 0);
     rig_end(&rig, x);
@@ -439,19 +439,19 @@ Test(script, bodies_go_from_script_to_script_and_wait_for_slow_receivers) {
     struct exchange *x = rig_exchange(&rig, "POST", "/", fields);
     x->step = EXCHANGE_forward;
     feed(&x->req_in, "ab");
-    cr_assert_eq(rig.hooks->request_body(rig.chain, x), STEP_WAIT);
+    cr_assert_eq(rig.hooks->request_body(rig.chain, x), FILTER_WAITS);
     feed(&x->req_in, "cd");
     x->req_in_ended = true;
-    cr_assert_eq(rig.hooks->request_body(rig.chain, x), STEP_WAIT);
+    cr_assert_eq(rig.hooks->request_body(rig.chain, x), FILTER_WAITS);
     cr_assert_eq(x->req_body.bytes, 0);
     rig_pass(6);
     cr_assert_eq(rig.pumps, 1);
-    cr_assert_eq(rig.hooks->request_body(rig.chain, x), STEP_WAIT);
+    cr_assert_eq(rig.hooks->request_body(rig.chain, x), FILTER_WAITS);
     cr_assert_eq(x->req_body.bytes, 1200);  // above buffer_high: it waits
-    cr_assert_eq(rig.hooks->request_body(rig.chain, x), STEP_WAIT);
+    cr_assert_eq(rig.hooks->request_body(rig.chain, x), FILTER_WAITS);
     cr_assert_eq(x->req_body.bytes, 1200);
     drain(&x->req_body);
-    cr_assert_eq(rig.hooks->request_body(rig.chain, x), STEP_MORE);
+    cr_assert_eq(rig.hooks->request_body(rig.chain, x), FILTER_ENDED);
     const char *text = drain(&x->req_body);
     cr_assert(strncmp(text, "xxx", 3) == 0 && strstr(text, "AB|CD"), "%s", text);
     cr_assert_eq(rig.fails, 0);
@@ -463,17 +463,15 @@ Test(script, a_failing_body_hook_ends_the_response_or_passes_the_rest) {
     rig_load(&rig, "return { response_body = function(req, res) for c in res:body() do error('x') end end }");
     struct exchange *x = rig_exchange(&rig, "GET", "/", fields);
     feed(&x->res_in, "a");
-    cr_assert_eq(rig.hooks->response_body(rig.chain, x), STEP_WAIT);
+    cr_assert_eq(rig.hooks->response_body(rig.chain, x), FILTER_WAITS);
     cr_assert_eq(rig.fails, 1);
     cr_assert_eq(rig.status, 502);
     rig_end(&rig, x);
     rig.frontend.settings.on_script_error = SCRIPT_ERROR_PASS;
     x = rig_exchange(&rig, "GET", "/", fields);
     feed(&x->res_in, "a");
-    cr_assert_eq(rig.hooks->response_body(rig.chain, x), STEP_WAIT);
     feed(&x->res_in, "b");
-    x->res_in_ended = true;
-    cr_assert_eq(rig.hooks->response_body(rig.chain, x), STEP_MORE);
+    cr_assert_eq(rig.hooks->response_body(rig.chain, x), FILTER_PASSES);
     cr_assert_str_eq(drain(&x->res_body), "b");
     cr_assert_eq(rig.fails, 1);
     rig_end(&rig, x);
@@ -486,8 +484,28 @@ Test(script, a_body_hook_that_returns_early_drops_the_rest) {
     rig_load(&rig, "return { response_body = function(req, res) res:write('instead') end }");
     struct exchange *x = rig_exchange(&rig, "GET", "/", fields);
     feed(&x->res_in, "a");
-    cr_assert_eq(rig.hooks->response_body(rig.chain, x), STEP_MORE);
+    cr_assert_eq(rig.hooks->response_body(rig.chain, x), FILTER_ENDED);
     cr_assert_str_eq(drain(&x->res_body), "instead");
+    rig_end(&rig, x);
+    rig_release(&rig);
+}
+
+// The bytes stay in the block in which they came, and the hook is not called again.
+Test(script, a_body_that_hooks_pass_on_is_not_copied) {
+    rig_init(&rig);
+    rig_script(&rig, "a.lua", "return { response_body = function(req, res) res:pass() end }");
+    rig_script(&rig, "b.lua", "return { response_body = function(req, res) return res:pass() end }");
+    cr_assert_eq(rig_try(&rig), 0, "%s", rig.error.text);
+    struct exchange *x = rig_exchange(&rig, "GET", "/", fields);
+    struct block *block = block_new(BLOCK_LARGE);
+    cr_assert(block);
+    memset(block->base, 'x', BLOCK_LARGE);
+    cr_assert_eq(queue_put_whole(&x->res_in, (struct span){ block, block->base, BLOCK_LARGE }), 0);
+    cr_assert_eq(rig.hooks->response_body(rig.chain, x), FILTER_PASSES);
+    cr_assert_eq(x->res_body.bytes, BLOCK_LARGE);
+    cr_assert(x->res_body.head->span.block == block && !x->res_body.head->next && queue_empty(&x->res_in));
+    cr_assert(!x->res_changed);
+    queue_release(&x->res_body);
     rig_end(&rig, x);
     rig_release(&rig);
 }
