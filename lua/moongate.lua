@@ -29,7 +29,7 @@ local out_number, out_position = ffi.new("double[1]"), ffi.new("uint32_t[1]")
 
 local c_request_text, c_request_number, c_request_set = C.request_text, C.request_number, C.request_set
 local c_request_arg, c_request_arg_next, c_request_conn = C.request_arg, C.request_arg_next, C.request_conn
-local c_request_reading = C.request_reading
+local c_request_reading, c_request_failure = C.request_reading, C.request_failure
 local c_reply_begin, c_reply_field, c_reply_end = C.reply_begin, C.reply_field, C.reply_end
 local c_response_status, c_response_set_status = C.response_status, C.response_set_status
 local c_response_reason, c_response_set_reason = C.response_reason, C.response_set_reason
@@ -420,6 +420,47 @@ function request_get.version(t) return request_text(t, ffi.C.MG_REQ_VERSION) end
 --- 1 the first time that an upstream server is asked, then one more each time: the route hook is called again
 --- for each.
 function request_get.attempt(t) return request_number(t, ffi.C.MG_REQ_ATTEMPT) end
+
+local out_why = ffi.new("struct mg_text")
+
+-- The server, kind and text of a failed attempt, n from 0 for the latest back; nil behind the first one.
+local function failure(t, n)
+  local result = c_request_failure(t[1], n, out, out_name, out_why)
+  if result == NONE then return nil end
+  if result ~= OK then fail(result, "request") end
+  return ffi_string(out.at, out.len), ffi_string(out_name.at, out_name.len), ffi_string(out_why.at, out_why.len)
+end
+
+--- req.tried
+--- The servers that were asked for this request and failed, in order, as the log names them: a list, empty before the
+--- first attempt. One that was asked twice stands there twice.
+--- @example
+---   function hooks.route(req)
+---     if #req.tried >= 2 then return "reserve" end
+---   end
+function request_get.tried(t)
+  local list, n = {}, 0
+  while true do
+    local server = failure(t, n)
+    if not server then return list end
+    if server ~= "" then table.insert(list, 1, server) end
+    n = n + 1
+  end
+end
+
+--- req.last_error
+--- Why the latest attempt failed: a table of kind, a word like those of $termination ("upstream_connect",
+--- "upstream_timeout", "upstream_closed", "upstream_reset", ...), text, which says it in words, and server, as in
+--- req.tried (nil when none was free). nil as long as none has failed.
+--- @example
+---   function hooks.route(req)
+---     local err = req.last_error
+---     if err and err.kind == "upstream_timeout" then return req:respond(504, nil, err.text .. "\n") end
+---   end
+function request_get.last_error(t)
+  local server, kind, text = failure(t, 0)
+  if server then return { kind = kind, text = text, server = server ~= "" and server or nil } end
+end
 
 --- req.termination
 --- Why the request ends, in the words of the log variable $termination: "none" while all is well,

@@ -646,6 +646,17 @@ void exchange_dialled(struct exchange *x, const struct upstream_ops *up, void *u
     exchange_run(x);
 }
 
+static void note_failure(struct exchange *x, bool asked, bool stale, enum close_reason reason) {
+    struct exchange_failure *failure = arena_zalloc(&x->arena, sizeof *failure);
+    if (!failure)
+        return;  // nobody is told
+    *failure = (struct exchange_failure){ .before = x->failures, .choice = x->route_choice, .reason = reason,
+                                          .stale = stale };
+    if (asked)
+        failure->server = arena_copy(&x->arena, x->upstream_name);
+    x->failures = failure;
+}
+
 // Whether the request may be sent once more, and then sends the steps there. Never when a server may have
 // acted on it, unless doing it twice is as good as once; never when a part of it is not ours any more; as
 // often and as long as the upstream's configuration allows.
@@ -690,6 +701,7 @@ static bool retry(struct exchange *x, bool connecting, enum upstream_progress pr
 }
 
 void exchange_dial_failed(struct exchange *x, bool connect, unsigned status, enum close_reason reason) {
+    note_failure(x, connect, false, reason);
     if (!connect || !retry(x, true, UPSTREAM_UNSENT, reason))
         exchange_fail(x, status, reason);
     exchange_run(x);
@@ -708,6 +720,7 @@ void exchange_interim(struct exchange *x, unsigned status, const struct headers 
 
 void exchange_upstream_failed(struct exchange *x, enum upstream_progress progress, unsigned status,
                               enum close_reason reason) {
+    note_failure(x, true, x->reused && (reason == CLOSE_upstream_closed || reason == CLOSE_upstream_reset), reason);
     if (x->head_sent || x->res_ready) {
         x->up_failed = true;
         x->reason = reason;

@@ -152,6 +152,15 @@ enum upstream_progress {
     UPSTREAM_ANSWERED,    // something did
 };
 
+// An attempt that failed, in the exchange's arena: what a route hook is told before the next one.
+struct exchange_failure {
+    const struct exchange_failure *before;
+    struct slice server;  // as the log names it; empty: none was asked
+    struct slice choice;  // what a script had chosen, empty: nothing
+    enum close_reason reason;
+    bool stale;           // it was the pooled connection's fault: the same server is as good as before
+};
+
 // Monotonic microseconds as of the turn in which it happened; 0: has not.
 struct exchange_times {
     uint64_t started;       // first byte of the request head
@@ -215,6 +224,7 @@ struct exchange {
     struct slice route_choice;   // a script's: an upstream's name or an address
     struct slice upstream_name;  // of the server that was asked, for the log
     unsigned attempt;            // 1 with the first dial
+    const struct exchange_failure *failures;  // of earlier attempts, newest first
     uint64_t asked_ms;           // when the first attempt began, on the monotonic clock
     uint64_t tried;              // bit n: server n of the upstream was tried
     bool reused;                 // the upstream connection had served before

@@ -41,6 +41,15 @@ static const char *const reason_names[] = {
 #undef X
 };
 
+const char *close_reason_text(enum close_reason reason) {
+    static const char *const texts[] = {
+#define X(name, doc) doc,
+        CLOSE_REASONS(X)
+#undef X
+    };
+    return reason < sizeof texts / sizeof *texts ? texts[reason] : "?";
+}
+
 const char *close_reason_name(enum close_reason reason) {
     return reason < CLOSE_REASON_COUNT ? reason_names[reason] : "?";
 }

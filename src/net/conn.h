@@ -55,6 +55,7 @@ enum close_reason {
     CLOSE_REASON_COUNT
 };
 const char *close_reason_name(enum close_reason reason);
+const char *close_reason_text(enum close_reason reason);  // its documentation
 
 struct conn_handler {
     // Bytes came; takes the span. May still be called after conn_pause(), with what was under way.

@@ -129,6 +129,7 @@ const struct mg_api mg_api = {
     .request_set = mg_request_set,
     .request_arg = mg_request_arg,
     .request_arg_next = mg_request_arg_next,
+    .request_failure = mg_request_failure,
     .request_reading = mg_request_reading,
     .request_conn = mg_request_conn,
     .reply_begin = mg_reply_begin,

@@ -126,6 +126,9 @@ struct mg_api {
     int (*request_arg_next)(double x, uint32_t *position, struct mg_text *ret_name,
                             struct mg_text *ret_value);
     /* The nth way to read the path, 0 the normalised one; MG_NONE behind the last. Some may be equal. */
+    /* An attempt that failed, n from 0 for the latest back; *ret_server is empty when no server was asked. */
+    int (*request_failure)(double x, uint32_t n, struct mg_text *ret_server, struct mg_text *ret_kind,
+                           struct mg_text *ret_why);
     int (*request_reading)(double x, uint32_t n, struct mg_text *ret_path);
     int (*request_conn)(double x, double *ret_conn);
 

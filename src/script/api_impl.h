@@ -35,6 +35,8 @@ int mg_request_set(double x, int field, const char *at, size_t len);
 int mg_request_arg(double x, const char *name, size_t len, struct mg_text *ret_value);
 int mg_request_arg_next(double x, uint32_t *position, struct mg_text *ret_name, struct mg_text *ret_value);
 int mg_request_reading(double x, uint32_t n, struct mg_text *ret_path);
+int mg_request_failure(double x, uint32_t n, struct mg_text *ret_server, struct mg_text *ret_kind,
+                       struct mg_text *ret_why);
 int mg_reply_begin(double x);
 int mg_reply_field(double x, const char *name, size_t name_len, const char *value, size_t value_len);
 int mg_reply_end(double x, int status, const char *body, size_t len);

@@ -132,6 +132,22 @@ int mg_request_number(double handle, int field, double *ret_number) {
     return MG_NONE;
 }
 
+int mg_request_failure(double handle, uint32_t n, struct mg_text *ret_server, struct mg_text *ret_kind,
+                       struct mg_text *ret_why) {
+    struct exchange *x = exchange_of(handle);
+    if (!x)
+        return MG_STALE;
+    const struct exchange_failure *failure = x->failures;
+    while (failure && n-- > 0)
+        failure = failure->before;
+    if (!failure)
+        return MG_NONE;
+    mg_text_set(ret_server, failure->server);
+    mg_text_set(ret_kind, slice_of(close_reason_name(failure->reason)));
+    mg_text_set(ret_why, slice_of(close_reason_text(failure->reason)));
+    return MG_OK;
+}
+
 // ---- changes of a request ---------------------------------------------------------------------------------
 
 // Encodes what may not stand in a target. keep: characters that stay besides the unreserved ones (RFC 3986).

@@ -87,13 +87,49 @@ static bool task_decided(const struct task *task) {
     return task->hook != HOOK_log && (task->hook == HOOK_error ? !task->x->failed : task->x->responded);
 }
 
+enum { CHOICES_MAX = 64 };
+
+static bool has_failed(const struct exchange *x, struct slice choice) {
+    for (const struct exchange_failure *failure = x->failures; failure; failure = failure->before)
+        if (!failure->stale && slice_eq(failure->choice, choice))
+            return true;
+    return false;
+}
+
+// Of a name or an address, or a list of them in order: the first that has not failed this request, else the last one.
+// Empty when the value at index 2 is nothing of the kind.
+static struct slice route_choice(struct exchange *x, lua_State *co) {
+    struct slice choice = { NULL, 0 };
+    size_t count = lua_type(co, 2) == LUA_TTABLE ? lua_objlen(co, 2) : 1;
+    bool chosen = false;
+    if (count > CHOICES_MAX)
+        return choice;
+    for (size_t i = 1; i <= count; i++) {
+        if (lua_type(co, 2) == LUA_TTABLE)
+            lua_rawgeti(co, 2, (int)i);
+        else
+            lua_pushvalue(co, 2);
+        size_t len = 0;
+        const char *at = lua_type(co, -1) == LUA_TSTRING ? lua_tolstring(co, -1, &len) : NULL;
+        struct slice one = slice_make(at, len);
+        if (len > 0 && !chosen) {
+            chosen = i == count || !has_failed(x, one);
+            choice = chosen ? arena_copy(&x->arena, one) : choice;
+        }
+        lua_pop(co, 1);
+        if (len == 0)
+            return slice_make(NULL, 0);
+    }
+    return choice;
+}
+
 enum verdict { VERDICT_NONE, VERDICT_GIVEN, VERDICT_BAD };
 
 static enum verdict verdict_of(struct task *task, const char **ret_text) {
     static const char *const expected[HOOK_COUNT] = {
         [HOOK_connect] = "nothing or conn:reject()",
         [HOOK_request] = "nothing or req:respond(...)",
-        [HOOK_route] = "nothing, an upstream's name, an address or req:respond(...)",
+        [HOOK_route] = "nothing, an upstream's name, an address, a list of at most 64 of them, or req:respond(...)",
         [HOOK_response] = "nothing or req:respond(...)",
         [HOOK_error] = "nothing or req:respond(...)",
         [HOOK_log] = "nothing",
@@ -105,13 +141,10 @@ static enum verdict verdict_of(struct task *task, const char **ret_text) {
         return VERDICT_GIVEN;  // also when the script forgot to return it
     if (type == LUA_TNIL)
         return VERDICT_NONE;
-    if (task->hook == HOOK_route && type == LUA_TSTRING) {
-        size_t len;
-        const char *at = lua_tolstring(co, 2, &len);
-        x->route_choice = arena_copy(&x->arena, slice_make(at, len));
-        if (len > 0 && x->route_choice.at)
+    if (task->hook == HOOK_route && (type == LUA_TSTRING || type == LUA_TTABLE)) {
+        x->route_choice = route_choice(x, co);
+        if (x->route_choice.at)
             return VERDICT_GIVEN;
-        x->route_choice = slice_make(NULL, 0);
     }
     *ret_text = task_bad_value(task, expected[task->hook]);
     return VERDICT_BAD;
