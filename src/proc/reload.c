@@ -111,6 +111,24 @@ static void committed(struct master *master) {
     finish(master, true, text);
 }
 
+// One worker loads it first, alone: should it not survive that (a script's init hook that never ends), the others
+// have not noticed anything. Whether one had to be asked.
+static bool let_more_workers_load(struct master *master) {
+    struct reload *reload = &master->reload;
+    bool first = true;
+    for (unsigned i = 0; i < master->worker_count; i++)
+        first &= master->workers[i].told != reload->generation;
+    bool asked = false;
+    for (unsigned i = 0; i < master->worker_count && !(first && asked); i++) {
+        struct worker *worker = &master->workers[i];
+        if (worker->state != WORKER_IS_serving || worker->told == reload->generation)
+            continue;
+        worker->asked = asked = true;
+        worker_load(worker, reload->generation, reload->conf->file, reload->source_fd, true);
+    }
+    return asked;
+}
+
 // Takes the next step when no worker owes an answer.
 static void go_on(struct master *master) {
     for (unsigned i = 0; i < master->worker_count; i++)
@@ -118,7 +136,7 @@ static void go_on(struct master *master) {
             return;
     if (master->reload.state == RELOAD_COMMITTING)
         committed(master);
-    else
+    else if (!let_more_workers_load(master))
         commit(master);
 }
 
@@ -145,13 +163,6 @@ static void let_workers_load(struct master *master) {
     }
     reload->state = RELOAD_LOADING;
     timer_start(&reload->timeout, reload->conf->reload_timeout);
-    for (unsigned i = 0; i < master->worker_count; i++) {
-        struct worker *worker = &master->workers[i];
-        if (worker->state != WORKER_IS_serving)
-            continue;
-        worker->asked = true;
-        worker_load(worker, reload->generation, reload->conf->file, reload->source_fd, true);
-    }
     go_on(master);
 }
 

@@ -14,6 +14,7 @@
 
 #include <lauxlib.h>
 #include <luajit.h>
+#include <stdio.h>
 #include <unistd.h>
 
 enum {
@@ -31,19 +32,30 @@ enum {
 static uint64_t run_until_us;  // of the code that runs now
 static bool impatient;         // it did not stop by then
 
-// An error at the line that runs now: in a hook it has no level of its own, as luaL_error() thinks.
-static int fail_here(lua_State *lua, const char *text) {
+// "file:line: " of the script's innermost line when it was found to pass a bound, or empty: after an error of
+// memory there is none to be found, and an error that the script catches is raised again elsewhere.
+static char passed_where[LUA_IDSIZE + 16];
+
+// Also from within an allocation: allocates nothing.
+static void note_where(lua_State *lua) {
     lua_Debug at;
-    if (lua_getstack(lua, 0, &at) && lua_getinfo(lua, "Sl", &at) && at.currentline > 0)
-        lua_pushfstring(lua, "%s:%d: %s", at.short_src, at.currentline, text);
-    else
-        lua_pushstring(lua, text);
+    passed_where[0] = 0;
+    for (int level = 0; lua && lua_getstack(lua, level, &at); level++)
+        if (lua_getinfo(lua, "Sl", &at) && at.currentline > 0 && strncmp(at.source, "=moongate", 9) != 0) {
+            snprintf(passed_where, sizeof passed_where, "%s:%d: ", at.short_src, at.currentline);
+            return;
+        }
+}
+
+static int fail_here(lua_State *lua, const char *text) {
+    lua_pushfstring(lua, "%s%s", passed_where, text);
     return lua_error(lua);
 }
 
 static void fail_for_memory(lua_State *lua, lua_Debug *at) {
     (void)at;
     lua_sethook(lua, NULL, 0, 0);
+    note_where(lua);
     fail_here(lua, "the scripts of this worker hold script_memory_limit already");
 }
 
@@ -60,8 +72,10 @@ static void *counted(void *owner, void *at, size_t old_size, size_t size) {
     struct script_bounds *bounds = &host->bounds;
     if (size > old_size && host_running == host && bounds->used + (size - old_size) > bounds->most) {
         bounds->reached = true;
-        if (!bounds->compiles)
+        if (!bounds->compiles) {
+            note_where(task_running ? task_running->co.lua : NULL);
             return NULL;
+        }
         if (bounds->used + (size - old_size) > 2 * bounds->most) {
             const struct task *task = task_running;
             log_crit(
@@ -86,6 +100,8 @@ static void look_at_clock(lua_State *lua, lua_Debug *at) {
         return;
     // From now on at every instruction: a script that catches the error comes no further.
     lua_sethook(lua, look_at_clock, LUA_MASKCOUNT, 1);
+    if (!impatient)
+        note_where(lua);
     impatient = true;
     fail_here(lua, "this ran for longer than script_run_limit without waiting");
 }
@@ -151,6 +167,10 @@ void bounds_failed(struct script_host *host) {
 }
 
 const char *bounds_memory_text(const struct script_host *host) {
-    return host->bounds.failed ? "the scripts of this worker hold script_memory_limit already"
-                               : "memory is out";
+    static char text[sizeof passed_where + 64];
+    if (!host->bounds.failed)
+        return "memory is out";
+    snprintf(text, sizeof text, "%sthe scripts of this worker hold script_memory_limit already",
+             passed_where);
+    return text;
 }
