@@ -6,7 +6,7 @@ local core = ...
 local gate, C, ffi = core.parts.gate, core.parts.C, core.parts.ffi
 local fail, wrong, raise = core.parts.fail, core.parts.wrong, core.raise
 local OK, WAIT = ffi.C.MG_OK, core.wait
-local yield, pcall, select, unpack = coroutine.yield, pcall, select, unpack
+local yield, pcall, error, next, select, unpack = coroutine.yield, pcall, error, next, select, unpack
 local type, pairs, getmetatable, setmetatable = type, pairs, getmetatable, setmetatable
 local c_job_timer, c_job_spawn, c_job_cancel = C.job_timer, C.job_spawn, C.job_cancel
 local c_task_ticket, c_task_park, c_task_unpark = C.task_ticket, C.task_park, C.task_unpark
@@ -108,10 +108,14 @@ end
 local task_methods = {}
 local Task = { __index = task_methods, __metatable = "task" }
 
+-- Gives the error back that nobody waits for.
 local function finish(task, ...)
+  local ok, why = ...
+  local missed = not ok and not (task.waiters and next(task.waiters))
   task.results, task.count, task.waiters = { ... }, select("#", ...), task.waiters or {}
   for _, waiter in pairs(task.waiters) do wake(waiter) end
   task.waiters = nil
+  return missed, why
 end
 
 --- gate.spawn(fn, ...)
@@ -119,7 +123,7 @@ end
 --- next waits or
 --- ends. Both may wait, and the worker goes on with others. A task ends with the request (connection,
 --- timer) whose
---- hook started it, when it has not ended before.
+--- hook started it, when it has not ended before. An error goes to who waits for the task; it is logged when nobody does.
 --- @where every hook, timers, tasks
 --- @return a task
 --- @error when 10000 timers and tasks exist already
@@ -133,7 +137,10 @@ function gate.spawn(fn, ...)
   local id = out[0]
   local task, call = setmetatable({ id = id }, Task), bound(fn, ...)
   tasks[id] = task
-  jobs[id] = function() finish(task, pcall(call)) end
+  jobs[id] = function()
+    local missed, why = finish(task, pcall(call))
+    if missed then error(why, 0) end
+  end
   return task
 end
 

@@ -147,6 +147,14 @@ static const char *failure_text(struct script_host *host, lua_State *co, const c
     return lua_tostring(lua, -1);
 }
 
+// Lua's error of memory, perhaps raised again by who has caught it.
+static bool of_memory(const struct script_host *host, lua_State *co, int status) {
+    if (status == LUA_ERRMEM || !host->bounds.failed)
+        return status == LUA_ERRMEM;
+    const char *text = lua_gettop(co) > 0 && lua_type(co, -1) == LUA_TSTRING ? lua_tostring(co, -1) : "";
+    return strcmp(text, "not enough memory") == 0;
+}
+
 // What is left of script_time_limit; UINT64_MAX without one.
 static uint64_t time_left(const struct task *task) {
     uint64_t limit = task_settings(task)->script_time_limit, passed = clock_ms() - task->since_ms;
@@ -186,7 +194,7 @@ static enum outcome run(struct task *task, int arguments, const char **ret_text)
         }
         *ret_text = failure_text(host, co, "coroutine.yield outside of a coroutine that the script made");
     } else {
-        *ret_text = failure_text(host, co, status == LUA_ERRMEM ? bounds_memory_text(host) : NULL);
+        *ret_text = failure_text(host, co, of_memory(host, co, status) ? bounds_memory_text(host) : NULL);
     }
     coroutine_forget(host, &task->co);
     give_back(task);

@@ -295,3 +295,17 @@ def test_what_a_hook_holds_is_given_back(moongate):
         s.close()
         assert b" 200 " in waiting.recv(100)
     assert gate.get("/try").status == 200
+
+
+def test_an_error_that_nobody_waits_for_is_logged(moongate):
+    gate = make(moongate, """
+        function hooks.request(req)
+          local task = gate.spawn(function() error("inside") end)
+          if req.path == "/waits" then task:wait() else gate.sleep(0.02) end
+          return req:respond(200, nil, select(2, task:wait()))
+        end""")
+    assert gate.get("/waits").body == b"a.lua:5: inside"
+    assert "inside" not in gate.log() and gate.stats()["script_errors"] == 0
+    assert gate.get("/").body == b"a.lua:5: inside"
+    gate.wait_log(r'script "a\.lua", task: a\.lua:5: inside')
+    assert gate.stats()["script_errors"] == 1
