@@ -38,6 +38,11 @@
     X(retries_stale, "of these: the pooled connection had ended") \
     X(retries_idempotent, "of these: closed without an answer, and repeating does no harm") \
     X(retries_timeout, "of these: no answer in time, and repeating does no harm") \
+    X(retries_refused, "of these: the server said that it had not looked at the request") \
+    X(upstream_streams, "requests sent as a stream of an HTTP/2 connection") \
+    X(upstream_refused, "of these: those that the server said it had not looked at") \
+    X(upstream_goaways, "HTTP/2 connections that their server took out of use (GOAWAY)") \
+    X(upstream_pings_lost, "HTTP/2 connections closed because no answer to a PING came") \
     X(upstream_waiting, "requests that wait for a free server now (max_active)") \
     X(upstream_waited, "requests that had to wait for a free server") \
     X(upstream_queue_full, "requests refused because too many waited already") \

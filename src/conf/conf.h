@@ -32,7 +32,8 @@ struct conf_place {
 enum conf_script_error { SCRIPT_ERROR_FAIL, SCRIPT_ERROR_PASS };
 enum conf_x_forwarded { X_FORWARDED_OFF, X_FORWARDED_APPEND, X_FORWARDED_REPLACE };
 enum conf_balance { BALANCE_ROUND_ROBIN };
-enum conf_retry { RETRY_CONNECT = 1, RETRY_STALE = 2, RETRY_IDEMPOTENT = 4, RETRY_TIMEOUT = 8 };
+enum conf_retry { RETRY_CONNECT = 1, RETRY_STALE = 2, RETRY_IDEMPOTENT = 4, RETRY_TIMEOUT = 8, RETRY_REFUSED = 16 };
+enum conf_protocol { PROTOCOL_AUTO, PROTOCOL_HTTP1, PROTOCOL_H2 };
 enum conf_connections_full { CONNECTIONS_FULL_SHED, CONNECTIONS_FULL_WAIT, CONNECTIONS_FULL_REFUSE };
 enum conf_log_style { LOG_STYLE_COMBINED, LOG_STYLE_JSON, LOG_STYLE_FORMAT };
 enum conf_log_target { LOG_TARGET_STDERR, LOG_TARGET_SYSLOG, LOG_TARGET_FILE };
@@ -117,6 +118,11 @@ struct conf_upstream {
     struct conf_server *servers;  // at least one
     unsigned server_count;
     enum conf_balance balance;
+    enum conf_protocol protocol;
+    uint64_t http2_connections;   // of one server, for each worker
+    uint64_t http2_streams;       // requests under way on one of them
+    uint64_t http2_window;        // bytes of a response that a server may send beyond what was passed on
+    uint64_t http2_ping;          // silence after which a server is asked with PING, 0: never
     uint64_t keepalive;           // idle connections kept for each worker, 0: none
     uint64_t keepalive_idle;      // how long
     uint64_t connect_timeout;     // for one connection to be made

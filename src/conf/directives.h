@@ -53,6 +53,11 @@
 #define WORDS_balance(W) \
     W("round_robin", BALANCE_ROUND_ROBIN, "each server in turn, by its weight")
 
+#define WORDS_protocol(W) \
+    W("auto", PROTOCOL_AUTO, "over TLS what the server chooses (ALPN), HTTP/2 before HTTP/1.1; else HTTP/1.1") \
+    W("http/1.1", PROTOCOL_HTTP1, "HTTP/1.1") \
+    W("h2", PROTOCOL_H2, "HTTP/2; without TLS because it is known that the servers speak it")
+
 #define DIRECTIVES(X) \
     X(include, SCOPE_ALL, OWN, conf, file, 0, 0, DIRECTIVE_MANY, "PATTERN", NULL, "conf.d/*.conf", \
       "Reads the files that match a pattern (as of glob(7)), sorted by name, as if their text stood here." \
@@ -291,6 +296,25 @@
       "is.") \
     X(balance, SCOPE_UPSTREAM, WORD, conf_upstream, balance, 0, 0, 0, NULL, "round_robin", NULL, \
       "How the server for a request is chosen.") \
+    X(protocol, SCOPE_UPSTREAM, WORD, conf_upstream, protocol, 0, 0, 0, NULL, "auto", NULL, \
+      "The protocol that the servers of the upstream are spoken to in. Whatever a client speaks goes on in it, " \
+      "but for upgrades: a request to change the protocol, as WebSocket makes it, is answered 501 where the " \
+      "server is spoken to in HTTP/2.") \
+    X(http2_connections, SCOPE_UPSTREAM, NUMBER, conf_upstream, http2_connections, 1, 1024, 0, NULL, "4", NULL, \
+      "Connections with HTTP/2 that each worker has to one server at most. One more is made only when those " \
+      "that there are have as many requests under way as http2_streams and the server allow; when all have, " \
+      "requests wait in the queue.") \
+    X(http2_streams, SCOPE_UPSTREAM, NUMBER, conf_upstream, http2_streams, 1, 10000, 0, NULL, "100", NULL, \
+      "Requests under way on one HTTP/2 connection at the same time, if the server allows as many.") \
+    X(http2_window, SCOPE_UPSTREAM, SIZE, conf_upstream, http2_window, 65535, 1 << 24, 0, NULL, "256k", NULL, \
+      "Bytes of one response that a server may send over HTTP/2 beyond what was passed on already. After " \
+      "that it waits: so much memory a client that reads slowly may cost, beside buffer_high, and no other " \
+      "response on the connection waits for it.") \
+    X(http2_ping, SCOPE_UPSTREAM, TIME, conf_upstream, http2_ping, 100, 86400000, DIRECTIVE_ZERO, NULL, "30s", \
+      NULL, \
+      "After how long a silence a server is asked with a PING whether its HTTP/2 connection lives. Without an " \
+      "answer in connect_timeout the connection is closed, and its requests are answered 504 or sent again, as " \
+      "retry says. 0 never asks.") \
     X(keepalive, SCOPE_UPSTREAM, OWN, conf_upstream, keepalive, 0, 1048576, 0, "NUMBER [idle=TIME]", \
       "64 idle=60s", NULL, \
       "Idle connections to this upstream that each worker keeps for later requests, and for how long (60s" \
@@ -320,13 +344,14 @@
       NULL, "200", NULL, \
       "Fields of a response head. More are answered 502.") \
     X(retry, SCOPE_UPSTREAM, OWN, conf_upstream, retry, 0, 0, 0, "off | CONDITION ...", \
-      "connect stale idempotent", NULL, \
+      "connect stale idempotent refused", NULL, \
       "When a request is sent again, to another server or by another connection. connect: no connection " \
       "could be made, so nothing was sent. stale: a pooled connection had ended: a request of which " \
       "nothing was sent, or an idempotent one (GET, HEAD, OPTIONS, PUT, DELETE, TRACE) to which nothing " \
       "came back; the next attempt uses a new connection. idempotent: an idempotent request to whose " \
       "new connection the server gave no byte of an answer before it closed it. timeout: an idempotent " \
-      "request that was not answered in time. A request such as POST of which one byte may have reached " \
+      "request that was not answered in time. refused: a request of any kind of which an HTTP/2 server said " \
+      "that it had not looked at it (REFUSED_STREAM, or above the last stream of GOAWAY). A request such as POST of which one byte may have reached " \
       "a server is never sent twice, so before one is given a pooled connection it is asked whether " \
       "that has ended. A response that has begun or breaks the protocol is never a reason. The route " \
       "hook is asked for each attempt.") \

@@ -104,6 +104,7 @@ static const struct {
     { "stale", RETRY_STALE },
     { "idempotent", RETRY_IDEMPOTENT },
     { "timeout", RETRY_TIMEOUT },
+    { "refused", RETRY_REFUSED },
 };
 enum { CONDITIONS = sizeof conditions / sizeof *conditions };
 
@@ -123,7 +124,7 @@ int own_parse_retry(struct parser *parser, struct block *block, struct statement
             return parser_fail(
                 parser, word->place,
                 "\"%.64s\" is no condition of \"retry\", expected off alone or some of connect, "
-                "stale, idempotent and timeout",
+                "stale, idempotent, timeout and refused",
                 word->text.at);
         upstream->retry |= bit;
     }

@@ -10,26 +10,41 @@
 struct client_codec;
 
 struct client_codec_ops {
-    // Gives it an exchange: exchange_dialled() is called with it.
+    // Gives it an exchange: exchange_dialled() is called with it, or exchange_dial_failed().
     void (*carry)(struct client_codec *client, struct exchange *x, const struct conf_upstream *conf);
+    // How many exchanges it may be given beside those that it carries.
+    unsigned (*room)(const struct client_codec *client);
     // It waits in a pool from now on: after so many milliseconds it is `lost`.
     void (*idle)(struct client_codec *client, uint64_t ms);
     void (*free)(struct client_codec *client, enum close_reason reason);
 };
 
+// How an exchange was let go of.
+enum client_released {
+    CLIENT_REUSABLE,  // it may carry others
+    CLIENT_SPENT,     // it may not: to be freed with its last exchange
+    CLIENT_TUNNEL,    // its conn left for a tunnel: to be freed
+};
+
 struct client_codec_callbacks {
-    // An exchange of it is over. reusable: it may wait in a pool; otherwise it is to be freed.
-    void (*released)(struct client_codec *client, bool reusable);
+    // An exchange of it is over; client->streams says how many it has left.
+    void (*released)(struct client_codec *client, enum client_released how);
     // Its conn ended while it carried no exchange: it is to be freed.
     void (*lost)(struct client_codec *client);
+    // Only one that carries several at a time: the server has said how many it takes, or negative errno: it broke
+    // before that. Called once; the exchange that it was made for needs not wait for it.
+    void (*settled)(struct client_codec *client, int error);
+    // And: there is more room than before.
+    void (*roomier)(struct client_codec *client);
 };
 
 struct client_codec {
     const struct client_codec_ops *ops;
     const struct client_codec_callbacks *callbacks;
     void *owner;        // of the callbacks
-    struct conn *conn;  // NULL: it left for a tunnel
-    struct list link;   // the pool's
+    struct conn *conn;  // NULL: it has none any more
+    struct list link;   // the owner's
+    unsigned streams;   // exchanges that it carries
     uint64_t requests;  // carried so far
     uint64_t idle_ms;   // for how long its server will keep it, as the last response said; UINT64_MAX: unsaid
 };

@@ -212,9 +212,11 @@ static void hold_body(struct exchange *x) {
     const struct conf_upstream *conf = x->upstream_conf;
     if (x->body_lost || x->req_body.bytes == 0)
         return;
-    // What is not idempotent could be sent again only from a pooled connection that took nothing of it.
-    bool useful =
-        !x->res_ready && x->attempt < conf->tries && (x->req.idempotent ? conf->retry != 0 : x->reused);
+    // What is not idempotent could be sent again only from a pooled connection that took nothing of it, or
+    // when the server says that it has not looked at it.
+    bool refusable = x->up->refuses && conf->retry & RETRY_REFUSED;
+    bool useful = !x->res_ready && x->attempt < conf->tries &&
+        (x->req.idempotent ? conf->retry != 0 : x->reused || refusable);
     if (!useful || x->req_held.bytes + x->req_body.bytes > conf->retry_body)
         x->body_lost = true;
     for (const struct piece *piece = x->req_body.head; piece && !x->body_lost; piece = piece->next) {
@@ -595,6 +597,7 @@ static void admit(struct exchange *x) {
 void exchange_start(struct exchange *x) {
     x->started = true;
     x->wire_target = x->req.target;
+    x->req.takes_trailers = headers_list_has(&x->req.headers, HEADER_te, SLICE_LIT("trailers"));
     counters->requests += !x->site->inner;
     rules_strip_hop_by_hop(&x->req.headers, x->req.upgrade);
     if (request_is_http10(&x->req))
@@ -667,13 +670,18 @@ static bool retry(struct exchange *x, bool connecting, enum upstream_progress pr
         progress == UPSTREAM_ANSWERED || x->attempt >= conf->tries ||
         (conf->retry_timeout > 0 && clock_ms() - x->asked_ms >= conf->retry_timeout))
         return false;
-    bool harmless = progress == UPSTREAM_UNSENT || x->req.idempotent;
+    bool harmless = progress == UPSTREAM_UNSENT || progress == UPSTREAM_REFUSED || x->req.idempotent;
     const char *why;
     if (connecting && conf->retry & RETRY_CONNECT) {
         why = "no connection";
         counters->retries_connect++;
     } else if (connecting || !harmless) {
         return false;
+    } else if (progress == UPSTREAM_REFUSED) {
+        if (!(conf->retry & RETRY_REFUSED))
+            return false;
+        why = "refused unseen";
+        counters->retries_refused++;
     } else if (reason == CLOSE_upstream_timeout && conf->retry & RETRY_TIMEOUT) {
         why = "no answer in time";
         counters->retries_timeout++;

@@ -143,11 +143,13 @@ struct upstream_ops {
     struct conn *(*detach)(struct exchange *x, struct queue *ret_read);
     // Done with it: reusable when the response was read to its end and the request sent to its end.
     void (*release)(struct exchange *x, bool reusable);
+    bool refuses;  // the server may say that it has not looked at a request (UPSTREAM_REFUSED)
 };
 
 // How far a request had come when its upstream connection failed: what may be done again depends on it.
 enum upstream_progress {
     UPSTREAM_UNSENT,      // no byte of it left: no server knows of it
+    UPSTREAM_REFUSED,     // the server says that it has not looked at it (HTTP/2: REFUSED_STREAM, GOAWAY)
     UPSTREAM_UNANSWERED,  // it may have arrived, in part or whole; no byte came back
     UPSTREAM_ANSWERED,    // something did
 };

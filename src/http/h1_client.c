@@ -381,7 +381,8 @@ static struct conn *detach(struct exchange *x, struct queue *ret_read) {
     client->public.conn = NULL;
     client->x = NULL;
     client->state = IDLE;
-    client->public.callbacks->released(&client->public, false);
+    client->public.streams = 0;
+    client->public.callbacks->released(&client->public, CLIENT_TUNNEL);
     return conn;
 }
 
@@ -398,7 +399,8 @@ static void release(struct exchange *x, bool reusable) {
         conn->bulk = 0;
         conn_read(conn);
     }
-    client->public.callbacks->released(&client->public, reusable);
+    client->public.streams = 0;
+    client->public.callbacks->released(&client->public, reusable ? CLIENT_REUSABLE : CLIENT_SPENT);
 }
 
 static const struct upstream_ops upstream = {
@@ -429,6 +431,7 @@ static void h1_carry(struct client_codec *public, struct exchange *x, const stru
     struct client *client = client_of(public);
     bool reused = public->requests > 0;
     timer_stop(&public->conn->timer);
+    public->streams = 1;
     client->conf = conf;
     client->x = x;
     client->state = WAIT;
@@ -441,8 +444,13 @@ static void h1_carry(struct client_codec *public, struct exchange *x, const stru
     exchange_dialled(x, &upstream, client, reused);
 }
 
+static unsigned h1_room(const struct client_codec *public) {
+    return public->streams == 0;
+}
+
 static const struct client_codec_ops codec = {
     .carry = h1_carry,
+    .room = h1_room,
     .idle = h1_idle,
     .free = h1_free,
 };

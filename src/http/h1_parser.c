@@ -56,16 +56,6 @@ static int on_header_value(llhttp_t *llhttp, const char *at, size_t len) {
     return append(parser, &parser->value, at, len);
 }
 
-// A name that servers which hand fields to programs as variables (CGI) cannot tell from a framing field.
-static bool name_poses_as_framing(struct slice name) {
-    struct slice length = SLICE_LIT("content-length"), coding = SLICE_LIT("transfer-encoding");
-    const struct slice *meant = name.len == length.len ? &length : name.len == coding.len ? &coding : NULL;
-    for (size_t i = 0; meant && i < name.len; i++)
-        if ((name.at[i] | 0x20) != meant->at[i] && !(name.at[i] == '_' && meant->at[i] == '-'))
-            return false;
-    return meant != NULL;
-}
-
 static int on_header_value_complete(llhttp_t *llhttp) {
     struct h1_parser *parser = parser_of(llhttp);
     struct headers *headers = parser->request ? &parser->request->headers : &parser->response->headers;
@@ -84,7 +74,7 @@ static int on_header_value_complete(llhttp_t *llhttp) {
     enum header_id id = header_id_of(name);
     if (tab && (id == HEADER_transfer_encoding || id == HEADER_content_length))
         return h1_parser_fail(parser, 400, "a tab in Content-Length or Transfer-Encoding");
-    if (id == HEADER_OTHER && name_poses_as_framing(name))
+    if (id == HEADER_OTHER && header_poses_as_framing(name))
         return h1_parser_fail(parser, 400,
                               "a field named as Content-Length or Transfer-Encoding, with \"_\" for \"-\"");
     if (parser->head_done) {

@@ -158,6 +158,29 @@ bool header_name_valid(struct slice name) {
     return all_token(name);
 }
 
+bool header_poses_as_framing(struct slice name) {
+    struct slice length = SLICE_LIT("content-length"), coding = SLICE_LIT("transfer-encoding");
+    const struct slice *meant = name.len == length.len ? &length : name.len == coding.len ? &coding : NULL;
+    for (size_t i = 0; meant && i < name.len; i++)
+        if ((name.at[i] | 0x20) != meant->at[i] && !(name.at[i] == '_' && meant->at[i] == '-'))
+            return false;
+    return meant != NULL && header_id_of(name) == HEADER_OTHER;
+}
+
+struct slice request_origin_form(const struct request *request, struct arena *arena) {
+    struct slice target = request->target, mark = SLICE_LIT("?");
+    if ((target.len > 0 && target.at[0] == '/') || slice_eq(request->method, SLICE_LIT("CONNECT")))
+        return target;
+    if (!request->query.at)
+        return request->raw_path;
+    struct slice path = { 0 };
+    if (arena_append(arena, &path, request->raw_path.at, request->raw_path.len) < 0 ||
+        arena_append(arena, &path, mark.at, mark.len) < 0 ||
+        arena_append(arena, &path, request->query.at, request->query.len) < 0)
+        path.at = NULL;
+    return path;
+}
+
 bool method_valid(struct slice method) {
     return all_token(method);
 }

@@ -78,6 +78,8 @@ bool headers_list_has(const struct headers *headers, enum header_id id, struct s
 
 bool header_name_valid(struct slice name);    // RFC 9110, 5.1: token
 bool header_value_valid(struct slice value);  // RFC 9110, 5.5: no controls but HTAB
+// A name that servers which hand fields to programs as variables (CGI) cannot tell from a framing field.
+bool header_poses_as_framing(struct slice name);
 
 enum body_framing {
     BODY_NONE,
@@ -103,6 +105,7 @@ struct request {
     bool head;               // method is HEAD
     bool idempotent;         // RFC 9110, 9.2.2
     bool expect_continue;
+    bool takes_trailers;     // TE says so
     bool upgrade;            // wants another protocol (Connection: upgrade); `upgrade` field says which
     bool rewritten;          // a script changed path, query or target: `target` holds the new one
 };
@@ -111,6 +114,10 @@ struct request {
 static inline bool request_is_http10(const struct request *request) {
     return request->major == 1 && request->minor == 0;
 }
+
+// The target as servers get it, whatever form came from the client (RFC 9112, 3.2.1): path and query, or "*". at is
+// NULL when memory is out.
+struct slice request_origin_form(const struct request *request, struct arena *arena);
 
 struct response {
     uint16_t status;

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Connections to servers: the newest idle one of the pool, or a new one within connect_timeout; when every
-// server has max_active, a place in the upstream's queue. A server's pool holds the most lately used first,
-// which is also the one least likely to have been closed; its upstream's `keepalive` bounds all of a worker's
-// idle ones.
+// Connections to servers: the newest idle one of the pool, one that has room for another stream, or a new one within
+// connect_timeout; when every server has what it may have, a place in the upstream's queue. A server's pool holds the
+// most lately used first, which is also the one least likely to have been closed; its upstream's `keepalive` bounds all
+// of a worker's idle ones.
+//
+// Where a connection carries several exchanges (HTTP/2), or may turn out to, those that come while it is being made wait
+// for it together (struct attempt): the first goes as soon as it is connected, the others once the server has said how
+// many it takes.
 //
 // What must not be sent twice gets a pooled connection only after a look at the socket (conn_quiet): an end
 // that has come in this turn is noticed by that and not by a lost request. One that comes later is answered
@@ -14,58 +18,105 @@
 #include "base/log.h"
 #include "base/slab.h"
 #include "http/h1_client.h"
+#include "http/h2_client.h"
 
 #include <errno.h>
 #include <string.h>
 
-// Belongs to its exchange (x->dialling). Either it waits in its upstream's queue, its timer running (server
-// and conn are NULL), or it connects (it owns conn and a place of the server).
+// A connection that is being made: first `conn` connects, then, if it carries several exchanges, `client` has it and
+// awaits the server's word. It ends with that, with a failure, or when nobody waits for it before it is connected.
+struct attempt {
+    struct list link;  // of its server's
+    struct server *server;
+    struct conn *conn;            // connecting; NULL: `client` has it
+    struct client_codec *client;  // NULL: not yet
+    struct list waiting;          // struct dialling, in order; each has a place of the server
+    unsigned count;               // of them
+    bool over;                    // those that still wait are being sent on: it goes when all are
+};
+
+// Belongs to its exchange (x->dialling). It waits for an attempt, or in its upstream's queue with its timer running
+// (attempt is NULL).
 struct dialling {
     struct exchange *x;
-    struct server *server;
-    struct conn *conn;
+    struct attempt *attempt;
     struct list link;
     struct timer timer;
 };
 
 static struct slab dialling_slab = SLAB_INIT(sizeof(struct dialling), 64);
+static struct slab attempt_slab = SLAB_INIT(sizeof(struct attempt), 64);
 
 static const struct client_codec_callbacks client_callbacks;
+
+static void ask(struct exchange *x, struct server *server);
 
 static void take_place(struct server *server) {
     server->active++;
 }
 
 // Those who wait are served at the turn's end: whoever gives a place may be deep in another exchange.
-static void give_place(struct server *server) {
-    server->active--;
+static void wake_later(struct server *server) {
     if (!list_empty(&server->upstream->waiting))
         ring_flush_later(&server->upstream->waker);
+}
+
+static void give_place(struct server *server) {
+    server->active--;
+    wake_later(server);
 }
 
 void dial_tunnel_ended(struct server *server) {
     give_place(server);
 }
 
+static bool shares(const struct server *server) {
+    return server->upstream->conf->protocol == PROTOCOL_H2;
+}
+
+// ---- the pool ---------------------------------------------------------------------------------------------
+
+static bool pooled(const struct client_codec *client) {
+    return list_linked(&client->link) && client->streams == 0;
+}
+
+static void unpool(struct client_codec *client) {
+    struct server *server = client->owner;
+    list_remove(&client->link);
+    server->idle_count--;
+    server->upstream->idle_count--;
+    counters->upstream_idle--;
+}
+
 static void drop(struct client_codec *client, enum close_reason reason) {
     struct server *server = client->owner;
-    if (list_linked(&client->link)) {
-        server->idle_count--;
-        server->upstream->idle_count--;
-        counters->upstream_idle--;
+    if (pooled(client))
+        unpool(client);
+    if (shares(server)) {
+        server->shared--;
+        wake_later(server);
     }
     client->ops->free(client, reason);
 }
 
-static void released(struct client_codec *client, bool reusable) {
+static struct attempt *attempt_of(const struct client_codec *client) {
+    struct server *server = client->owner;
+    list_each(link, &server->attempts) {
+        struct attempt *attempt = container_of(link, struct attempt, link);
+        if (attempt->client == client)
+            return attempt;
+    }
+    return NULL;
+}
+
+// It carries nothing, and may carry something.
+static void pool(struct client_codec *client) {
     struct server *server = client->owner;
     struct upstream *upstream = server->upstream;
-    if (client->conn)  // else it left for a tunnel, which keeps its place
-        give_place(server);
     uint64_t idle = upstream->conf->keepalive_idle;
     if (idle > client->idle_ms)
         idle = client->idle_ms;
-    if (!reusable || upstream->conf->keepalive == 0 || idle == 0) {
+    if (upstream->conf->keepalive == 0 || idle == 0) {
         drop(client, CLOSE_none);
         return;
     }
@@ -84,11 +135,27 @@ static void released(struct client_codec *client, bool reusable) {
     client->ops->idle(client, idle);
 }
 
+static void released(struct client_codec *client, enum client_released how) {
+    if (how != CLIENT_TUNNEL)  // else the tunnel keeps the place
+        give_place(client->owner);
+    if (client->streams > 0)
+        return;
+    list_remove(&client->link);
+    if (how != CLIENT_REUSABLE)
+        drop(client, CLOSE_none);
+    else if (!attempt_of(client))  // else it waits for its first streams
+        pool(client);
+}
+
 static void lost(struct client_codec *client) {
     drop(client, CLOSE_upstream_closed);
 }
 
-static const struct client_codec_callbacks client_callbacks = { .released = released, .lost = lost };
+static void roomier(struct client_codec *client) {
+    wake_later(client->owner);
+}
+
+// ---- making connections -----------------------------------------------------------------------------------
 
 // What this process lacks says nothing of the server.
 static bool is_ours(int error) {
@@ -106,8 +173,6 @@ static void failed(struct exchange *x, struct server *server, int error) {
         return;
     }
     bool timeout = error == -ETIMEDOUT;
-    counters->upstream_connect_errors++;
-    server_failed(server);
     if (log_limit_pass(&limit, 10, &suppressed))
         log_error("upstream \"%s\": connecting to \"%s\" failed: %s (request %s)",
                   server->upstream->conf->name, server->conf->name, strerror(-error), exchange_id(x));
@@ -115,62 +180,153 @@ static void failed(struct exchange *x, struct server *server, int error) {
                          timeout ? CLOSE_upstream_timeout : CLOSE_upstream_connect);
 }
 
-// Ends the attempt, whether it waits or connects; a reason closes the conn and gives the place back.
-static struct exchange *end(struct dialling *dialling, enum close_reason reason) {
+// Takes it from where it waits; its place at the server, if it has one, is the caller's.
+static struct exchange *end(struct dialling *dialling) {
     struct exchange *x = dialling->x;
     x->dialling = NULL;
-    if (!dialling->server) {
-        list_remove(&dialling->link);
+    list_remove(&dialling->link);
+    if (dialling->attempt) {
+        dialling->attempt->count--;
+    } else {
         timer_stop(&dialling->timer);
         x->upstream->waiting_count--;
         counters->upstream_waiting--;
-    } else if (reason != CLOSE_none) {
-        conn_close(dialling->conn, reason);
-        give_place(dialling->server);
     }
     slab_put(&dialling_slab, dialling);
     return x;
 }
 
+static struct exchange *end_first(struct attempt *attempt) {
+    return end(container_of(attempt->waiting.next, struct dialling, link));
+}
+
+static void end_attempt(struct attempt *attempt) {
+    list_remove(&attempt->link);
+    if (shares(attempt->server) && !attempt->client)
+        attempt->server->shared--;
+    slab_put(&attempt_slab, attempt);
+}
+
+// All that wait for it are told. Each may ask this server again at once: it has left the attempt by then.
+static void fail_attempt(struct attempt *attempt, int error) {
+    struct server *server = attempt->server;
+    if (!is_ours(error)) {
+        counters->upstream_connect_errors++;
+        server_failed(server);
+    }
+    attempt->over = true;
+    list_remove(&attempt->link);  // takes nobody any more
+    while (attempt->count > 0) {
+        struct exchange *x = end_first(attempt);
+        give_place(server);
+        failed(x, server, error);
+    }
+    end_attempt(attempt);
+}
+
 // The exchange has a place of the server.
 static void serve(struct exchange *x, struct server *server, struct client_codec *client) {
     server->requests++;
+    if (pooled(client))
+        unpool(client);
+    if (shares(server) && !list_linked(&client->link))
+        list_push_back(&server->busy, &client->link);
     client->ops->carry(client, x, server->upstream->conf);
 }
 
 static void connected(struct conn *conn, int error) {
-    struct dialling *dialling = conn->owner;
-    struct server *server = dialling->server;
+    struct attempt *attempt = conn->owner;
+    struct server *server = attempt->server;
+    const struct conf_upstream *conf = server->upstream->conf;
     if (error < 0) {
-        failed(end(dialling, CLOSE_upstream_connect), server, error);
+        conn_close(conn, CLOSE_upstream_connect);
+        fail_attempt(attempt, error);
         return;
     }
-    struct exchange *x = end(dialling, CLOSE_none);
     timer_stop(&conn->timer);
     counters->upstream_connects++;
     server->connects++;
     server_succeeded(server);
-    struct client_codec *client = h1_client_new(conn, server->upstream->conf, &client_callbacks, server);
-    if (client) {
-        serve(x, server, client);
+    attempt->conn = NULL;
+    attempt->client = shares(server) ? h2_client_new(conn, conf, false, &client_callbacks, server)
+                                     : h1_client_new(conn, conf, &client_callbacks, server);
+    if (!attempt->client) {
+        fail_attempt(attempt, -ENOMEM);
         return;
     }
-    give_place(server);
-    exchange_dial_failed(x, false, 503, CLOSE_memory);
+    struct client_codec *client = attempt->client;
+    struct exchange *x = end_first(attempt);
+    if (!shares(server))
+        end_attempt(attempt);
+    serve(x, server, client);
 }
 
+static void settled(struct client_codec *client, int error) {
+    struct attempt *attempt = attempt_of(client);
+    struct server *server = client->owner;
+    if (error < 0) {
+        fail_attempt(attempt, error);
+        return;
+    }
+    attempt->over = true;
+    list_remove(&attempt->link);
+    if (client->streams == 0 && client->ops->room(client) > 0)
+        pool(client);
+    // As if they had just come: there may not be room for all.
+    while (attempt->count > 0) {
+        struct exchange *x = end_first(attempt);
+        give_place(server);
+        dial(x);
+    }
+    end_attempt(attempt);
+}
+
+static const struct client_codec_callbacks client_callbacks = {
+    .released = released,
+    .lost = lost,
+    .settled = settled,
+    .roomier = roomier,
+};
+
 static void timed_out(struct conn *conn) {
-    struct dialling *dialling = conn->owner;
-    struct server *server = dialling->server;
-    failed(end(dialling, CLOSE_upstream_timeout), server, -ETIMEDOUT);
+    struct attempt *attempt = conn->owner;
+    conn_close(conn, CLOSE_upstream_timeout);
+    fail_attempt(attempt, -ETIMEDOUT);
 }
 
 // Only timeout can be called while a conn connects.
 static const struct conn_handler dialling_handler = { .timeout = timed_out };
 
+// An attempt that has begun to which one more may be added.
+static struct attempt *joinable(const struct server *server) {
+    if (shares(server))
+        list_each(link, &server->attempts) {
+            struct attempt *attempt = container_of(link, struct attempt, link);
+            unsigned carried = attempt->client ? attempt->client->streams : 0;
+            if (attempt->count + carried < server->upstream->conf->http2_streams)
+                return attempt;
+        }
+    return NULL;
+}
+
+// One that carries others and has room. The first that there is, so that the last ones become idle and end.
+static struct client_codec *roomy(const struct server *server) {
+    list_each(link, &server->busy) {
+        struct client_codec *client = container_of(link, struct client_codec, link);
+        if (client->ops->room(client) > 0 && !attempt_of(client))
+            return client;
+    }
+    return NULL;
+}
+
+bool dial_has_room(const struct server *server) {
+    return !shares(server) || server->shared < server->upstream->conf->http2_connections ||
+        !list_empty(&server->idle) || roomy(server) || joinable(server);
+}
+
 // The newest idle connection that may carry this request, NULL when there is none.
 static struct client_codec *take_idle(struct exchange *x, struct server *server) {
-    if (x->fresh)
+    if (x->fresh && !shares(server))
         return NULL;
     while (!list_empty(&server->idle)) {
         struct client_codec *client = container_of(server->idle.next, struct client_codec, link);
@@ -178,13 +334,30 @@ static struct client_codec *take_idle(struct exchange *x, struct server *server)
             drop(client, CLOSE_upstream_closed);
             continue;
         }
-        list_remove(&client->link);
-        server->idle_count--;
-        server->upstream->idle_count--;
-        counters->upstream_idle--;
         return client;
     }
     return NULL;
+}
+
+static struct attempt *begin(struct server *server) {
+    struct attempt *attempt = slab_get(&attempt_slab);
+    if (!attempt) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    struct conn *conn = conn_connect(&server->conf->addr, connected, &dialling_handler, attempt);
+    if (!conn) {
+        int error = errno;
+        slab_put(&attempt_slab, attempt);
+        errno = error;
+        return NULL;
+    }
+    *attempt = (struct attempt){ .server = server, .conn = conn };
+    list_init(&attempt->waiting);
+    list_push_back(&server->attempts, &attempt->link);
+    server->shared += shares(server);
+    timer_start(&conn->timer, server->upstream->conf->connect_timeout);
+    return attempt;
 }
 
 static void ask(struct exchange *x, struct server *server) {
@@ -193,7 +366,9 @@ static void ask(struct exchange *x, struct server *server) {
         x->tried |= 1ull << index;
     x->server = server;
     x->upstream_name = slice_of(server->conf->name);
-    struct client_codec *client = take_idle(x, server);
+    struct client_codec *client = roomy(server);
+    if (!client)
+        client = take_idle(x, server);
     x->fresh = false;
     if (client) {
         take_place(server);
@@ -205,17 +380,25 @@ static void ask(struct exchange *x, struct server *server) {
         exchange_dial_failed(x, false, 503, CLOSE_memory);
         return;
     }
-    struct conn *conn = conn_connect(&server->conf->addr, connected, &dialling_handler, dialling);
-    if (!conn) {
+    struct attempt *attempt = joinable(server);
+    if (!attempt)
+        attempt = begin(server);
+    if (!attempt) {
         int error = errno;
         slab_put(&dialling_slab, dialling);
+        if (!is_ours(-error)) {
+            counters->upstream_connect_errors++;
+            server_failed(server);
+        }
         failed(x, server, -error);
         return;
     }
     take_place(server);
-    *dialling = (struct dialling){ .x = x, .server = server, .conn = conn };
+    *dialling = (struct dialling){ .x = x, .attempt = attempt };
+    timer_init(&dialling->timer, NULL);
+    list_push_back(&attempt->waiting, &dialling->link);
+    attempt->count++;
     x->dialling = dialling;
-    timer_start(&conn->timer, server->upstream->conf->connect_timeout);
 }
 
 // ---- the queue --------------------------------------------------------------------------------------------
@@ -232,7 +415,7 @@ static void refuse(struct exchange *x, const char *why) {
 static void waited_too_long(struct timer *timer) {
     struct dialling *dialling = container_of(timer, struct dialling, timer);
     counters->upstream_queue_timeouts++;
-    refuse(end(dialling, CLOSE_none), "queue_timeout has passed");
+    refuse(end(dialling), "queue_timeout has passed");
 }
 
 static void wait(struct exchange *x) {
@@ -261,7 +444,7 @@ static void wake(struct ring_flush *flush) {
         struct server *server = upstream_choose(upstream, first->x->tried);
         if (!server)
             return;
-        ask(end(first, CLOSE_none), server);
+        ask(end(first), server);
     }
 }
 
@@ -276,7 +459,22 @@ void dial(struct exchange *x) {
 }
 
 void dial_cancel(struct exchange *x) {
-    end(x->dialling, CLOSE_client_closed);
+    struct dialling *dialling = x->dialling;
+    struct attempt *attempt = dialling->attempt;
+    end(dialling);
+    if (!attempt)
+        return;
+    give_place(attempt->server);
+    if (attempt->count > 0 || attempt->client || attempt->over)
+        return;
+    conn_close(attempt->conn, CLOSE_client_closed);
+    end_attempt(attempt);
+}
+
+void dial_init_server(struct server *server) {
+    list_init(&server->idle);
+    list_init(&server->busy);
+    list_init(&server->attempts);
 }
 
 void dial_init(struct upstream *upstream) {
@@ -285,9 +483,20 @@ void dial_init(struct upstream *upstream) {
     upstream->waker.flush = wake;
 }
 
+static void release_server(struct server *server) {
+    // What settles has nobody who waits for it any more.
+    list_each(link, &server->attempts) {
+        struct attempt *attempt = container_of(link, struct attempt, link);
+        struct client_codec *client = attempt->client;
+        end_attempt(attempt);
+        drop(client, CLOSE_drain);
+    }
+    while (!list_empty(&server->idle))
+        drop(container_of(server->idle.next, struct client_codec, link), CLOSE_drain);
+}
+
 void dial_release(struct upstream *upstream) {
     for (unsigned i = 0; i < upstream->server_count; i++)
-        while (!list_empty(&upstream->servers[i].idle))
-            drop(container_of(upstream->servers[i].idle.next, struct client_codec, link), CLOSE_drain);
+        release_server(&upstream->servers[i]);
     list_remove(&upstream->waker.link);
 }

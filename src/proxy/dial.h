@@ -13,7 +13,10 @@ void dial_cancel(struct exchange *x);
 // A tunnel to the server has ended: until then it counts for max_active.
 void dial_tunnel_ended(struct server *server);
 
-// Of an upstream, for upstream.c alone.
+// For upstream.c alone.
+// Whether one more exchange could be given to the server now or as soon as a connection is made.
+bool dial_has_room(const struct server *server);
+void dial_init_server(struct server *server);
 void dial_init(struct upstream *upstream);
 void dial_release(struct upstream *upstream);  // closes idle connections; nobody may wait any more
 

@@ -21,7 +21,7 @@ struct upstream *upstream_new(const struct conf_upstream *conf) {
         struct server *to = &upstream->servers[upstream->server_count++];
         to->conf = server;
         to->upstream = upstream;
-        list_init(&to->idle);
+        dial_init_server(to);
     }
     return upstream;
 }
@@ -36,7 +36,7 @@ void upstream_free(struct upstream *upstream) {
 
 static bool full(const struct server *server) {
     uint64_t most = server->upstream->conf->max_active;
-    return most > 0 && server->active >= most;
+    return (most > 0 && server->active >= most) || !dial_has_room(server);
 }
 
 // Smooth weighted round robin: each candidate gains its weight, the one with most is chosen and pays the sum.

@@ -11,8 +11,11 @@
 struct server {
     const struct conf_server *conf;
     struct upstream *upstream;
-    struct list idle;         // pooled conns by conn->link, newest first
+    struct list idle;         // pooled clients (http/client_codec.h), newest first
     unsigned idle_count;
+    struct list busy;         // dial.c's: clients that carry something and can carry more
+    struct list attempts;     // dial.c's: connections that are being made
+    unsigned shared;          // connections that carry several exchanges, made or being made
     int64_t current_weight;   // smooth weighted round robin
     unsigned active;          // exchanges on it or connecting to it, and tunnels
     uint64_t down_until_ms;   // after two failed connects: not chosen before, unless there is no other

@@ -29,7 +29,7 @@ def statements(text):
 
 def commented(text):
     """A configuration whose directives may also stand in comments, as `# name ...;` or `# name ... {`."""
-    return re.sub(r"(?m)^(\s*)#\s?([a-z_]+\s[^#]*[;{])\s*$", r"\1\2", text)
+    return re.sub(r"(?m)^(\s*)#\s?([a-z0-9_]+\s[^#]*[;{])\s*$", r"\1\2", text)
 
 
 def acceptable(text):
@@ -46,7 +46,7 @@ def test_defaults_name_every_directive_of_the_table():
 def test_the_manual_names_the_same_directives():
     page = MOONGATE.parent / "moongate.conf.5"
     section = re.search(r"(?ms)^\.Sh DIRECTIVES$(.*?)^\.Sh ", page.read_text())[1]
-    named = set(re.findall(r'(?m)^\.It Ic "?([a-z_]+)', section))
+    named = set(re.findall(r'(?m)^\.It Ic "?([a-z0-9_]+)', section))
     table = names_of_the_table()
     assert table - named == set(), "directives without an item in the manual"
     # Words of a directive (fail, pass, ...) have items too, so look only for what has none of its own in the table.

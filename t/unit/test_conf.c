@@ -102,7 +102,7 @@ Test(conf, defaults_suit_a_proxy) {
     cr_assert_eq(upstream->keepalive_idle, 60000);
     cr_assert_eq(upstream->connect_timeout, 5000);
     cr_assert_eq(upstream->tries, 3);
-    cr_assert_eq(upstream->retry, RETRY_CONNECT | RETRY_STALE | RETRY_IDEMPOTENT);
+    cr_assert_eq(upstream->retry, RETRY_CONNECT | RETRY_STALE | RETRY_IDEMPOTENT | RETRY_REFUSED);
     cr_assert_eq(upstream->retry_timeout, 10000);
     cr_assert_eq(upstream->retry_body, 64 << 10);
     cr_assert_eq(upstream->max_active, 0);

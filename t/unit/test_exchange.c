@@ -727,6 +727,18 @@ Test(exchange, any_method_of_which_nothing_was_sent) {
     is_sent_again("POST");
 }
 
+Test(exchange, and_any_that_the_server_has_not_looked_at) {
+    upstream.retry = RETRY_REFUSED;
+    fails("POST", true, UPSTREAM_REFUSED);
+    cr_assert_eq(counters->retries_refused, 1);
+    is_sent_again("POST");
+}
+
+Test(exchange, unless_that_is_left_out) {
+    fails("POST", false, UPSTREAM_REFUSED);
+    is_refused();
+}
+
 Test(exchange, not_when_something_came_back) {
     fails("GET", true, UPSTREAM_ANSWERED);
     is_refused();
