@@ -36,7 +36,7 @@ static void written_again(struct feed *first) {
     char *text = feed_text(&out, &len);
     // The exchange adds a Host that is missing.
     if (first->request.minor == 1 || headers_find(&first->request.headers, HEADER_host)) {
-        struct feed_input input = { .text = slice_make(text, len) };
+        struct feed_input input = { .text = slice_make(text, len), .roomy = true };
         struct feed *second = feed_new(&input, CUT_NOWHERE, 0);
         must(second->result == H1_DONE && second->used == len);
         char *again = feed_text(&second->body, &again_len);

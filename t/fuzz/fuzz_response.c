@@ -18,7 +18,8 @@ static void written_again(struct feed *first, bool to_head) {
          queue_copy(&copy, body, body_len) == 0 && h1_write_body(&out, &copy, chunked) == 0 &&
          (!chunked || h1_write_last_chunk(&out, &res->trailers) == 0));
     char *text = feed_text(&out, &len);
-    struct feed_input input = { .text = slice_make(text, len), .response = true, .to_head = to_head };
+    struct feed_input input = { .text = slice_make(text, len), .response = true, .to_head = to_head,
+                                .roomy = true };
     struct feed *second = feed_new(&input, CUT_NOWHERE, 0);
     must(second->result == H1_DONE && second->used == len && second->response.status == res->status);
     char *again = feed_text(&second->body, &again_len);
