@@ -201,7 +201,8 @@ static void recv_done(struct op *op, const struct completion *c) {
     } else if (c->res == -ENOBUFS) {
         conn->reading = READING_STARVED;
         ring_wait_buffers(&conn->starved, op);
-        relieve();
+        if (ring_buffers_awaited())
+            relieve();
     } else if (c->res == -ECANCELED || c->res == -EINTR || c->res == -EAGAIN) {
         if (!c->more && conn->want_read)
             arm_recv(conn);

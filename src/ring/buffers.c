@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Receive buffers lent to the kernel. On Linux 6.12 and later incremental ones: the kernel fills a buffer
-// with many receives and says with BUF_MORE that it keeps it; elsewhere a receive takes a whole buffer. Few
-// buffers lie with the kernel at a time and the last one returned is lent first, so that the working set
-// stays small and warm. A buffer is a block: one reference is the kernel's, one is each span's that is still
-// held.
+// with many receives and says with BUF_MORE that it keeps it; elsewhere a receive takes a whole buffer. The
+// kernel uses what it is lent in turn, the first one first, so all of it becomes resident sooner or later: as
+// many buffers lie with the kernel as the load needs, and of the others the last one returned is lent first.
+// A buffer is a block: one reference is the kernel's, one is each span's that is still held.
 #include "ring/engine.h"
 
 #include "base/check.h"
@@ -21,14 +21,22 @@ enum {
     WHOLE_SIZE = 64 * 1024,  // of buffers that one receive takes
 };
 
-// Incremental buffers: how large, and how many lie with the kernel, enough for what comes in within a turn.
-// Multishot receives bring heads and small bodies, and cannot be bounded otherwise; single ones bring bulk.
-static const struct {
-    unsigned size, lent;
-} incremental_groups[GROUP_COUNT] = {
-    [GROUP_MULTI] = { 64 * 1024, 16 },
-    [GROUP_ONCE] = { 256 * 1024, 12 },
+// How large the buffers are, and how many lie with the kernel: the least, enough for one connection at full
+// speed, and the most, enough for what comes in within a turn. Multishot receives bring heads and small
+// bodies, and cannot be bounded otherwise; single ones bring bulk.
+struct group_plan {
+    unsigned size, least, most;
 };
+static const struct group_plan incremental_plans[GROUP_COUNT] = {
+    [GROUP_MULTI] = { 64 * 1024, 2, 16 },
+    [GROUP_ONCE] = { 256 * 1024, 1, 12 },
+};
+static const struct group_plan whole_plans[GROUP_COUNT] = {
+    [GROUP_MULTI] = { WHOLE_SIZE, 4, UINT_MAX },
+    [GROUP_ONCE] = { WHOLE_SIZE, 4, UINT_MAX },
+};
+
+enum { CALM_TURNS = 64 };  // with buffers to spare, before one fewer is lent
 
 struct receive_buffer {
     struct block block;
@@ -42,7 +50,10 @@ static struct group {
     struct io_uring_buf_ring *shared;  // with the kernel
     size_t shared_bytes;
     size_t size;  // of each buffer
-    unsigned entries, count, lent, lent_target;
+    unsigned entries, count, lent;
+    unsigned least, most, target;  // how many shall be lent
+    unsigned taken, missed;        // in this turn: buffers that were used up, receives that found none
+    unsigned calm;                 // turns that had buffers to spare
     struct receive_buffer *buffers, *free;
     unsigned free_count;
     char *memory;
@@ -53,7 +64,7 @@ static bool incremental;
 static struct list starved[GROUP_COUNT];  // struct ring_starved, who waits for longest first
 
 static void lend(struct group *group) {
-    while (group->lent < group->lent_target && group->free) {
+    while (group->lent < group->target && group->free) {
         struct receive_buffer *buffer = group->free;
         group->free = buffer->next_free;
         group->free_count--;
@@ -89,6 +100,7 @@ struct span buffers_received(enum buffer_group which, int res, unsigned cqe_flag
     }
     if (!(cqe_flags & IORING_CQE_F_BUF_MORE)) {
         group->lent--;
+        group->taken++;
         block_unref(&buffer->block);  // the kernel's
         lend(group);
     }
@@ -102,8 +114,12 @@ bool ring_buffers_scarce(void) {
     return false;
 }
 
+// Who waits while there is a reserve is helped at the turn's end.
 bool ring_buffers_awaited(void) {
-    return !list_empty(&starved[GROUP_MULTI]) || !list_empty(&starved[GROUP_ONCE]);
+    for (int i = 0; i < GROUP_COUNT; i++)
+        if (!list_empty(&starved[i]) && !groups[i].free)
+            return true;
+    return false;
 }
 
 bool buffers_incremental(void) {
@@ -111,9 +127,29 @@ bool buffers_incremental(void) {
 }
 
 void ring_wait_buffers(struct ring_starved *who, const struct op *op) {
-    counters->buffers_starved++;
+    groups[op->group].missed++;
+    if (!groups[op->group].free)
+        counters->buffers_starved++;
     if (!list_linked(&who->link))
         list_push_back(&starved[op->group], &who->link);
+}
+
+// A receive that found no buffer because a single other one took them all, at full speed, asks for no more: it
+// has them in the next turn. Several that found none ask for one each.
+static void adapt(struct group *group) {
+    if (group->missed > 0) {
+        unsigned wanted = group->least + group->missed - 1;
+        if (wanted > group->target)
+            group->target = wanted < group->most ? wanted : group->most;
+        group->calm = 0;
+    } else if (group->taken + 2 > group->target) {
+        group->calm = 0;
+    } else if (group->target > group->least && ++group->calm >= CALM_TURNS) {
+        group->target--;
+        group->calm = 0;
+    }
+    group->taken = group->missed = 0;
+    lend(group);
 }
 
 // A bulk receive may use up a whole buffer: no more of them are woken than there are buffers, in turn, or all
@@ -121,6 +157,7 @@ void ring_wait_buffers(struct ring_starved *who, const struct op *op) {
 // turn later.
 void buffers_feed(void) {
     for (int i = 0; i < GROUP_COUNT; i++) {
+        adapt(&groups[i]);
         unsigned budget = i == GROUP_ONCE ? groups[i].lent : groups[i].lent > 0 ? UINT_MAX : 0;
         struct list waiting;
         list_init(&waiting);
@@ -154,13 +191,13 @@ static int register_ring(struct group *group, int id, unsigned flags) {
 
 static int group_init(struct group *group, int id, size_t bytes, struct error *error) {
     group->entries = 1;
-    group->size = incremental ? incremental_groups[id].size : WHOLE_SIZE;
-    group->lent_target = incremental_groups[id].lent;
+    const struct group_plan *plan = incremental ? &incremental_plans[id] : &whole_plans[id];
+    group->size = plan->size;
     group->count = (unsigned)(bytes / group->size);
     if (group->count < 8)
         group->count = 8;
-    if (!incremental || group->lent_target > group->count)
-        group->lent_target = group->count;
+    group->target = group->least = plan->least;
+    group->most = plan->most < group->count ? plan->most : group->count;
     while (group->entries < group->count)
         group->entries *= 2;
     group->shared_bytes = group->entries * sizeof(struct io_uring_buf);
