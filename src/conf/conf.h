@@ -68,6 +68,7 @@ struct conf_settings {
     uint64_t tunnel_timeout;      // a relay with no byte in either direction
     uint64_t linger_timeout;      // how long to read on after a final response, so that the client gets it
     uint64_t linger_max;          // bytes to read on at most, 0: no limit
+    uint64_t notsent_lowat;       // bytes that the kernel takes beyond what it may send a client, 0: its default
     uint64_t connections_per_client;  // for each worker, 0: no limit
     uint64_t keepalive_requests;  // requests of one client connection, 0: no limit
     uint64_t max_head;            // bytes of a request head

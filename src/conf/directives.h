@@ -217,6 +217,13 @@
       "Bytes that are read, and thrown away, of a client that still sends after the final response of a " \
       "connection. After that it is closed, which may cost the client the response. 0 is no limit but " \
       "linger_timeout.") \
+    X(notsent_lowat, SCOPE_TOP | SCOPE_FRONTEND, SIZE, conf_settings, notsent_lowat, 4096, 1 << 30, \
+      DIRECTIVE_ZERO, NULL, "64k", NULL, \
+      "Bytes of a response that the kernel takes for a client (over TCP) beyond what it may send at once: " \
+      "TCP_NOTSENT_LOWAT. What is on its way to the client is not counted, so that a fast one is not " \
+      "slowed down; for one that reads slowly, or not at all, the kernel would else hold megabytes. A " \
+      "reload changes it for connections that are accepted from then on. 0 is what the kernel does by " \
+      "itself (net.ipv4.tcp_notsent_lowat).") \
     X(max_pipelined, SCOPE_TOP | SCOPE_FRONTEND, SIZE, conf_settings, max_pipelined, 1, 1 << 30, 0, NULL, \
       "64k", NULL, \
       "Bytes of further requests that a client may send ahead while one of its requests is being answered. " \

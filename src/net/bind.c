@@ -10,8 +10,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { UNSENT_BYTES = 64 << 10 };  // of a response that the kernel holds for a client and cannot send yet
-
 static int bind_error(const struct addr *addr, int code, struct error *error) {
     char text[ADDR_TEXT_MAX];
     addr_print(addr, text);
@@ -48,9 +46,6 @@ static int open_socket(const struct addr *addr) {
         // What is accepted inherits it. Without it the last piece of a response waits for the client's delayed
         // acknowledgement of the piece before: 40 ms.
         (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-        // Inherited, too. A thousand slow readers would else have the kernel hold megabytes for each, which it
-        // takes from servers at full speed while everybody else waits.
-        (void)setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &(int){ UNSENT_BYTES }, sizeof(int));
     }
     if (addr_family(addr) == AF_INET6)
         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
@@ -109,4 +104,10 @@ failed:
     code = bind_error(addr, -errno, error);
     close(fd);
     return code;
+}
+
+// A thousand slow readers would else have the kernel hold megabytes for each, which it takes from servers at
+// full speed while everybody else waits.
+void listener_set_notsent_lowat(int fd, uint64_t bytes) {
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &(int){ (int)bytes }, sizeof(int));
 }

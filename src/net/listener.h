@@ -15,6 +15,10 @@
 int listener_bind(const struct addr *addr, unsigned backlog, bool shared, struct error *error)
     __attribute__((warn_unused_result));
 
+// How many bytes of output the kernel takes for a connection accepted from then on beyond what it may send at
+// once; 0: its own default. Nothing for unix sockets.
+void listener_set_notsent_lowat(int fd, uint64_t bytes);
+
 // Whether no other program listens there: with SO_REUSEPORT a second one of the same user would be let in and
 // get a part of the connections. Removes the file of a unix socket at which nobody answers. Ask before the
 // first listener_bind().

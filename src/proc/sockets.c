@@ -52,16 +52,19 @@ static struct socket_group *find(const struct sockets *sockets, const char *name
     return NULL;
 }
 
-static const struct conf_listen *wanted(const struct conf *conf, const char *name) {
+static const struct conf_listen *wanted(const struct conf *conf, const char *name,
+                                        const struct conf_settings **ret_settings) {
     for (const struct conf_frontend *frontend = conf->frontends; frontend; frontend = frontend->next)
         for (const struct conf_listen *listen = frontend->listens; listen; listen = listen->next)
-            if (strcmp(listen->name, name) == 0)
+            if (strcmp(listen->name, name) == 0) {
+                *ret_settings = &frontend->settings;
                 return listen;
+            }
     return NULL;
 }
 
-static int bind_group(struct sockets *sockets, const struct conf_listen *listen, bool patient,
-                      struct error *error) {
+static int bind_group(struct sockets *sockets, const struct conf_listen *listen,
+                      const struct conf_settings *settings, bool patient, struct error *error) {
     bool shared = addr_family(&listen->addr) == AF_UNIX;
     unsigned count = shared ? 1 : sockets->slots;
     struct socket_group *group = calloc(1, sizeof *group + count * sizeof *group->fds);
@@ -81,10 +84,12 @@ static int bind_group(struct sockets *sockets, const struct conf_listen *listen,
     }
     while (code == 0 && group->count < count) {
         int fd = listener_bind(&listen->addr, (unsigned)listen->backlog, shared, error);
-        if (fd < 0)
+        if (fd < 0) {
             code = fd;
-        else
+        } else {
+            listener_set_notsent_lowat(fd, settings->notsent_lowat);
             group->fds[group->count++] = fd;
+        }
     }
     if (code < 0)
         group_free(group);
@@ -96,7 +101,7 @@ int sockets_prepare(struct sockets *sockets, const struct conf *conf, bool patie
         for (const struct conf_listen *listen = frontend->listens; listen; listen = listen->next) {
             if (find(sockets, listen->name))
                 continue;
-            int code = bind_group(sockets, listen, patient, error);
+            int code = bind_group(sockets, listen, &frontend->settings, patient, error);
             if (code < 0) {
                 struct error why = *error;
                 return conf_error(conf, listen->place, error, "%s", why.text), code;
@@ -108,15 +113,18 @@ int sockets_prepare(struct sockets *sockets, const struct conf *conf, bool patie
 void sockets_commit(struct sockets *sockets, const struct conf *conf) {
     list_each(link, &sockets->list) {
         struct socket_group *group = container_of(link, struct socket_group, link);
-        const struct conf_listen *want = wanted(conf, group->name);
+        const struct conf_settings *settings;
+        const struct conf_listen *want = wanted(conf, group->name, &settings);
         if (!want) {
             group_free(group);
             continue;
         }
-        // Listening again only changes the length of the queue.
-        for (unsigned i = 0; !group->fresh && i < group->count; i++)
+        for (unsigned i = 0; !group->fresh && i < group->count; i++) {
+            // Listening again only changes the length of the queue.
             if (listen(group->fds[i], (int)want->backlog) < 0)
                 log_warn("cannot change the backlog of \"%s\": %s", group->name, strerror(errno));
+            listener_set_notsent_lowat(group->fds[i], settings->notsent_lowat);
+        }
         group->fresh = false;
     }
 }

@@ -134,8 +134,9 @@ void ring_wait_buffers(struct ring_starved *who, const struct op *op) {
         list_push_back(&starved[op->group], &who->link);
 }
 
-// A receive that found no buffer because a single other one took them all, at full speed, asks for no more: it
-// has them in the next turn. Several that found none ask for one each.
+// A receive that used up all buffers by itself and then found none asks for no more: it has them again in the
+// next turn, which bounds the share that a single fast connection has of one. Several that found none ask for
+// one each.
 static void adapt(struct group *group) {
     if (group->missed > 0) {
         unsigned wanted = group->least + group->missed - 1;

@@ -257,39 +257,87 @@ def small_window(gate, size=4096):
     return s
 
 
-def test_the_kernel_holds_little_for_a_reader_that_stops(moongate, sink):
-    gate = gate_to(moongate, sink.address, level="info")
+def held_by_the_kernel(gate):
+    """Of a response to a client that has stopped reading: bytes sent and not acknowledged, and not sent."""
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         s.connect(("127.0.0.1", gate.port))
         s.sendall(b"GET /bytes/%d HTTP/1.1\r\nHost: a\r\n\r\n" % (64 << 20))
         s.recv(1)
         time.sleep(0.5)  # what the kernel takes, it takes at once
-        shown = subprocess.run(["ss", "-Htn", "state", "established", "sport", "=", f":{gate.port}"], check=True,
-                               capture_output=True, text=True).stdout.split()
-        assert 0 < int(shown[1]) < 300_000  # Send-Q: megabytes without a bound
+        return int(subprocess.run(["ss", "-Htn", "state", "established", "sport", "=", f":{gate.port}"], check=True,
+                                  capture_output=True, text=True).stdout.split()[1])
+
+
+def test_notsent_lowat_bounds_what_the_kernel_holds_for_a_reader_that_stops(moongate, sink):
+    gate = gate_to(moongate, sink.address, level="info")
+    assert 0 < held_by_the_kernel(gate) < 300_000
+    app = f"upstream app {{ server {sink.address}; }}"
+    gate.configure(app, "route / app; notsent_lowat 0;", level="info")
+    gate.reload()
+    assert held_by_the_kernel(gate) > 1_000_000
+    gate.configure(app, "route / app; notsent_lowat 16k;", level="info")
+    gate.reload()
+    assert 0 < held_by_the_kernel(gate) < 200_000
+
+
+def growth(gate, slow, seconds=3.0):
+    """How much larger its worker, which has just begun, was at most while `slow` was done again and again."""
+    pid = gate.workers()[0]
+    before = highest = rss(pid)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        slow()
+        highest = max(highest, rss(pid))
+    return highest - before
 
 
 @pytest.mark.alone
-def test_a_slow_reader_of_1_gib_costs_little(moongate, sink):
+@pytest.mark.parametrize("without", ["", "incremental"])
+def test_a_reader_of_1_kib_a_second_costs_a_new_worker_little(moongate, sink, monkeypatch, without):
+    monkeypatch.setenv("MOONGATE_RING_WITHOUT", without)
     gate = gate_to(moongate, sink.address, level="info")
-    pid = gate.workers()[0]
-    for _ in range(3):  # what everybody uses is there before
-        gate.get("/bytes/3000000")
-    before, sent_before = rss(pid), sink.sent
-    highest = 0
+    assert gate.get("/bytes/10").status == 200
     with small_window(gate) as s:
         s.sendall(b"GET /bytes/1073741824 HTTP/1.1\r\nHost: h\r\n\r\n")
-        end = time.monotonic() + 3
-        while time.monotonic() < end:
-            s.recv(256)
-            time.sleep(0.25)
-            highest = max(highest, rss(pid))
-        assert sink.sent - sent_before < 32 << 20  # what the kernel holds: the server is held back
-        active = gate.stats()
-        assert active["requests_active"] == 1
-    assert SANITIZED or highest - before < 2 << 20, f"{highest - before} bytes more"
+        more = growth(gate, lambda: (s.recv(64), time.sleep(0.06)))
+        assert sink.sent < 32 << 20  # what the kernel holds: the server is held back
+        assert gate.stats()["requests_active"] == 1
+    assert SANITIZED or more < 2 << 20, f"{more} bytes more"
     eventually(lambda: gate.stats()["requests_active"] == 0)
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("without", ["", "incremental"])
+def test_an_upload_to_a_server_that_reads_1_kib_a_second_costs_a_new_worker_little(moongate, monkeypatch, without):
+    monkeypatch.setenv("MOONGATE_RING_WITHOUT", without)
+    sent = [0]
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        gate = gate_to(moongate, "127.0.0.1:%d" % listener.getsockname()[1], frontend="max_body 2g;", level="info")
+        with gate.connect() as first:
+            first.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            server = listener.accept()[0]
+            with server:
+                server.recv(4096)
+                server.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+                assert first.recv(4096)
+        with gate.connect() as s:
+            def upload():
+                with contextlib.suppress(OSError):
+                    s.sendall(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 1073741824\r\n\r\n")
+                    while True:
+                        sent[0] += s.send(b"x" * 65536)
+            thread = threading.Thread(target=upload)
+            thread.start()
+            with listener.accept()[0] as server:
+                more = growth(gate, lambda: (server.recv(64), time.sleep(0.06)))
+                assert 1 << 20 < sent[0] < 32 << 20  # what the kernel holds: the client is held back
+                s.shutdown(socket.SHUT_RDWR)
+            thread.join()
+    assert SANITIZED or more < 2 << 20, f"{more} bytes more"
 
 
 @pytest.mark.alone

@@ -94,6 +94,7 @@ Test(conf, defaults_suit_a_proxy) {
     cr_assert_eq(s->max_body, 1 << 30);
     cr_assert_eq(s->buffer_high, 256 << 10);
     cr_assert_eq(s->buffer_low, 64 << 10);
+    cr_assert_eq(s->notsent_lowat, 64 << 10);
     cr_assert_eq(s->x_forwarded, X_FORWARDED_OFF);
     cr_assert_eq(s->on_script_error, SCRIPT_ERROR_FAIL);
     cr_assert_null(s->access_log);
