@@ -108,8 +108,8 @@ void ring_close(int fd);
 
 // True when receive buffers run short: what waits on slow receivers should be copied out (queue_unpin).
 bool ring_buffers_scarce(void);
-// True while somebody waits for a buffer and there is none in reserve: nothing may begin to hold one then that
-// could hold it for long.
+// True while somebody waits for a buffer and there is none in reserve: nothing may begin to hold one then
+// that could hold it for long.
 bool ring_buffers_awaited(void);
 // Waits for buffers after op, a recv, failed with -ENOBUFS. fed() is called once, from a turn, in the order
 // in which they began to wait and for no more of them at a time than there may be buffers: it may fail again.
