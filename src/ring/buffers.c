@@ -36,7 +36,7 @@ static const struct group_plan whole_plans[GROUP_COUNT] = {
     [GROUP_ONCE] = { WHOLE_SIZE, 4, UINT_MAX },
 };
 
-enum { CALM_TURNS = 64 };  // with buffers to spare, before one fewer is lent
+enum { CALM_TURNS = 256 };  // with buffers to spare, before one fewer is lent
 
 struct receive_buffer {
     struct block block;
@@ -52,7 +52,9 @@ static struct group {
     size_t size;  // of each buffer
     unsigned entries, count, lent;
     unsigned least, most, target;  // how many shall be lent
-    unsigned taken, missed;        // in this turn: buffers that were used up, receives that found none
+    unsigned taken, active;        // in this turn: buffers that were used up, receivers that had some or none
+    bool missed;                   // in this turn one had none
+    const struct op *last;         // of these receivers
     unsigned calm;                 // turns that had buffers to spare
     struct receive_buffer *buffers, *free;
     unsigned free_count;
@@ -86,12 +88,18 @@ static void give_back(struct block *block) {
     lend(group);
 }
 
-struct span buffers_received(enum buffer_group which, int res, unsigned cqe_flags) {
-    struct group *group = &groups[which];
+static void note_active(struct group *group, const struct op *op) {
+    group->active += op != group->last;
+    group->last = op;
+}
+
+struct span buffers_received(const struct op *op, int res, unsigned cqe_flags) {
+    struct group *group = &groups[op->group];
     unsigned id = cqe_flags >> IORING_CQE_BUFFER_SHIFT;
     check_fatal(id < group->count);
     struct receive_buffer *buffer = &group->buffers[id];
     struct span span = { NULL, NULL, 0 };
+    note_active(group, op);
     if (res > 0) {
         check_fatal((size_t)res <= group->size - buffer->filled);
         span = (struct span){ &buffer->block, buffer->block.base + buffer->filled, (uint32_t)res };
@@ -127,29 +135,29 @@ bool buffers_incremental(void) {
 }
 
 void ring_wait_buffers(struct ring_starved *who, const struct op *op) {
-    groups[op->group].missed++;
-    if (!groups[op->group].free)
+    struct group *group = &groups[op->group];
+    note_active(group, op);
+    group->missed = true;
+    if (!group->free)
         counters->buffers_starved++;
     if (!list_linked(&who->link))
         list_push_back(&starved[op->group], &who->link);
 }
 
-// A receive that used up all buffers by itself and then found none asks for no more: it has them again in the
-// next turn, which bounds the share that a single fast connection has of one. Several that found none ask for
-// one each.
+// Each receiver of a turn in which the buffers did not suffice shall have its own least. One alone that took
+// them all, at full speed, has them again in the next turn.
 static void adapt(struct group *group) {
-    if (group->missed > 0) {
-        unsigned wanted = group->least + group->missed - 1;
-        if (wanted > group->target)
-            group->target = wanted < group->most ? wanted : group->most;
-        group->calm = 0;
-    } else if (group->taken + 2 > group->target) {
+    if (group->missed && group->least * group->active > group->target)
+        group->target = group->least * group->active < group->most ? group->least * group->active : group->most;
+    if (group->missed || group->taken + 2 > group->target) {
         group->calm = 0;
     } else if (group->target > group->least && ++group->calm >= CALM_TURNS) {
         group->target--;
         group->calm = 0;
     }
-    group->taken = group->missed = 0;
+    group->taken = group->active = 0;
+    group->missed = false;
+    group->last = NULL;
     lend(group);
 }
 

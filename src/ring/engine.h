@@ -26,8 +26,8 @@ void op_cancel_now(struct op *op);
 
 int buffers_init(size_t bytes, struct error *error);
 void buffers_release(void);
-// The span of a completion that carries a buffer of the group; span.block NULL when res <= 0.
-struct span buffers_received(enum buffer_group group, int res, unsigned cqe_flags);
+// The span of a completion of op that carries a buffer; span.block NULL when res <= 0.
+struct span buffers_received(const struct op *op, int res, unsigned cqe_flags);
 void buffers_feed(void);     // wakes the starved for whom there are buffers
 bool buffers_to_feed(void);  // more could be woken: the next turn must not wait
 bool buffers_incremental(void);

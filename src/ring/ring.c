@@ -146,7 +146,7 @@ static void complete(const struct io_uring_cqe *cqe) {
     struct completion c = { .more = cqe->flags & IORING_CQE_F_MORE };
     c.res = faults_completed(op, cqe->res, c.more);
     if (cqe->flags & IORING_CQE_F_BUFFER)
-        c.span = buffers_received((enum buffer_group)op->group, cqe->res, cqe->flags);
+        c.span = buffers_received(op, cqe->res, cqe->flags);
     if (!c.more)
         op->pending = false;
     op->done(op, &c);
