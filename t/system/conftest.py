@@ -457,6 +457,8 @@ class Nginx:
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         user = f"user {USER} nogroup;" if os.getuid() == 0 else ""
+        # sndbuf: over the loopback the kernel would let it have 1.3 MiB for each response from the start (ten segments
+        # of 64 KiB), and a thousand of them use up what all TCP of the machine may have: then anybody's are dropped.
         (self.folder / "nginx.conf").write_text(f"""
             {user} worker_processes 1; daemon off; pid {self.folder}/pid; error_log {self.folder}/error.log;
             events {{ worker_connections 4096; }}
@@ -466,7 +468,7 @@ class Nginx:
                 fastcgi_temp_path {self.folder}/f;
                 uwsgi_temp_path {self.folder}/u; scgi_temp_path {self.folder}/s;
                 server {{
-                    listen {self.address} backlog=4096; root {self.root};
+                    listen {self.address} backlog=4096 sndbuf=128k; root {self.root};
                     location = /discard {{ proxy_pass http://{self.address}/sink; }}
                     location = /sink {{ return 204; }}
                 }}
