@@ -28,6 +28,8 @@ BEGIN {
     known("histogram", "A histogram")
     known("timer", "A timer")
     known("task", "A task")
+    known("sock", "A stream socket")
+    known("datagrams", "A datagram socket")
     known("semaphore", "A semaphore")
     known("test", "The module of tests")
     known("frontend", "A frontend under test")

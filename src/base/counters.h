@@ -21,6 +21,11 @@
     X(requests, "requests whose head was complete") \
     X(fetches, "requests that scripts made (gate.fetch)") \
     X(fetch_errors, "of these: without a whole response") \
+    X(script_sockets, "sockets that scripts opened (gate.tcp, gate.udp) or took from their pool") \
+    X(script_sockets_reused, "of these: pooled connections") \
+    X(script_sockets_limited, "sockets refused by script_sockets or script_sockets_each") \
+    X(script_sockets_active, "sockets that scripts have now") \
+    X(script_sockets_idle, "pooled connections of scripts idle now") \
     X(requests_active, "exchanges under way now") \
     X(responses_1xx, "interim responses sent to clients") \
     X(responses_2xx, "final responses by class") \

@@ -7,7 +7,10 @@
 
 #include <stdint.h>
 
-enum handle_kind { HANDLE_FREE, HANDLE_CONN, HANDLE_EXCHANGE, HANDLE_JOB, HANDLE_TASK, HANDLE_FETCH, HANDLE_RESOLUTION };
+enum handle_kind {
+    HANDLE_FREE, HANDLE_CONN, HANDLE_EXCHANGE, HANDLE_JOB, HANDLE_TASK, HANDLE_FETCH, HANDLE_RESOLUTION, HANDLE_TCP,
+    HANDLE_UDP
+};
 
 // 0 when memory is out or 2^20 handles live.
 uint64_t handle_new(enum handle_kind kind, void *object);

@@ -37,6 +37,13 @@ void conf_free(struct conf *conf) {
     free(conf);
 }
 
+uint64_t conf_script_sockets(const struct conf *conf) {
+    for (const struct conf_frontend *frontend = conf->frontends; frontend; frontend = frontend->next)
+        if (frontend->scripts)
+            return conf->script_sockets;
+    return 0;
+}
+
 int conf_error(const struct conf *conf, struct conf_place place, struct error *error, const char *format,
                ...) {
     va_list args;

@@ -219,6 +219,9 @@ struct conf {
     uint64_t script_run_limit;    // with it: how long code may run without a wait
     uint64_t script_memory_limit; // of one Lua state, 0: none
     struct conf_resolver resolver;
+    uint64_t script_sockets;      // of scripts for each worker, idle ones included
+    uint64_t script_sockets_each; // of one request, connection, timer or task
+    uint64_t script_sockets_idle; // pooled, for each worker
     struct conf_path *scripts;    // folders where `script` and require look, in order; ours come last
     struct conf_shared *shared;
     struct conf_log_format *log_formats;
@@ -238,6 +241,9 @@ struct conf {
 int conf_load(const char *path, struct source *source, struct conf **ret_conf, struct error *error)
     __attribute__((warn_unused_result));
 void conf_free(struct conf *conf);
+
+// script_sockets; 0 where there are no scripts.
+uint64_t conf_script_sockets(const struct conf *conf);
 
 // For layers that check an argument further: prints "file:line:column: ..." with the line, as conf_load does.
 int conf_error(const struct conf *conf, struct conf_place place, struct error *error, const char *format, ...)

@@ -159,6 +159,20 @@
       DIRECTIVE_ZERO, NULL, "256m", NULL, \
       "Memory of the scripts of one worker and configuration: all that Lua holds. Code that asks for more " \
       "fails, as by an error; the worker lives. What Lua has not yet collected counts. 0 is no limit.") \
+    X(script_sockets, SCOPE_TOP, NUMBER, conf, script_sockets, 0, 1048576, DIRECTIVE_RESTART, NULL, "1024", \
+      NULL, \
+      "Sockets that the scripts of one worker have at the same time (gate.tcp, gate.udp), pooled ones that " \
+      "are idle and those that are being closed included. Each needs a descriptor: the limit of open files " \
+      "is raised for them at the start, and where the system does not allow that scripts get at most a " \
+      "quarter of what there is. At the limit an idle one is closed for the new one; without any, " \
+      "connect() returns nil and \"limit\". 0 allows none.") \
+    X(script_sockets_each, SCOPE_TOP, NUMBER, conf, script_sockets_each, 0, 1048576, 0, NULL, "64", NULL, \
+      "Sockets that one request has at the same time, in all of its hooks and in the tasks that these " \
+      "started; the same for a connection in its connect hook, for a timer, and for an init, worker_init " \
+      "or exit hook. Beyond that connect() returns nil and \"limit\".") \
+    X(script_sockets_idle, SCOPE_TOP, NUMBER, conf, script_sockets_idle, 0, 1048576, 0, NULL, "128", NULL, \
+      "Connections of scripts that one worker keeps while nobody uses them (keepalive() of gate.tcp). When " \
+      "one more is given back, the one unused for longest is closed. 0 keeps none.") \
     X(shared, SCOPE_TOP, OWN, conf, shared, 64 << 10, 1ull << 40, DIRECTIVE_MANY, "NAME SIZE", NULL, \
       "limits 16m", \
       "A dictionary in memory that all workers share: gate.shared \"NAME\" in scripts. It survives " \

@@ -9,6 +9,7 @@
 #include "net/conn.h"
 #include "net/listener.h"
 #include "proxy/client.h"
+#include "script/script.h"
 
 #include <fcntl.h>
 #include <malloc.h>
@@ -94,7 +95,11 @@ static void set_paused(struct admission *admission, bool paused) {
 // ---- connections ------------------------------------------------------------------------------------------
 
 static uint64_t most(const struct admission *admission, const struct conf *conf) {
-    return conf->connections < admission->most ? conf->connections : admission->most;
+    uint64_t sockets = conf_script_sockets(conf);
+    if (sockets > admission->sockets_most)
+        sockets = admission->sockets_most;
+    uint64_t most = (admission->descriptors - sockets) / 2;  // a proxied connection has two
+    return conf->connections < most ? conf->connections : most;
 }
 
 static void press_connections(struct admission *admission, const struct conf *conf) {
@@ -217,7 +222,9 @@ void admission_start(struct admission *admission, struct list *listeners) {
     getrlimit(RLIMIT_NOFILE, &limit);
     uint64_t have = limit.rlim_cur, reserve = have / 4 < RESERVE ? have / 4 : RESERVE;
     *admission = (struct admission){ .listeners = listeners };
-    admission->most = (have - reserve) / 2;  // a proxied connection has two
+    admission->descriptors = have - reserve;
+    admission->sockets_most = have / 4;
+    script_sockets_bound(admission->sockets_most);
     admission->memory_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
     timer_init(&admission->retry, retry);
     only = admission;

@@ -30,7 +30,8 @@ struct shortage {
 
 struct admission {
     struct list *listeners;   // the worker's
-    uint64_t most;            // connections that the descriptors suffice for
+    uint64_t descriptors;     // for connections, and sockets of scripts
+    uint64_t sockets_most;    // of these at most so many for sockets of scripts
     bool paused;              // listeners do not accept
     struct timer retry;       // while exhausted: then it is tried anyhow
     bool exhausted;           // accepting failed, listeners are paused until there is hope

@@ -164,11 +164,14 @@ static int read_configuration(struct master *master, const char *file, struct er
 
 // A proxied connection has two descriptors.
 static void provide_descriptors(const struct conf *conf) {
-    uint64_t need = 2 * conf->connections + DESCRIPTOR_RESERVE, have = descriptors_raise(need);
+    uint64_t sockets = conf_script_sockets(conf), need = 2 * conf->connections + sockets + DESCRIPTOR_RESERVE;
+    uint64_t have = descriptors_raise(need);
     if (have < need)
-        log_warn("at most %llu descriptors are allowed, %llu connections need %llu: a worker holds fewer "
-                 "than that; raise the limit (ulimit -n, LimitNOFILE) or lower `connections`",
-                 (unsigned long long)have, (unsigned long long)conf->connections, (unsigned long long)need);
+        log_warn("at most %llu descriptors are allowed, %llu connections and %llu sockets of scripts need "
+                 "%llu: a worker holds fewer than that; raise the limit (ulimit -n, LimitNOFILE) or lower "
+                 "`connections`",
+                 (unsigned long long)have, (unsigned long long)conf->connections,
+                 (unsigned long long)sockets, (unsigned long long)need);
 }
 
 static int take_resources(struct master *master, const struct master_options *options, struct error *error) {

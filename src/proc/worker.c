@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/timer.h"
 #include "net/conn.h"
+#include "net/datagram.h"
 #include "proc/orders.h"
 #include "proxy/client.h"
 
@@ -106,7 +107,7 @@ void worker_close_all(struct worker_self *self) {
 // One step towards the end, when nothing of the present phase is left.
 static void wind_down(struct worker_self *self) {
     if (self->phase == WORKER_DRAINING || self->phase == WORKER_CLOSING) {
-        if (conn_count() > 0 || !list_empty(&self->listeners) || !generation_none())
+        if (conn_count() > 0 || datagram_count() > 0 || !list_empty(&self->listeners) || !generation_none())
             return;
         self->phase = WORKER_LOGGING;
         access_log_flush_all();

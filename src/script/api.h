@@ -15,7 +15,7 @@
 
 /* cdef begin */
 enum {
-    MG_ABI = 4,
+    MG_ABI = 5,
 
     /* Results. */
     MG_OK = 0,
@@ -88,6 +88,15 @@ enum {
     MG_IS_TOKEN = 0,
     MG_IS_COOKIE_VALUE,
     MG_IS_COOKIE_ATTRIBUTE,
+
+    /* How much a socket receives: so many bytes; what is there, at most so many; what stands before a pattern;
+       all until the end. */
+    MG_RECEIVE_EXACTLY = 0,
+    MG_RECEIVE_SOME,
+    MG_RECEIVE_UNTIL,
+    MG_RECEIVE_END,
+    MG_RECEIVE_MAX = 1 << 24,
+    MG_PATTERN_MAX = 128,
 
     /* Formats of dates. */
     MG_DATE_HTTP = 0,
@@ -192,6 +201,23 @@ struct mg_api {
     int (*resolve_result)(double resolution, struct mg_resolved *ret_resolved);
     int (*resolve_address)(double resolution, uint32_t at, struct mg_text *ret_ip); /* from 0; then MG_NONE */
     int (*resolve_close)(double resolution);
+    /* Sockets of scripts (lua/moongate/sockets.lua). MG_WAIT: the caller parks and asks again, or says by
+       ..._rest() that it will not; MG_NONE: error_text() says what the network or a limit did. */
+    int (*tcp_connect)(const char *address, size_t len, const char *pool, size_t pool_len, double *ret_socket);
+    int (*tcp_connected)(double socket, double *ret_reused);
+    int (*tcp_send)(double socket, const char *at, size_t len, double *ret_taken);
+    int (*tcp_receive)(double socket, int how, double size, const char *pattern, size_t len, double *ret_count);
+    int (*tcp_take)(double socket, double count, struct mg_text *ret_text); /* of what is there, a piece */
+    int (*tcp_drop)(double socket, double count);
+    int (*tcp_rest)(double socket);
+    int (*tcp_shutdown)(double socket);
+    int (*tcp_keepalive)(double socket, double seconds, double most);
+    int (*tcp_close)(double socket); /* MG_NONE: it is closed already */
+    int (*udp_connect)(const char *address, size_t len, double *ret_socket);
+    int (*udp_send)(double socket, const char *at, size_t len);
+    int (*udp_receive)(double socket, double most, struct mg_text *ret_text);
+    int (*udp_rest)(double socket);
+    int (*udp_close)(double socket); /* MG_NONE: it is closed already */
     double (*now)(void);
     int (*log_enabled)(int level);
     void (*log)(int level, const char *script, const char *at, size_t len);

@@ -69,6 +69,24 @@ int mg_resolve_new(const char *name, size_t len, int family, double *ret_resolut
 int mg_resolve_result(double resolution, struct mg_resolved *ret_resolved);
 int mg_resolve_address(double resolution, uint32_t at, struct mg_text *ret_ip);
 int mg_resolve_close(double resolution);
+// tcp.c
+int mg_tcp_connect(const char *address, size_t len, const char *pool, size_t pool_len, double *ret_socket);
+int mg_tcp_connected(double socket, double *ret_reused);
+int mg_tcp_send(double socket, const char *at, size_t len, double *ret_taken);
+int mg_tcp_receive(double socket, int how, double size, const char *pattern, size_t len, double *ret_count);
+int mg_tcp_take(double socket, double count, struct mg_text *ret_text);
+int mg_tcp_drop(double socket, double count);
+int mg_tcp_rest(double socket);
+int mg_tcp_shutdown(double socket);
+int mg_tcp_keepalive(double socket, double seconds, double most);
+int mg_tcp_close(double socket);
+
+// udp.c
+int mg_udp_connect(const char *address, size_t len, double *ret_socket);
+int mg_udp_send(double socket, const char *at, size_t len);
+int mg_udp_receive(double socket, double most, struct mg_text *ret_text);
+int mg_udp_rest(double socket);
+int mg_udp_close(double socket);
 
 // job.c
 int mg_job_timer(double seconds, int every, double *ret_job);

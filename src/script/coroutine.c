@@ -65,6 +65,7 @@ void task_init(struct task *task, struct script_chain *chain, void (*fired)(stru
     timer_init(&task->timer, fired);
     list_init(&task->wake.link);
     task->wake.flush = woken;
+    list_init(&task->sockets);
     list_init(&task->children);
 }
 
@@ -85,6 +86,7 @@ bool task_unpark(uint64_t ticket) {
 // The hook is over: what it holds is given back (lua/moongate/tasks.lua), its ticket is worth nothing any
 // more.
 static void give_back(struct task *task) {
+    sockets_end(&task->sockets);
     timer_stop(&task->timer);
     list_remove(&task->wake.link);
     task->parked = false;

@@ -115,6 +115,7 @@ struct task {
     uint64_t ticket;           // base/handle.h; 0 until the hook asks
     bool parked;               // waits to be woken by its ticket
     struct ring_flush wake;    // what the timer does, at the next opportunity
+    struct list sockets;       // that its hook has opened (socket.h): they end with it
     struct list children;      // jobs that gate.spawn started: they end with what the task belongs to
     unsigned at;               // which script of the chain
     enum hook_id hook;
@@ -130,7 +131,9 @@ struct task {
 struct job {
     struct task task;     // `chain` and `at` are those of the script that made it
     struct list link;     // the host's
+    struct task *parent;  // of what gate.spawn started; outlives it
     struct list sibling;  // among the parent's children
+    unsigned sockets;     // of it and of what it spawned
     uint64_t id;          // of its function in the Lua table of jobs; 0: a hook of the table of hooks
     uint64_t delay_ms;    // until it begins; with `every` between two beginnings, too
     uint64_t due_ms;
@@ -173,6 +176,7 @@ struct exchange_record {
     struct task task;
     uint32_t slot;
     bool known;                     // the Lua object was made
+    unsigned sockets;               // of its hooks and of what they spawned
     struct headers reply;           // of a response that a script is putting together
     struct body_filter *bodies[2];  // by whose; NULL before the body hooks are called
 };
@@ -185,6 +189,7 @@ struct conn_record {
     struct conn *conn;
     uint64_t handle;  // the conn's
     struct task task;
+    unsigned sockets;  // of its hooks and of what they spawned
     bool rejected;
     void (*decided)(struct conn *conn, void *owner, bool reject);  // set while a connect hook waits
     void *owner;
@@ -205,6 +210,8 @@ void task_init(struct task *task, struct script_chain *chain, void (*fired)(stru
 void task_wake(struct task *task);
 // The same for one that parked; false when there is none with that ticket, or it does not wait.
 bool task_unpark(uint64_t ticket);
+// What the hook's wake-ups go by, until it is over; 0: memory is out.
+uint64_t task_ticket(struct task *task);
 // What the task belongs to ends: nothing of it is taken up again.
 void task_end(struct task *task);
 
@@ -252,6 +259,10 @@ void chain_bind(struct script_chain *chain);
 // job.c
 void jobs_cancel(struct list *children);
 void jobs_release_all(struct script_host *host);
+
+// socket.c, tcp_pool.c
+void sockets_end(struct list *sockets);
+void sockets_forget(const struct script_host *host);  // closes its idle connections
 
 // body.c
 enum filter_result body_request(void *scripts, struct exchange *x);

@@ -284,6 +284,7 @@ int mg_job_spawn(double *ret_job) {
     int rc = make(HOOK_task, &job);
     if (rc != MG_OK)
         return rc;
+    job->parent = task_running;
     list_push_back(&task_running->children, &job->sibling);
     set_state(job, JOB_ARMED);
     task_wake(&job->task);
@@ -303,7 +304,7 @@ int mg_job_cancel(double id) {
     return MG_OK;
 }
 
-static uint64_t ticket_of(struct task *task) {
+uint64_t task_ticket(struct task *task) {
     if (!task->ticket)
         task->ticket = handle_new(HANDLE_TASK, task);
     return task->ticket;
@@ -312,7 +313,7 @@ static uint64_t ticket_of(struct task *task) {
 int mg_task_ticket(double *ret_ticket) {
     if (!task_running)
         return mg_error("this is for hooks, timers and tasks: a script must not wait while it loads");
-    uint64_t ticket = ticket_of(task_running);
+    uint64_t ticket = task_ticket(task_running);
     *ret_ticket = (double)ticket;
     return ticket ? MG_OK : mg_error("memory is out");
 }

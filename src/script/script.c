@@ -91,6 +91,7 @@ void script_host_free(struct script_host *host) {
         return;
     conn_records_detach(host);
     jobs_release_all(host);
+    sockets_forget(host);
     coroutine_release_all(host);
     state_close(host);
     list_each(link, &host->chains)

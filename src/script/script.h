@@ -83,6 +83,9 @@ enum step_result script_connect(struct script_chain *chain, struct conn *conn, b
 void script_connect_cancel(struct script_chain *chain, struct conn *conn);
 bool script_chain_has_connect(const struct script_chain *chain);
 
+// Sockets of scripts that the descriptors of this worker suffice for, whatever script_sockets says.
+void script_sockets_bound(uint64_t most);
+
 struct script_stats {
     uint64_t calls, errors, yields;
     size_t lua_bytes;

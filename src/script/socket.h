@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Sockets of scripts (gate.tcp, gate.udp): what the two kinds share. tcp.c, tcp_pool.c and udp.c build on it;
+// lua/moongate/sockets.lua is the side of the scripts.
+//
+// Who owns what: a socket belongs to the hook, timer or task that opened it (struct task, `sockets`) and ends
+// with it at the latest; its handle is stale from then on. What it had still to send leaves all the same. A
+// TCP connection that the script gave to the pool belongs to the pool, until it is taken, lost, too old, one
+// too many, or its host ends.
+//
+// To add a kind: a struct with a `struct socket` in it, an end(), functions in api.h.
+// TLS for them: a wire of its own (struct socket_wire), between tcp.c and net/conn.c.
+#ifndef MOONGATE_SCRIPT_SOCKET_H
+#define MOONGATE_SCRIPT_SOCKET_H
+
+#include "base/handle.h"
+#include "script/host.h"
+
+//  X(errno, word, documentation): what scripts are told when the network fails
+#define SOCKET_FAILURES(X) \
+    X(0, "closed", "the peer ended the connection, or its sending side") \
+    X(EPIPE, "closed", "the same, noticed while sending") \
+    X(ETIMEDOUT, "timeout", "the time is over") \
+    X(ECONNREFUSED, "refused", "nobody listens there") \
+    X(ECONNRESET, "reset", "the peer broke the connection") \
+    X(ECONNABORTED, "reset", "the same") \
+    X(ENETUNREACH, "unreachable", "there is no way there") \
+    X(EHOSTUNREACH, "unreachable", "there is no way there") \
+    X(ENETDOWN, "unreachable", "there is no way there") \
+    X(EHOSTDOWN, "unreachable", "there is no way there") \
+    X(EADDRNOTAVAIL, "unreachable", "there is no way there, or no port is left") \
+    X(ENOENT, "not found", "there is no such unix socket") \
+    X(EACCES, "forbidden", "the worker's user may not") \
+    X(EPERM, "forbidden", "the worker's user may not") \
+    X(EMSGSIZE, "too large", "more than a datagram carries, or than the call takes") \
+    X(EPROTOTYPE, "wrong kind", "a unix socket of the other kind") \
+    X(EAGAIN, "busy", "the peer takes no more connections for now") \
+    X(EMFILE, "exhausted", "descriptors or memory of this machine are used up") \
+    X(ENFILE, "exhausted", "descriptors or memory of this machine are used up") \
+    X(ENOBUFS, "exhausted", "descriptors or memory of this machine are used up") \
+    X(ENOMEM, "exhausted", "descriptors or memory of this machine are used up")
+
+struct socket {
+    struct list link;   // its task's, while a script has it; idle ones: of the pool's bucket
+    struct script_host *host;
+    uint64_t id;        // handle; 0: no script has it
+    unsigned *held;     // how many its request, connection, timer or task has; while a script has it
+    enum handle_kind kind;
+};
+
+// What carries the bytes: net/conn.c and net/datagram.c, or the made-up peers of a test (test_peers.c).
+struct tcp;
+struct udp;
+struct socket_wire {
+    // 0: tcp_connected() will be called; or a negative errno.
+    int (*tcp_connect)(struct tcp *tcp);
+    // Takes bytes to be sent; how many, 0: none for now, tcp_written() will be called. Negative: -ENOMEM.
+    ssize_t (*tcp_send)(struct tcp *tcp, const char *at, size_t len);
+    void (*tcp_read)(struct tcp *tcp, bool want);
+    void (*tcp_shutdown)(struct tcp *tcp);
+    bool (*tcp_quiet)(struct tcp *tcp);                  // nothing has come
+    void (*tcp_idle)(struct tcp *tcp, uint64_t ms);      // tcp_pool_lost() after that time; 0: no more
+    void (*tcp_close)(struct tcp *tcp);                  // what was sent leaves; nothing is called any more
+
+    int (*udp_open)(struct udp *udp);                    // 0, or a negative errno
+    int (*udp_send)(struct udp *udp, const char *at, size_t len);  // as datagram_send()
+    int (*udp_receive)(struct udp *udp, char *at, size_t room, size_t *ret_len);
+    void (*udp_await)(struct udp *udp, bool output);     // udp_ready() will be called
+    void (*udp_close)(struct udp *udp);
+};
+extern const struct socket_wire *socket_wire;
+
+// Gives a socket to the task that runs now. MG_OK; MG_NONE: a limit is reached, or memory is out; MG_ERROR:
+// none runs. `more`: it needs a descriptor that is not counted yet.
+int socket_take(struct socket *socket, enum handle_kind kind, void *object, bool more)
+    __attribute__((warn_unused_result));
+// No script has it any more.
+void socket_leave(struct socket *socket);
+// An address that one can connect to; MG_NONE and why not.
+int socket_address(const char *at, size_t len, struct addr *ret_addr) __attribute__((warn_unused_result));
+// Keeps the word for error_text() and returns MG_NONE. `error`: a negative errno or 0.
+int socket_failure(int error);
+
+// Who waits at one end of a socket: his ticket, 0 nobody. MG_WAIT, or MG_ERROR when another task waits there.
+int socket_await(uint64_t *waiter) __attribute__((warn_unused_result));
+void socket_wake(uint64_t *waiter);
+// The task that runs now does not wait any more.
+void socket_rest(uint64_t *waiter);
+
+// tcp.c
+void tcp_end(struct socket *socket);
+void tcp_connected(struct tcp *tcp, int error);
+void tcp_data(struct tcp *tcp, struct span span);  // takes the span
+void tcp_ended(struct tcp *tcp, int error);
+void tcp_written(struct tcp *tcp);
+void tcp_broken(struct tcp *tcp, int error);
+unsigned tcp_conn_count(void);  // descriptors
+
+// udp.c
+void udp_end(struct socket *socket);
+void udp_ready(struct udp *udp, bool output);
+
+#endif

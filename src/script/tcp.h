@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// A TCP (or unix stream) socket of a script, for the files that know its inside: tcp.c, tcp_pool.c, wire.c
+// and the made-up peers of tests.
+#ifndef MOONGATE_SCRIPT_TCP_H
+#define MOONGATE_SCRIPT_TCP_H
+
+#include "script/api.h"
+#include "script/socket.h"
+
+enum {
+    TCP_BUFFER = 65536,   // bytes that wait in each direction; more only while a call asks for more
+    TCP_POOL_NAME = 64,
+};
+
+enum tcp_state {
+    TCP_CONNECTING,  // a script has it; failure is set when it could not connect
+    TCP_OPEN,        // a script has it
+    TCP_IDLE,        // in the pool, nobody has it
+};
+
+// Where a search for a pattern stands: the first `at` bytes of what came were looked at, and end with
+// `matched` bytes of the pattern.
+struct tcp_search {
+    size_t at;
+    uint8_t len, matched;
+    uint8_t fall[MG_PATTERN_MAX];  // how much still matches when the byte behind so many does not
+    char pattern[MG_PATTERN_MAX];
+};
+
+struct tcp {
+    struct socket base;
+    enum tcp_state state;
+    struct conn *conn;      // with a made-up peer NULL
+    unsigned peer;          // its number
+    struct addr addr;
+    char pool[TCP_POOL_NAME + 1];
+    struct list recent;     // IDLE: among the worker's, the last used first
+    unsigned reused;        // how often it was taken from the pool
+    struct queue in;        // what came and was not received
+    size_t shown;           // bytes at its front that Lua has copied
+    size_t wake_at;         // the reader goes on when so much is there
+    uint64_t reader, writer;
+    int failure;            // CONNECTING: negative errno
+    int end_error, break_error;
+    bool ended;             // nothing more will come: end_error says how it ended
+    bool broken;            // nothing more will leave: break_error
+    bool shut;              // the script has ended its side
+    struct tcp_search search;
+};
+
+extern const struct socket_wire wire_real;  // wire.c
+
+// tcp_pool.c: an idle connection, NULL: there is none.
+struct tcp *tcp_pool_take(struct script_host *host, const struct addr *addr, const char *pool);
+// Takes it; 0, or -ENOSPC: it was not wanted and is closed.
+int tcp_pool_put(struct tcp *tcp, uint64_t idle_ms, unsigned most);
+// An idle one has ended, in whatever way.
+void tcp_pool_lost(struct tcp *tcp);
+// Closes the one unused for longest; false: there is none.
+bool tcp_pool_shed(void);
+
+void tcp_free(struct tcp *tcp);  // the wire is closed, no script has it
+
+#endif
