@@ -81,7 +81,7 @@ gate.tcp = {}
 --- often it was.
 ---
 --- A socket belongs to the hook, timer or task that opened it and ends with it at the latest; what was sent
---- leaves all the same. Tasks that a hook started may use its sockets; one may read while another sends. No
+--- leaves all the same, but what a call could not send as a whole ends with a reset. Tasks that a hook started may use its sockets; one may read while another sends. No
 --- call takes longer than script_time_limit leaves. After sock:close() and after its owner's end a socket
 --- is stale. script_sockets and script_sockets_each bound how many there are.
 ---

@@ -16,7 +16,6 @@ struct datagram {
     int fd;
     bool closing;  // waits for the last completions
     struct op input, output;
-    struct ring_flush flusher;
     void (*ready)(void *owner, bool output);
     void *owner;
 };
@@ -28,19 +27,17 @@ unsigned datagram_count(void) {
     return count;
 }
 
-// Runs in the ring's flush, never inside ready().
-static void drain(struct ring_flush *flusher) {
-    struct datagram *datagram = container_of(flusher, struct datagram, flusher);
+static void drain(struct datagram *datagram) {
     if (datagram->input.pending || datagram->output.pending)
         return;  // the last completion brings us back here
-    ring_close(datagram->fd);
+    close(datagram->fd);
     slab_put(&datagram_slab, datagram);
     count--;
 }
 
 static void polled(struct datagram *datagram, bool output) {
     if (datagram->closing)
-        ring_flush_later(&datagram->flusher);
+        drain(datagram);
     else
         datagram->ready(datagram->owner, output);
 }
@@ -87,8 +84,6 @@ struct datagram *datagram_open(const struct addr *to, void (*ready)(void *owner,
     *datagram = (struct datagram){ .fd = fd, .ready = ready, .owner = owner };
     op_init(&datagram->input, input_polled);
     op_init(&datagram->output, output_polled);
-    list_init(&datagram->flusher.link);
-    datagram->flusher.flush = drain;
     count++;
     return datagram;
 }
@@ -126,5 +121,5 @@ void datagram_close(struct datagram *datagram) {
     datagram->closing = true;
     ring_cancel(&datagram->input);
     ring_cancel(&datagram->output);
-    ring_flush_later(&datagram->flusher);
+    drain(datagram);
 }

@@ -3,8 +3,8 @@
 // lua/moongate/sockets.lua is the side of the scripts.
 //
 // Who owns what: a socket belongs to the hook, timer or task that opened it (struct task, `sockets`) and ends
-// with it at the latest; its handle is stale from then on. What it had still to send leaves all the same. A
-// TCP connection that the script gave to the pool belongs to the pool, until it is taken, lost, too old, one
+// with it at the latest; its handle is stale from then on. What it had still to send leaves all the same,
+// unless a part of it had not even got room. A TCP connection that the script gave to the pool belongs to the pool, until it is taken, lost, too old, one
 // too many, or its host ends.
 //
 // To add a kind: a struct with a `struct socket` in it, an end(), functions in api.h.
@@ -59,7 +59,8 @@ struct socket_wire {
     void (*tcp_shutdown)(struct tcp *tcp);
     bool (*tcp_quiet)(struct tcp *tcp);                  // nothing has come
     void (*tcp_idle)(struct tcp *tcp, uint64_t ms);      // tcp_pool_lost() after that time; 0: no more
-    void (*tcp_close)(struct tcp *tcp);                  // what was sent leaves; nothing is called any more
+    // What was sent leaves; torn: it does not, the peer sees a reset. Nothing is called any more.
+    void (*tcp_close)(struct tcp *tcp, bool torn);
 
     int (*udp_open)(struct udp *udp);                    // 0, or a negative errno
     int (*udp_send)(struct udp *udp, const char *at, size_t len);  // as datagram_send()

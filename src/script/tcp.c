@@ -25,7 +25,7 @@ void tcp_end(struct socket *socket) {
     socket_leave(socket);
     socket_wake(&tcp->reader);
     socket_wake(&tcp->writer);
-    socket_wire->tcp_close(tcp);
+    socket_wire->tcp_close(tcp, tcp->torn);
     tcp_free(tcp);
 }
 
@@ -206,6 +206,7 @@ int mg_tcp_send(double id, const char *at, size_t len, double *ret_taken) {
     if (tcp->shut || tcp->broken)
         return socket_failure(tcp->broken ? tcp->break_error : 0);
     ssize_t n = socket_wire->tcp_send(tcp, at, len);
+    tcp->torn = n < (ssize_t)len;
     if (n == 0 && len > 0)
         return socket_await(&tcp->writer);
     if (n < 0) {
@@ -316,6 +317,7 @@ int mg_tcp_keepalive(double id, double seconds, double most) {
     settle(tcp);
     const char *why = tcp->in.bytes > 0              ? "something was not received"
         : tcp->ended || tcp->broken || tcp->shut     ? "closed"
+        : tcp->torn                                  ? "something was not sent"
         : tcp->state != TCP_OPEN                     ? "not connected"
                                                      : NULL;
     if (why) {

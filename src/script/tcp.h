@@ -45,6 +45,7 @@ struct tcp {
     bool ended;             // nothing more will come: end_error says how it ended
     bool broken;            // nothing more will leave: break_error
     bool shut;              // the script has ended its side
+    bool torn;              // of what it sends a part had no room yet: were it to end now, the peer should know
     struct tcp_search search;
 };
 

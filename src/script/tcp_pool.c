@@ -37,7 +37,7 @@ static void take_out(struct tcp *tcp) {
 
 void tcp_pool_lost(struct tcp *tcp) {
     take_out(tcp);
-    socket_wire->tcp_close(tcp);
+    socket_wire->tcp_close(tcp, false);
     tcp_free(tcp);
 }
 
@@ -80,7 +80,7 @@ static void make_room(struct list *bucket, const struct tcp *for_one, unsigned m
 int tcp_pool_put(struct tcp *tcp, uint64_t idle_ms, unsigned most) {
     struct script_host *host = tcp->base.host;
     if (host->conf->script_sockets_idle == 0) {
-        socket_wire->tcp_close(tcp);
+        socket_wire->tcp_close(tcp, false);
         tcp_free(tcp);
         return -ENOSPC;
     }

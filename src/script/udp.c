@@ -10,6 +10,8 @@
 
 #include <errno.h>
 
+enum { SHARE = 64 };  // else a peer that floods could hold the worker in a loop of the script
+
 static struct slab udp_slab = SLAB_INIT(sizeof(struct udp), 64);
 
 void udp_end(struct socket *socket) {
@@ -22,6 +24,8 @@ void udp_end(struct socket *socket) {
 }
 
 void udp_ready(struct udp *udp, bool output) {
+    if (!output)
+        udp->share = SHARE;
     socket_wake(output ? &udp->writer : &udp->reader);
 }
 
@@ -37,7 +41,7 @@ int mg_udp_connect(const char *address, size_t len, double *ret_socket) {
     struct udp *udp = slab_get(&udp_slab);
     if (!udp)
         return socket_failure(-ENOMEM);
-    *udp = (struct udp){ .addr = addr };
+    *udp = (struct udp){ .addr = addr, .share = SHARE };
     rc = socket_take(&udp->base, HANDLE_UDP, udp, true);
     int error = rc == MG_OK ? socket_wire->udp_open(udp) : 0;
     if (rc != MG_OK || error < 0) {
@@ -70,13 +74,15 @@ int mg_udp_receive(double id, double most, struct mg_text *ret_text) {
     size_t len;
     if (!udp)
         return MG_STALE;
-    int rc = socket_wire->udp_receive(udp, buffer, most < DATAGRAM_MAX ? (size_t)most : DATAGRAM_MAX, &len);
+    size_t room = most < DATAGRAM_MAX ? (size_t)most : DATAGRAM_MAX;
+    int rc = udp->share > 0 ? socket_wire->udp_receive(udp, buffer, room, &len) : -EAGAIN;
     if (rc == -EAGAIN) {
         rc = socket_await(&udp->reader);
         if (rc == MG_WAIT)
             socket_wire->udp_await(udp, false);
         return rc;
     }
+    udp->share--;
     if (rc < 0)
         return socket_failure(rc);
     mg_text_set(ret_text, slice_make(buffer, len));

@@ -12,6 +12,7 @@ struct udp {
     unsigned peer;              // its number
     struct addr addr;
     uint64_t reader, writer;
+    unsigned share;  // datagrams that may still be received before others get their turn
 };
 
 #endif

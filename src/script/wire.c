@@ -98,10 +98,16 @@ static void tcp_idle(struct tcp *tcp, uint64_t ms) {
         timer_stop(&tcp->conn->timer);
 }
 
-static void tcp_close(struct tcp *tcp) {
-    if (tcp->conn)
-        conn_finish(tcp->conn, CLOSE_none, 0);
+static void tcp_close(struct tcp *tcp, bool torn) {
+    struct conn *conn = tcp->conn;
     tcp->conn = NULL;
+    if (!conn)
+        return;
+    conn->reset = torn;
+    if (torn)
+        conn_close(conn, CLOSE_none);
+    else
+        conn_finish(conn, CLOSE_none, 0);
 }
 
 // ---- datagrams --------------------------------------------------------------------------------------------

@@ -78,6 +78,22 @@ CALLS = {
                            forever="for c in assert(gate.fetch(server .. '/stalls', { stream = true, timeout = 1000 }))"
                                    ":chunks() do end",
                            refused="a script must not wait while it loads"),
+    "sock:receive": Call("local sock = asked('/') assert(sock:receive_until('\\r\\n\\r\\n'))"
+                         " local text = sock:receive(2) sock:close() return text",
+                         late="local sock = asked('/silent') sock.read_timeout = 0.1 return sock:receive_line()",
+                         forever="local sock = asked('/silent') sock.read_timeout = 1000 sock:receive_line()",
+                         refused="a script must not wait while it loads"),
+    "sock:send": Call("local sock = asked('/') sock:receive_until('\\r\\n\\r\\n') assert(sock:send('GET /'))"
+                      " local text = sock:receive(2) sock:close() return text",
+                      late="local sock = asked('/silent') sock.send_timeout = 0.2 return sock:send(('x'):rep(2^24))",
+                      forever="local sock = asked('/silent') sock.send_timeout = 1000 sock:send(('x'):rep(2^24))",
+                      refused="a script must not wait while it loads"),
+    # Nobody is there: the answer is that, and it is there at once.
+    "datagrams:receive": Call("local udp = assert(gate.udp.connect(settings.server)) udp:send('?') gate.sleep(0.001)"
+                              " local text, why = udp:receive() udp:close() return why == 'refused' and 'ok' or why",
+                              late="return gate.udp.connect(settings.server, { timeout = 0.1 }):receive()",
+                              forever="gate.udp.connect(settings.server, { timeout = 1000 }):receive()",
+                              refused="a script must not wait while it loads"),
     "semaphore:acquire": Call("local task = gate.spawn(function() door:acquire() gate.sleep(0.01) door:release() end)"
                               " assert(door:acquire()) gate.sleep(0.01) door:release() task:wait() return 'ok'",
                               late="door:acquire() local a, b = door:acquire(0.1) door:release() return a, b",
@@ -109,6 +125,11 @@ local server, cell = "http://" .. settings.server, settings.call .. " in " .. se
 local shared = gate.shared "told"
 local door = gate.semaphore(1)
 local function sleeper() gate.sleep(1000) end
+local function asked(path)
+  local sock = assert(gate.tcp.connect(settings.server))
+  assert(sock:send("GET " .. path .. " HTTP/1.1\\r\\nHost: h\\r\\n\\r\\n"))
+  return sock
+end
 local hooks = {}
 """
 

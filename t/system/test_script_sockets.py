@@ -283,6 +283,37 @@ def test_unix_sockets(moongate, peers):
     assert gate.get("/", {"X-To": peer.address}).text == 'nil "refused"'
 
 
+def tcp_sockets(gate):
+    """How many the worker has, of all kinds but unix."""
+    unix = {line.split()[6] for line in open("/proc/net/unix", encoding="ascii").readlines()[1:]}
+    links = []
+    for name in os.listdir(f"/proc/{gate.workers()[0]}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            links.append(os.readlink(f"/proc/{gate.workers()[0]}/fd/{name}"))
+    return sum(1 for link in links if link.startswith("socket:") and link[8:-1] not in unix)
+
+
+def test_a_message_that_breaks_off_ends_with_a_reset(moongate, peers):
+    """Else the peer could take it for whole. It is the same when its client goes: below."""
+    saw = []
+
+    def serve(sock, _):
+        time.sleep(0.5)
+        try:
+            while sock.recv(1 << 20):
+                pass
+            saw.append("end")
+        except ConnectionResetError:
+            saw.append("reset")
+    peer = peers(serve)
+    gate = make(moongate, answers(f"""
+        local sock = assert(gate.tcp.connect("{peer.address}", {{ send_timeout = 0.1 }}))
+        return sock:send(("x"):rep(2^24))"""))
+    assert gate.get("/").text == 'nil "timeout"'
+    eventually(lambda: tcp_sockets(gate) == 1, 2)
+    eventually(lambda: saw == ["reset"])
+
+
 # ---- TCP: large data and slow peers
 
 
@@ -601,11 +632,7 @@ def test_a_client_that_goes_cancels_what_its_hook_waits_for(moongate, peers, wha
         client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
         eventually(lambda: gate.stats()["script_sockets_active"] == sockets and len(peer.taken) == sockets)
     eventually(lambda: gate.stats()["script_sockets_active"] == 0)
-    for sock in peer.taken:  # and the peer sees the end, behind what was under way
-        sock.settimeout(5)
-        with contextlib.suppress(ConnectionResetError):
-            while sock.recv(1 << 20):
-                pass
+    eventually(lambda: tcp_sockets(gate) == 1)  # what listens
 
 
 def test_a_client_that_goes_while_its_hook_connects(moongate, full):
@@ -939,6 +966,41 @@ def test_datagrams_that_nobody_receives_are_bounded(moongate, datagrams):
         end
         return count > 10, count * 1400 < 200000"""))
     assert gate.get("/").text == "true true"
+
+
+@pytest.mark.alone
+def test_a_peer_that_floods_does_not_hold_the_worker(moongate):
+    """Others are served while a script receives without end."""
+    stop = threading.Event()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        peer.settimeout(5)
+        gate = make(moongate, f"""
+            gate.after(0, function()
+              local udp = assert(gate.udp.connect("127.0.0.1:{peer.getsockname()[1]}"))
+              udp:send("?")
+              while udp:receive() do end
+            end)
+            function hooks.request(req) return req:respond(200, nil, "ok") end""", top="watchdog 500ms;", level="notice")
+        _, to = peer.recvfrom(10)
+
+        def flood():
+            while not stop.is_set():
+                with contextlib.suppress(ConnectionRefusedError):
+                    peer.sendto(b"x", to)
+        threads = [threading.Thread(target=flood) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            with contextlib.closing(gate.client()) as client:
+                end = time.monotonic() + 1
+                while time.monotonic() < end:
+                    assert client.ask("/").body == b"ok"
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+    assert gate.show("workers")["workers"][0]["restarts"] == 0
 
 
 def test_datagrams_over_unix_sockets(moongate, datagrams):
