@@ -9,7 +9,7 @@
 --
 -- Settings, all of them optional:
 --   rules="RULE; ..."    in order, the first that fits decides. A rule is conditions, "->" and the name of an
---                        upstream (or an address, 127.0.0.1:9000). All of its conditions must hold:
+--                        upstream (or an address, 127.0.0.1:9000, or a name, app.example:9000). All of its conditions must hold:
 --                          host=NAME            the host asked for; *.example.org fits every name below it
 --                          path=PREFIX          what the path begins with
 --                          method=NAME          the method

@@ -32,8 +32,10 @@ local function parse(url, upstream)
   if target:sub(1, 1) ~= "/" then target = "/" .. target end
   if upstream then return upstream, target, authority end
   local to = authority:match(":%d+$") and authority or authority .. ":80"
-  if not gate.network(to:match("^%[(.*)%]:%d+$") or to:match("^(.*):%d+$")) then
-    return nil, nil, nil, "names are not resolved here: give an address, or an upstream"
+  local host = to:match("^%[(.*)%]:%d+$") or to:match("^(.*):%d+$")
+  -- A label of digits alone at the end is a number that wants to be an address.
+  if not gate.network(host) and (host:find("[^%w._-]") or host:find("^%d+%.?$") or host:find("%.%d+%.?$")) then
+    return nil, nil, nil, "this is no host name"
   end
   return to, target, authority
 end
@@ -96,10 +98,11 @@ local function read_headers(id)
 end
 
 --- gate.fetch(url, options)
---- Asks another server: "http://192.0.2.1:8080/path?query", or with an upstream "/path". It goes through the
---- pools and limits
---- of the upstream (an address has their defaults); an idempotent request may be sent again, as `retry`
---- allows. options is a
+--- Asks another server: "http://192.0.2.1:8080/path?query", "http://name.example/path", or with an upstream "/path".
+--- It goes through the pools and limits of the upstream (an address or a name has their defaults); an idempotent request
+--- may be sent again, as `retry` allows, and to the next address of a name when one cannot be connected to. Which
+--- addresses a name may stand for the directive route_allow says: those of this machine and of private networks only
+--- when it names them. options is a
 --- table, all of it may be left out: method (GET, with a body POST), headers (a table as for req:respond()),
 --- body (a
 --- string), upstream (a name), timeout (seconds for all of it, 30), max_body (bytes of the response's body,
@@ -110,7 +113,8 @@ end
 --- @yields
 --- @return a table with status, headers (by name in lower case, repeated ones joined by commas; fields[name]
 --- has them
---- as a list) and body; or nil and why: "timeout", "too large", or a word of the log variable $termination
+--- as a list) and body; or nil and why: "timeout", "too large", or a word of the log variable $termination ("upstream_name": the name could not be resolved;
+--- "upstream_denied": it stands for no address that route_allow lets in)
 --- @example
 ---   local answer, why = gate.fetch("http://127.0.0.1:1/check", { timeout = 0.5, headers = { accept = "text/plain" } })
 ---   if not answer then gate.log.warn("no answer:", why) end

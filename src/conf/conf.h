@@ -57,6 +57,17 @@ struct conf_resolver {
     uint64_t queries;             // names asked for at the same time
 };
 
+// `route_allow`: which addresses names that scripts give may stand for.
+struct conf_network {
+    uint8_t key[16];              // addr_key()
+    unsigned bits;                // of the key
+};
+struct conf_allow {
+    bool any, public;
+    struct conf_network *networks;
+    unsigned count;
+};
+
 // All times are milliseconds, all sizes bytes.
 struct conf_settings {
     uint64_t header_timeout;      // the whole request head, from its first byte (the first one: from accept)
@@ -88,6 +99,7 @@ struct conf_settings {
     enum conf_script_error on_script_error;
     uint64_t script_time_limit;   // of a hook from its start on, 0: no limit
     uint64_t script_body_limit;   // bytes of a body that a hook may ask for as a whole
+    const struct conf_allow *route_allow;
     struct conf_access_log *access_log;  // NULL: off
 };
 

@@ -301,6 +301,14 @@
       "Bytes of a body that a hook may ask for as a whole (read_body) or append to one: an error for more. It" \
       " is also what read_body takes when it is called without a limit. While a hook waits for a whole body" \
       " that much of it is held in memory, beyond buffer_high; the hook gets a copy.") \
+    X(route_allow, SCOPE_SETTINGS, OWN, conf_settings, route_allow, 0, 0, 0, "public | any | none | NETWORK ...", \
+      "public", NULL, \
+      "Which addresses a name may stand for that a script gives as where to send a request (the route hook, " \
+      "gate.fetch). public: those that are routed in the Internet, not loopback, private, link-local, " \
+      "documentation or multicast ones and the like, so that whoever can put a name into a request cannot reach " \
+      "this machine or its neighbours by way of the DNS. NETWORK: an address or a network such as 10.0.0.0/8; " \
+      "several may stand beside public. Other addresses are passed over, and when none is left the request is " \
+      "answered 502. Addresses that a script gives as such, and the servers of upstreams, are not looked at.") \
     X(access_log, SCOPE_SETTINGS, OWN, conf_settings, access_log, 0, 0, 0, \
       "off | stderr | PATH [combined | json | FORMAT]", "off", NULL, \
       "Where a line for each request goes, and in which format: combined (which is meant when none is " \

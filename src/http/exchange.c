@@ -441,6 +441,8 @@ static void exchange_free(struct exchange *x) {
     struct exchange_site *site = x->site;
     if (x->hooked)
         site->hooks->ended(site->scripts, x);
+    if (x->upstream && site->forget)
+        site->forget(site, x);
     handle_drop(x->handle);
     release_bodies(x);
     arena_release(&x->arena);

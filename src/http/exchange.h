@@ -113,6 +113,7 @@ struct exchange_site {
     void (*tunnel)(struct exchange_site *site, struct exchange *x, struct conn *client,
                    struct queue *from_client, struct conn *server, struct queue *from_server);
     void (*log)(struct exchange_site *site, struct exchange *x);  // access log, counters; before it is freed
+    void (*forget)(struct exchange_site *site, struct exchange *x);  // lets x->upstream go; may be NULL
     void (*hold)(struct exchange_site *site);                     // keeps the generation
     void (*drop)(struct exchange_site *site);
 };
@@ -223,7 +224,7 @@ struct exchange {
     struct server *server;       // proxy's: of that upstream, the one that was asked last
     void *dialling;              // proxy's, between dial and exchange_dialled
     const void *admitted;        // proxy's: the route of the path as it came, NULL: none
-    struct slice route_choice;   // a script's: an upstream's name or an address
+    struct slice route_choice;   // a script's: an upstream's name, an address, or a name with a port
     struct slice upstream_name;  // of the server that was asked, for the log
     unsigned attempt;            // 1 with the first dial
     const struct exchange_failure *failures;  // of earlier attempts, newest first

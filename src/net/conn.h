@@ -37,6 +37,8 @@ struct conn_layer;
     X(script_error, "a script failed") \
     X(script_abort, "a script's body hook gave the message up") \
     X(no_route, "no route and no script said where to") \
+    X(upstream_name, "the name of a server that a script gave could not be resolved") \
+    X(upstream_denied, "the name of a server that a script gave stands for no address that route_allow lets in") \
     X(upstream_connect, "no upstream server could be connected to") \
     X(upstream_timeout, "the upstream server did not answer in time") \
     X(upstream_busy, "no server of the upstream was free (max_active), and the queue was full or too slow") \

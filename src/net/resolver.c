@@ -343,7 +343,10 @@ static struct lookup *lookup_begin(struct resolver *resolver, struct dns_entry *
     if (!resolver->channel) {
         const struct pretended *found = find_pretended(resolver, slice_make(entry->name, entry->len));
         timer_init(&lookup->timer, pretend_answer);
-        timer_start(&lookup->timer, found ? found->delay_ms : 0);
+        if (found && found->delay_ms > 0)
+            timer_start(&lookup->timer, found->delay_ms);
+        else
+            pretend_answer(&lookup->timer);
         return lookup;
     }
     timer_init(&lookup->timer, took_too_long);

@@ -111,6 +111,7 @@ static int load(struct generation *generation, const struct generation_options *
         code = load_resolver(generation, error);
     if (code == 0) {
         generation->addresses.defaults = &generation->conf->of_address;
+        generation->addresses.resolver = generation->resolver;
         code = load_upstreams(generation, error);
     }
     if (code == 0) {

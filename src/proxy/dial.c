@@ -8,6 +8,8 @@
 // for it together (struct attempt): the first goes as soon as it is connected, the others once the server has said how
 // many it takes.
 //
+// A name that a script gave is resolved first, for each attempt anew; the cache is the resolver's.
+//
 // What must not be sent twice gets a pooled connection only after a look at the socket (conn_quiet): an end
 // that has come in this turn is noticed by that and not by a lost request. One that comes later is answered
 // 502.
@@ -19,6 +21,7 @@
 #include "base/slab.h"
 #include "http/h1_client.h"
 #include "http/h2_client.h"
+#include "proxy/address.h"
 
 #include <errno.h>
 #include <string.h>
@@ -35,10 +38,12 @@ struct attempt {
     bool over;                    // those that still wait are being sent on: it goes when all are
 };
 
-// Belongs to its exchange (x->dialling). It waits for an attempt, or in its upstream's queue with its timer running
-// (attempt is NULL).
+// Belongs to its exchange (x->dialling). It waits until a name is resolved, for an attempt, or in its upstream's queue
+// with its timer running (name and attempt are NULL).
 struct dialling {
     struct exchange *x;
+    const struct named *name;  // with its ask
+    struct resolver_ask *ask;
     struct attempt *attempt;
     struct list link;
     struct timer timer;
@@ -185,7 +190,9 @@ static struct exchange *end(struct dialling *dialling) {
     struct exchange *x = dialling->x;
     x->dialling = NULL;
     list_remove(&dialling->link);
-    if (dialling->attempt) {
+    if (dialling->name) {
+        resolver_cancel(dialling->ask);
+    } else if (dialling->attempt) {
         dialling->attempt->count--;
     } else {
         timer_stop(&dialling->timer);
@@ -216,12 +223,14 @@ static void fail_attempt(struct attempt *attempt, int error) {
     }
     attempt->over = true;
     list_remove(&attempt->link);  // takes nobody any more
+    server->upstream->users++;    // who is told may take others into the book
     while (attempt->count > 0) {
         struct exchange *x = end_first(attempt);
         give_place(server);
         failed(x, server, error);
     }
     end_attempt(attempt);
+    server->upstream->users--;
 }
 
 // The exchange has a place of the server.
@@ -360,12 +369,28 @@ static struct attempt *begin(struct server *server) {
     return attempt;
 }
 
-static void ask(struct exchange *x, struct server *server) {
-    unsigned index = (unsigned)(server - x->upstream->servers);
-    if (index < 64)
+// Notes which server is asked. One of the book's may be gone when the exchange is logged.
+static int note(struct exchange *x, struct server *server) {
+    struct slice name = slice_of(server->conf->name);
+    unsigned index = (unsigned)(server - server->upstream->servers);
+    if (server->upstream->book) {
+        x->tried |= address_bit(server);
+        name = arena_copy(&x->arena, name);
+        if (!name.at)
+            return -ENOMEM;
+    } else if (index < 64) {
         x->tried |= 1ull << index;
+    }
     x->server = server;
-    x->upstream_name = slice_of(server->conf->name);
+    x->upstream_name = name;
+    return 0;
+}
+
+static void ask(struct exchange *x, struct server *server) {
+    if (note(x, server) < 0) {
+        exchange_dial_failed(x, false, 503, CLOSE_memory);
+        return;
+    }
     struct client_codec *client = roomy(server);
     if (!client)
         client = take_idle(x, server);
@@ -448,8 +473,56 @@ static void wake(struct ring_flush *flush) {
     }
 }
 
+// ---- names ------------------------------------------------------------------------------------------------
+
+static void name_failed(struct exchange *x, const char *why, unsigned status, enum close_reason reason) {
+    static struct log_limit limit;
+    uint32_t suppressed;
+    if (log_limit_pass(&limit, 10, &suppressed))
+        log_warn("no server \"%s\": %s (request %s)", x->upstream->conf->name, why, exchange_id(x));
+    exchange_dial_failed(x, false, status, reason);
+}
+
+static void resolved(void *owner, const struct resolver_answer *answer) {
+    struct dialling *dialling = owner;
+    const struct named *name = dialling->name;
+    struct error error;
+    dialling->ask = NULL;
+    struct exchange *x = end(dialling);
+    if (answer->count == 0) {
+        bool late = answer->failure == DNS_timeout;
+        bool ours = answer->failure == DNS_busy || answer->failure == DNS_memory;
+        name_failed(x, answer->text, late ? 504 : ours ? 503 : 502, CLOSE_upstream_name);
+        return;
+    }
+    struct server *server = address_choose(name, answer, x->settings->route_allow, x->tried, &error);
+    if (server)
+        ask(x, server);
+    else
+        name_failed(x, error.text, 502, CLOSE_upstream_denied);
+}
+
+static void resolve(struct exchange *x, const struct named *name) {
+    struct dialling *dialling = slab_get(&dialling_slab);
+    if (!dialling) {
+        exchange_dial_failed(x, false, 503, CLOSE_memory);
+        return;
+    }
+    *dialling = (struct dialling){ .x = x, .name = name };
+    list_init(&dialling->link);
+    x->dialling = dialling;
+    struct resolver_ask *pending =
+        resolver_ask(name->book->resolver, name->host, AF_UNSPEC, resolved, dialling);
+    if (pending)  // else it was told already, and is gone
+        dialling->ask = pending;
+}
+
 void dial(struct exchange *x) {
     struct upstream *upstream = x->upstream;
+    if (upstream->named) {
+        resolve(x, upstream->named);
+        return;
+    }
     // Nobody overtakes those who wait, not even when a place was given a moment ago.
     struct server *server = list_empty(&upstream->waiting) ? upstream_choose(upstream, x->tried) : NULL;
     if (server)

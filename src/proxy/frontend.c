@@ -113,24 +113,41 @@ static unsigned site_admit(struct exchange_site *site, struct exchange *x, const
     return 405;
 }
 
-// What a script names: an upstream or an address.
+// What a script names: an upstream, an address, or a name with a port.
 static struct upstream *choose_upstream(struct frontend *frontend, struct slice choice, struct error *error) {
     struct error why;
     struct upstream *upstream = find_upstream(frontend, choice);
     if (!upstream)
         upstream = address_book_find(frontend->options.addresses, choice, &why);
     if (!upstream)
-        error_set(
-            error, -EINVAL,
-            "a script chose \"%.*s\", which is neither an upstream of this configuration nor an address: %s",
-            SLICE_ARG(choice), why.text);
+        error_set(error, -EINVAL,
+                  "a script chose \"%.*s\", which is neither an upstream of this configuration nor an "
+                  "address or NAME:PORT: %s",
+                  SLICE_ARG(choice), why.text);
     return upstream;
+}
+
+static void forget(struct exchange_site *site, struct exchange *x) {
+    (void)site;
+    x->upstream->users--;
+    x->upstream = NULL;
+}
+
+static void choose(struct exchange_site *site, struct exchange *x, struct upstream *upstream) {
+    if (upstream == x->upstream)
+        return;
+    if (x->upstream)
+        forget(site, x);
+    upstream->users++;
+    x->upstream = upstream;
+    x->upstream_conf = upstream->conf;
+    x->tried = 0;
 }
 
 static int route(struct exchange_site *site, struct exchange *x, struct error *error) {
     struct frontend *frontend = of_site(site);
     const struct route *found = x->admitted;
-    struct upstream *before = x->upstream;
+    struct upstream *chosen;
     int rc = x->req.rewritten ? route_of(frontend, x, &found) : 0;
     if (rc < 0)
         return error_set(error, rc, "frontend \"%s\" has several routes for the readings of \"%.*s\"",
@@ -138,31 +155,25 @@ static int route(struct exchange_site *site, struct exchange *x, struct error *e
     if (found)
         x->settings = &found->conf->settings;
     if (x->route_choice.len > 0) {
-        x->upstream = choose_upstream(frontend, x->route_choice, error);
-        if (!x->upstream)
+        chosen = choose_upstream(frontend, x->route_choice, error);
+        if (!chosen)
             return -EINVAL;
     } else if (found) {
-        x->upstream = found->upstream;
+        chosen = found->upstream;
     } else {
         return error_set(error, -ENOENT, "frontend \"%s\" has no route for \"%.*s\"",
                          frontend->options.frontend->name, SLICE_ARG(x->req.path));
     }
-    x->upstream_conf = x->upstream->conf;
-    if (x->upstream != before)
-        x->tried = 0;
+    choose(site, x, chosen);
     return 0;
 }
 
 // A script says where its own requests go: no route of the configuration is meant.
 static int route_inner(struct exchange_site *site, struct exchange *x, struct error *error) {
-    struct frontend *frontend = of_site(site);
-    struct upstream *before = x->upstream;
-    x->upstream = choose_upstream(frontend, x->route_choice, error);
-    if (!x->upstream)
+    struct upstream *chosen = choose_upstream(of_site(site), x->route_choice, error);
+    if (!chosen)
         return -EINVAL;
-    x->upstream_conf = x->upstream->conf;
-    if (x->upstream != before)
-        x->tried = 0;
+    choose(site, x, chosen);
     return 0;
 }
 
@@ -245,6 +256,7 @@ int frontend_new(const struct frontend_options *options, struct frontend **ret_f
         .dial_cancel = site_dial_cancel,
         .tunnel = tunnel,
         .log = write_log,
+        .forget = forget,
         .hold = hold,
         .drop = drop,
     };

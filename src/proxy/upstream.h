@@ -24,7 +24,10 @@ struct server {
 };
 
 struct upstream {
-    struct list link;         // of its generation
+    struct list link;         // of its generation, or of its book
+    struct address_book *book;  // that it may leave when it is not in use; NULL: of the configuration
+    struct named *named;      // address.c's: a name to be resolved before each attempt; NULL: none
+    unsigned users;           // exchanges that have chosen it
     const struct conf_upstream *conf;
     unsigned server_count;
     unsigned idle_count;      // over all servers

@@ -21,7 +21,7 @@ extern const char moongate_test[];
 extern const size_t moongate_test_len;
 
 //  X(name): the files of lua/test/, in the order in which they run
-#define TEST_FILES(X) X(values) X(assert) X(time) X(heads) X(servers) X(clients) X(scripts)
+#define TEST_FILES(X) X(values) X(assert) X(time) X(heads) X(servers) X(names) X(clients) X(scripts)
 #define X(name)                               \
     extern const char moongate_test_##name[]; \
     extern const size_t moongate_test_##name##_len;
@@ -149,6 +149,39 @@ static int rig_load(lua_State *lua) {
 
 static int rig_has_upstream(lua_State *lua) {
     lua_pushboolean(lua, world_upstream(luaL_checkstring(lua, 1)) != NULL);
+    return 1;
+}
+
+// pretend(name, addresses, ttl, delay, why there is none or nil): true; or nil, why
+static int rig_pretend(lua_State *lua) {
+    struct slice name = slice_arg(lua, 1), list = slice_arg(lua, 2);
+    struct addr addrs[DNS_ADDRESSES_MAX];
+    unsigned count = 0;
+    const char *text = luaL_optstring(lua, 5, NULL);
+    enum dns_failure failure = DNS_none;
+    for (int n = DNS_none + 1; text && n <= DNS_memory; n++)
+        if (strcmp(dns_failure_text((enum dns_failure)n), text) == 0)
+            failure = (enum dns_failure)n;
+    while (list.len > 0) {
+        const char *end = memchr(list.at, ' ', list.len);
+        struct slice one = slice_make(list.at, end ? (size_t)(end - list.at) : list.len);
+        if (count == DNS_ADDRESSES_MAX || addr_parse_ip(one, 0, &addrs[count++]) < 0) {
+            lua_pushnil(lua);
+            lua_pushfstring(lua, "expected at most %d IP addresses", DNS_ADDRESSES_MAX);
+            return 2;
+        }
+        list = slice_make(list.at + one.len + (end != NULL), list.len - one.len - (end != NULL));
+    }
+    double ttl = luaL_checknumber(lua, 3), delay = luaL_checknumber(lua, 4);
+    if (!resolver_is_name(name) || !(ttl >= 0 && ttl <= 604800) || !(delay >= 0 && delay <= 86400)) {
+        lua_pushnil(lua);
+        lua_pushliteral(lua, "expected a host name, a ttl of at most a week, a delay of at most a day");
+        return 2;
+    }
+    if (resolver_pretend(world.resolver, name, addrs, count, (uint32_t)ttl, failure,
+                         (uint64_t)(delay * 1000)) < 0)
+        return luaL_error(lua, "memory is out");
+    lua_pushboolean(lua, true);
     return 1;
 }
 
@@ -405,6 +438,7 @@ static const luaL_Reg rig[] = {
     { "log_level", rig_log_level },
     { "metrics", rig_metrics },
     { "now", rig_now },
+    { "pretend", rig_pretend },
     { "push", rig_push },
     { "refuse", rig_refuse },
     { "request", rig_request },

@@ -23,6 +23,15 @@ static const uint64_t first_day_us = 1767225600ull * 1000000;
 
 struct world world;
 
+// That what a test says of a name holds for as long as it says.
+static const struct conf_resolver names = { .timeout = 5000,
+                                            .tries = 1,
+                                            .max_ttl = UINT32_MAX,
+                                            .negative_ttl = 10000,
+                                            .stale = 3600000,
+                                            .cache = 10000,
+                                            .queries = 10000 };
+
 // What belongs to one configuration that was loaded.
 struct loaded {
     struct loaded *next;
@@ -247,6 +256,7 @@ static int load(struct loaded *loaded, const char *text, size_t len, struct erro
         .dict_count = count,
         .generation = 1,
         .metrics = &world.metrics,
+        .resolver = world.resolver,
         .observer = text ? &observer : &strict_observer,
     };
     rc = script_host_new(&options, &loaded->host, error);
@@ -282,6 +292,8 @@ void world_begin(const char *file, const char *folder, void (*on_opened)(struct 
     if (!metrics_region ||
         metrics_attach(&world.metrics, metrics_region, METRICS_SIZE, METRIC_SERIES_MAX) < 0)
         check_fatal(!"metrics can be kept");
+    world.resolver = resolver_pretended(&names);
+    check_fatal(world.resolver);
     clock_stand(first_day_us);
     timer_forget();
     ring_do_without();
@@ -333,6 +345,7 @@ void world_end(void) {
         free(made->name);
         free(made);
     }
+    resolver_unref(world.resolver);
     metrics_detach(&world.metrics);
     free(metrics_region);
     log_divert(NULL);

@@ -16,6 +16,7 @@
 #include "base/timer.h"
 #include "http/exchange.h"
 #include "http/h1_parser.h"
+#include "net/resolver.h"
 #include "proxy/frontend.h"
 #include "proxy/upstream.h"
 #include "script/script.h"
@@ -110,6 +111,7 @@ struct world {
     void (*opened)(struct lua_State *lua);
     struct door *doors;  // newest first
     struct metrics metrics;
+    struct resolver *resolver;  // knows what the test says
     uint64_t held;  // exchanges that live
     struct list upstreams;
     struct client **clients;

@@ -86,7 +86,8 @@ def test_what_fails_says_why(moongate, origin, origins):
     assert why(f"http://{short.address}/") == "nil upstream_closed"
     assert why(f"http://{origin.address}/", **{"X-Max": "1000"}) == "nil too large"
     assert why(f"https://{origin.address}/") == "nil https is not offered"
-    assert why("http://name.example/") == "nil names are not resolved here: give an address, or an upstream"
+    for bad in ("127.1", "name!.example", "1.2.3.4.5:80"):
+        assert why(f"http://{bad}/") == "nil this is no host name", bad
     assert why("/", **{"X-Upstream": "nobody"}) == "nil no_route"
     assert why(f"http://{origin.address}/").startswith("200 xxx")
     eventually(lambda: gate.stats()["requests_active"] == 0)

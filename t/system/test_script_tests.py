@@ -827,3 +827,74 @@ def test_options_of_one_are_refused_elsewhere():
     assert "are for --test" in run("-t", "--only", "x").stderr
     assert "is for --check-script" in run("-t", "-j").stderr
     assert "expected seconds" in run("--test", "--time-limit", "0", "x").stderr
+
+
+def test_names_resolve_to_what_a_test_says(tests):
+    done = tests("""
+        local test = require "moongate.test"
+        local function web()
+          test.file("a.lua", [[
+            local gate = require "moongate"
+            return { request = function(req)
+              local found, why = gate.resolve(req.path:sub(2), { timeout = tonumber(req.headers["x-timeout"]) })
+              if not found then return req:respond(404, nil, why) end
+              return req:respond(200, nil, table.concat(found, " ") .. " " .. found.ttl)
+            end }]])
+          return test.script("a.lua")
+        end
+        test("found, in both families, and once more when its time is over", function()
+          test.name("db.example", { "192.0.2.1", "2001:db8::1", ttl = 30 })
+          local web = web()
+          test.equal(web:get("/DB.example").body, "192.0.2.1 2001:db8::1 30")
+          test.name("db.example", "192.0.2.2")
+          test.advance(29)
+          test.equal(web:get("/db.example").body, "192.0.2.1 2001:db8::1 1")
+          test.advance(1)
+          test.equal(web:get("/db.example").body, "192.0.2.2 60")
+        end)
+        test("slow, failing and unknown", function()
+          test.name("slow.example", { "192.0.2.1", delay = 2 })
+          test.name("dead.example", { fail = "timeout", delay = 5 })
+          local web = web()
+          local slow = web:get("/slow.example")
+          test.equal(slow.status, nil)
+          test.advance(2)
+          test.equal(slow.body, "192.0.2.1 60")
+          local dead, hasty = web:get("/dead.example"), web:get("/dead.example", { ["x-timeout"] = 1 })
+          test.advance(1)
+          test.equal(hasty.body, "timeout")
+          test.advance(4)
+          test.equal(dead.body, "no resolver answered in time")
+          test.equal(web:get("/none.example").body, "no such name")
+        end)
+        test("misused", function() test.name("a.example", "nonsense") end)
+        test("misused in another way", function() test.name("a.example", { fail = "badly" }) end)
+    """)
+    assert [done.tests[name][0] for name in done.tests] == [True, True, False, False], done.out
+    assert "IP addresses" in done.failure("misused")
+    assert 'badly' in done.failure("misused in another way") and "expected one of no address, no name," in done.failure("misused in another way")
+
+
+def test_servers_by_name_are_those_that_a_test_makes_up(tests):
+    done = tests("""
+        local test = require "moongate.test"
+        test("by a route hook and by gate.fetch", function()
+          test.file("a.lua", [[
+            local gate = require "moongate"
+            return {
+              request = function(req)
+                if req.path ~= "/asked" then return end
+                return req:respond(200, nil, assert(gate.fetch("http://API.example/x")).body)
+              end,
+              route = function(req) return "db.example:8080" end,
+            }]])
+          local api = test.upstream("api.example:80", { body = "api" })
+          local db = test.upstream("db.example:8080", { fail = "connect" }, { body = "db" })
+          local web = test.script("a.lua")
+          test.equal(web:get("/").body, "db")
+          test.equal(#db.requests, 1)
+          test.equal(web:get("/asked").body, "api")
+          test.equal(api.requests[1].target, "/x")
+        end)
+    """)
+    assert done.status == 0, done.out

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The directive route_allow: a word, or networks. What matches is proxy/allow.c's.
+#include "conf/own_parts.h"
+
+#include "base/cidr.h"
+#include "conf/value.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+// "10.0.0.0/8", "2001:db8::/32" or an address; checked as sets of networks are.
+static int parse_network(struct parser *parser, const struct token *word, struct conf_network *network) {
+    struct error inner;
+    struct addr addr;
+    const char *slash = memchr(word->text.at, '/', word->text.len);
+    struct slice ip = slice_make(word->text.at, slash ? (size_t)(slash - word->text.at) : word->text.len);
+    struct cidr *checker = cidr_new(1);
+    if (!checker)
+        return parser_no_memory(parser);
+    int err = cidr_add(checker, word->text, 0, &inner);
+    cidr_free(checker);
+    if (err == 0 && addr_parse_ip(ip, 0, &addr) < 0)
+        err = error_set(&inner, -EINVAL, "expected an address or a network");
+    if (err)
+        return parser_fail(parser, word->place, "bad value \"%.64s\" for \"route_allow\": %s", word->text.at,
+                           inner.text);
+    addr_key(&addr, network->key);
+    bool four = addr_family(&addr) == AF_INET;
+    network->bits = slash ? (unsigned)atoi(slash + 1) + (four ? 96 : 0) : 128;
+    return 0;
+}
+
+int own_parse_route_allow(struct parser *parser, struct block *block, struct statement *statement) {
+    struct conf_settings *settings = block->owners[OWNER_conf_settings];
+    const struct token *words = statement->words;
+    int err = own_count_words(parser, statement, 1, WORDS_MAX);
+    if (err)
+        return err;
+    struct conf_allow *allow = parser_new(parser, sizeof *allow);
+    if (!allow)
+        return -ENOMEM;
+    allow->networks = parser_new(parser, statement->count * sizeof *allow->networks);
+    if (!allow->networks)
+        return -ENOMEM;
+    settings->route_allow = allow;
+    bool alone = statement->count == 1;
+    if (alone && own_word_is(&words[0], "none"))
+        return 0;
+    allow->any = alone && own_word_is(&words[0], "any");
+    for (unsigned i = 0; i < statement->count && !err && !allow->any; i++)
+        if (own_word_is(&words[i], "public"))
+            allow->public = true;
+        else if (own_word_is(&words[i], "any") || own_word_is(&words[i], "none"))
+            err =
+                parser_fail(parser, words[i].place,
+                            "\"%s\" beside others for \"route_allow\", expected it alone", words[i].text.at);
+        else
+            err = parse_network(parser, &words[i], &allow->networks[allow->count++]);
+    return err;
+}
+
+void own_print_route_allow(FILE *out, int indent, const void *owner) {
+    const struct conf_allow *allow = ((const struct conf_settings *)owner)->route_allow;
+    fprintf(out, "%*sroute_allow", indent, "");
+    if (allow->any)
+        fputs(" any", out);
+    if (allow->public)
+        fputs(" public", out);
+    for (unsigned i = 0; i < allow->count; i++) {
+        const struct conf_network *network = &allow->networks[i];
+        struct addr addr = { .in6 = { .sin6_family = AF_INET6 }, .len = sizeof addr.in6 };
+        char ip[ADDR_IP_MAX];
+        memcpy(&addr.in6.sin6_addr, network->key, 16);
+        addr_print_ip(&addr, ip);  // an IPv4-mapped one as IPv4
+        bool four = IN6_IS_ADDR_V4MAPPED(&addr.in6.sin6_addr) && network->bits >= 96;
+        fprintf(out, " %s/%u", ip, network->bits - (four ? 96 : 0));
+    }
+    fputs(allow->any || allow->public || allow->count > 0 ? ";\n" : " none;\n", out);
+}
