@@ -8,6 +8,11 @@
 #include <errno.h>
 #include <stdlib.h>
 
+// Words that say it all are one value each, however often they stand: what is inherited is told from what is
+// not by that.
+static const struct conf_allow allow_any = { .any = true }, allow_public = { .public = true },
+                               allow_none = { 0 };
+
 // "10.0.0.0/8", "2001:db8::/32" or an address; checked as sets of networks are.
 static int parse_network(struct parser *parser, const struct token *word, struct conf_network *network) {
     struct error inner;
@@ -36,6 +41,14 @@ int own_parse_route_allow(struct parser *parser, struct block *block, struct sta
     int err = own_count_words(parser, statement, 1, WORDS_MAX);
     if (err)
         return err;
+    bool alone = statement->count == 1;
+    settings->route_allow = !alone         ? NULL
+        : own_word_is(&words[0], "any")    ? &allow_any
+        : own_word_is(&words[0], "public") ? &allow_public
+        : own_word_is(&words[0], "none")   ? &allow_none
+                                           : NULL;
+    if (settings->route_allow)
+        return 0;
     struct conf_allow *allow = parser_new(parser, sizeof *allow);
     if (!allow)
         return -ENOMEM;
@@ -43,11 +56,7 @@ int own_parse_route_allow(struct parser *parser, struct block *block, struct sta
     if (!allow->networks)
         return -ENOMEM;
     settings->route_allow = allow;
-    bool alone = statement->count == 1;
-    if (alone && own_word_is(&words[0], "none"))
-        return 0;
-    allow->any = alone && own_word_is(&words[0], "any");
-    for (unsigned i = 0; i < statement->count && !err && !allow->any; i++)
+    for (unsigned i = 0; i < statement->count && !err; i++)
         if (own_word_is(&words[i], "public"))
             allow->public = true;
         else if (own_word_is(&words[i], "any") || own_word_is(&words[i], "none"))

@@ -475,12 +475,13 @@ static void wake(struct ring_flush *flush) {
 
 // ---- names ------------------------------------------------------------------------------------------------
 
+// Nothing was sent: a route hook may know of another server.
 static void name_failed(struct exchange *x, const char *why, unsigned status, enum close_reason reason) {
     static struct log_limit limit;
     uint32_t suppressed;
     if (log_limit_pass(&limit, 10, &suppressed))
         log_warn("no server \"%s\": %s (request %s)", x->upstream->conf->name, why, exchange_id(x));
-    exchange_dial_failed(x, false, status, reason);
+    exchange_dial_failed(x, status != 503, status, reason);
 }
 
 static void resolved(void *owner, const struct resolver_answer *answer) {

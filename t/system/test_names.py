@@ -132,6 +132,15 @@ def test_what_fails_says_why(moongate, nameserver, origin):
     assert fetch(gate, "http://later.test/") == "nil upstream_name"
 
 
+def test_the_next_one_of_a_list_is_tried_when_a_name_leads_nowhere(moongate, nameserver, origin):
+    names = nameserver(**{"evil.test": "10.0.0.1", "app.test": "127.0.0.1"})
+    gate = moongate(names.directive + LOOPBACK, "script a.lua;", {"a.lua": f"""
+        return {{ route = function(req)
+          return {{ "none.test:80", "evil.test:80", "app.test:{origin.port}" }}
+        end }}"""})
+    assert gate.get("/").status == 200
+
+
 def test_a_client_that_goes_while_a_name_is_resolved(moongate, nameserver, origin):
     names = nameserver(relay=True, **{"app.test": "127.0.0.1"})
     names.delay = 0.5
