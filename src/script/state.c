@@ -135,6 +135,13 @@ static int take_reference(lua_State *lua, const char *field) {
     return luaL_ref(lua, LUA_REGISTRYINDEX);
 }
 
+// MOONGATE_SCRIPT_TRACE: what LuaJIT compiles, and what it gives up, told on the standard output by its own module.
+static void trace_compiler(lua_State *lua) {
+    if (getenv("MOONGATE_SCRIPT_TRACE") && luaL_dostring(lua, "require('jit.v').on('-')"))
+        log_warn("MOONGATE_SCRIPT_TRACE: %s", lua_tostring(lua, -1));
+    lua_settop(lua, 0);
+}
+
 int state_open(struct script_host *host, struct error *error) {
     lua_State *lua = host->lua = luaL_newstate();
     if (!lua)
@@ -163,6 +170,7 @@ int state_open(struct script_host *host, struct error *error) {
     lua_pushvalue(lua, 1);
     lua_setfield(lua, LUA_REGISTRYINDEX, "moongate.core");
     lua_settop(lua, 0);
+    trace_compiler(lua);
     lua_gc(lua, LUA_GCRESTART, 0);
     if (host->observer && host->observer->opened)
         host->observer->opened(host->observer->owner, lua);
