@@ -31,8 +31,9 @@ this one, which answers from Lua as well.
 </html>
 ]]
 
+local function escape(c) return ("\\u%04x"):format(c:byte()) end
 local function json(text)
-  return '"' .. text:gsub('[%c"\\]', function(c) return ("\\u%04x"):format(c:byte()) end) .. '"'
+  return '"' .. text:gsub('[%c"\\]', escape) .. '"'
 end
 
 local function headers(req)
@@ -48,28 +49,29 @@ local function headers(req)
   return "text/plain; charset=utf-8", table.concat(lines, "\n") .. "\n"
 end
 
+local function answer(req, status, kind, body)
+  return req:respond(status, { ["content-type"] = kind, ["x-origin"] = name }, body)
+end
+
 local hooks = {}
 
 function hooks.request(req)
   local path = req.path
-  local function answer(status, kind, body)
-    return req:respond(status, { ["content-type"] = kind, ["x-origin"] = name }, body)
-  end
   if path == "/" then
-    return answer(200, "text/html; charset=utf-8", page:format(gate.version))
+    return answer(req, 200, "text/html; charset=utf-8", page:format(gate.version))
   elseif path == "/headers" then
-    return answer(200, headers(req))
+    return answer(req, 200, headers(req))
   elseif path == "/slow" then
     local seconds = math.max(0, math.min(tonumber(req.args.seconds) or 1, 30))
     gate.sleep(seconds)
-    return answer(200, "text/plain", "after " .. seconds .. " s\n")
+    return answer(req, 200, "text/plain", "after " .. seconds .. " s\n")
   end
   local status = tonumber(path:match("^/status/(%d%d%d)$"))
   if status and status >= 200 and status <= 599 then
     local bodiless = status == 204 or status == 205 or status == 304
-    return answer(status, "text/plain", bodiless and "" or "status " .. status .. "\n")
+    return answer(req, status, "text/plain", bodiless and "" or "status " .. status .. "\n")
   end
-  return answer(404, "text/plain", "there is no " .. path:sub(1, 200) .. "\n")
+  return answer(req, 404, "text/plain", "there is no " .. path:sub(1, 200) .. "\n")
 end
 
 -- What to try, once, when the first configuration has been loaded.

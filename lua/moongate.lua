@@ -21,7 +21,7 @@ local OK, STALE, NONE = ffi.C.MG_OK, ffi.C.MG_STALE, ffi.C.MG_NONE
 local DONE, WAIT, VERDICT = core.done, core.wait, core.verdict
 local ffi_string, getinfo, yield = ffi.string, debug.getinfo, coroutine.yield
 local error, type, tostring, setmetatable, pairs, ipairs = error, type, tostring, setmetatable, pairs, ipairs
-local select, tonumber, concat, floor = select, tonumber, table.concat, math.floor
+local next, select, tonumber, concat, floor = next, select, tonumber, table.concat, math.floor
 
 -- Where C writes its results.
 local out, out_name = ffi.new("struct mg_text"), ffi.new("struct mg_text")
@@ -183,19 +183,18 @@ end
 --- may be set and removed meanwhile.
 --- @example
 ---   for name, value in req.headers:each() do gate.log.info(name, value) end
-function header_methods.each(t)
-  local position = 0
-  return function()
-    out_position[0] = position
-    local result = c_headers_next(t[1], t[2], "", 0, out_position, out_name, out)
-    if result == OK then
-      position = out_position[0]
-      local name, value = ffi_string(out_name.at, out_name.len), ffi_string(out.at, out.len)
-      return name, value
-    end
-    if result ~= NONE then fail(result, "exchange") end
+-- (No closures here and below: making one is not compiled, nor is what makes one then.)
+local function next_field(at)
+  out_position[0] = at[1]
+  local result = c_headers_next(at[2], at[3], "", 0, out_position, out_name, out)
+  if result == OK then
+    at[1] = out_position[0]
+    local name, value = ffi_string(out_name.at, out_name.len), ffi_string(out.at, out.len)
+    return name, value
   end
+  if result ~= NONE then fail(result, "exchange") end
 end
+function header_methods.each(t) return next_field, { 0, t[1], t[2] } end
 
 function Headers.__index(t, name)
   local id = header_ids[name]
@@ -375,14 +374,17 @@ function request_get.raw_path(t) return request_text(t, ffi.C.MG_REQ_RAW_PATH) e
 ---     if path:sub(1, 7) == "/admin/" then return req:respond(403) end
 ---   end
 function request_get.readings(t)
-  local list = { request_text(t, ffi.C.MG_REQ_PATH) }
-  local known
+  local path = request_text(t, ffi.C.MG_REQ_PATH)
+  local list = { path }
+  -- Most have no other. A loop that is seldom gone round is never compiled, nor is what it is in.
+  local result = c_request_reading(t[1], 1, out)
+  if result == NONE then return list end
+  local known = { [path] = true }
   for n = 1, 63 do
-    local result = c_request_reading(t[1], n, out)
+    result = c_request_reading(t[1], n, out)
     if result == NONE then break end
     if result ~= OK then fail(result, "request") end
-    local path = ffi_string(out.at, out.len)
-    known = known or { [list[1]] = true }
+    path = ffi_string(out.at, out.len)
     if not known[path] then
       known[path] = true
       list[#list + 1] = path
@@ -531,19 +533,17 @@ end
 --- Goes through all arguments in order; a repeated one comes each time.
 --- @example
 ---   for name, value in req:args_each() do gate.log.info(name, value) end
-function request_methods.args_each(t)
-  local position = 0
-  return function()
-    out_position[0] = position
-    local result = c_request_arg_next(t[1], out_position, out_name, out)
-    if result == OK then
-      position = out_position[0]
-      local name, value = ffi_string(out_name.at, out_name.len), ffi_string(out.at, out.len)
-      return name, value
-    end
-    if result ~= NONE then fail(result, "request") end
+local function next_arg(at)
+  out_position[0] = at[1]
+  local result = c_request_arg_next(at[2], out_position, out_name, out)
+  if result == OK then
+    at[1] = out_position[0]
+    local name, value = ffi_string(out_name.at, out_name.len), ffi_string(out.at, out.len)
+    return name, value
   end
+  if result ~= NONE then fail(result, "request") end
 end
+function request_methods.args_each(t) return next_arg, { 0, t[1] } end
 
 --- req:args_all(name)
 --- @return a table with every value of an argument, in order
@@ -608,6 +608,14 @@ local function reply_field(handle, name, value)
   if result ~= OK then fail(result, "request") end
 end
 
+local function reply_fields(handle, headers, name)
+  local value
+  name, value = next(headers, name)
+  if name == nil then return end
+  reply_field(handle, name, value)
+  return reply_fields(handle, headers, name)
+end
+
 --- req:respond(status, headers, body)
 --- Answers the request here. headers is a table of names and values (strings, numbers, or tables of them for
 --- a field that is repeated), or nil; body is a string or nil; Content-Length is written for it. A verdict:
@@ -626,7 +634,7 @@ function request_methods.respond(t, status, headers, body)
   if result ~= OK then fail(result, "request") end
   if headers ~= nil then
     if type(headers) ~= "table" then wrong("respond", "a table of header fields", headers) end
-    for name, value in pairs(headers) do reply_field(handle, name, value) end
+    reply_fields(handle, headers)
   end
   body = body == nil and "" or text_of(body, "respond's body")
   result = c_reply_end(handle, status, body, #body)
