@@ -19,6 +19,7 @@
 #include "script/script.h"
 #include "script/test.h"
 #include "tls/digest.h"
+#include "tls/server.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -143,6 +144,8 @@ static int test_or_print(const char *file, enum action action) {
         code = check_formats(conf, &error);
         if (code == 0)
             code = identity_find(conf, &identity, &error);
+        if (code == 0)
+            code = tls_server_check(conf, &error);
         if (code == 0)
             code = script_check(conf, &error);
         if (code == 0)

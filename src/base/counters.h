@@ -17,6 +17,12 @@
     X(connections_shed, "idle client connections closed to make room for others") \
     X(connections_refused, "client connections refused at the limit of connections") \
     X(clients_limited, "client connections refused by connections_per_client") \
+    X(tls_handshakes, "TLS handshakes with clients that were completed") \
+    X(tls_resumed, "of these: an earlier session was resumed") \
+    X(tls_handshake_errors, "TLS handshakes with clients that failed") \
+    X(tls_handshake_timeouts, "TLS handshakes that took longer than tls_handshake_timeout") \
+    X(tls_handshakes_shed, "TLS handshakes that were ended at the limit of tls_handshakes, for newer ones") \
+    X(tls_handshakes_active, "TLS handshakes with clients under way now") \
     X(requests_refused, "requests answered 503 at memory_limit") \
     X(requests, "requests whose head was complete") \
     X(fetches, "requests that scripts made (gate.fetch)") \

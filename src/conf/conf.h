@@ -71,6 +71,7 @@ struct conf_allow {
 // All times are milliseconds, all sizes bytes.
 struct conf_settings {
     uint64_t header_timeout;      // the whole request head, from its first byte (the first one: from accept)
+    uint64_t tls_handshake_timeout;
     uint64_t body_timeout;        // between two reads of a request body
     struct conf_rate body_min_rate;
     uint64_t send_timeout;        // a client that takes nothing of what waits for it
@@ -155,11 +156,34 @@ struct conf_upstream {
     struct conf_place place;
 };
 
+// A certificate chain with its key, as PEM texts; both may be in one file.
+struct conf_certificate {
+    struct conf_certificate *next;
+    const char *path, *key_path;
+    struct slice text, key;       // kept by the configuration
+    struct conf_place place, key_place;
+};
+
+enum conf_tls_version { TLS_VERSION_1_2 = 1, TLS_VERSION_1_3 = 2 };
+
+// What a `tls` block says: of a listener.
+struct conf_tls {
+    struct conf_certificate *certificates;  // in order; of a listener at least one, the first is the default
+    const char *alpn;             // protocols in order of preference, a space between them
+    unsigned versions;            // bits of conf_tls_version
+    const char *ciphers;          // of TLS 1.2, ':' between them
+    const char *ciphersuites;     // of TLS 1.3
+    const char *groups;
+    bool strict_names;            // a name that no certificate has ends the handshake
+    struct conf_place place, alpn_place, ciphers_place, ciphersuites_place, groups_place;
+};
+
 struct conf_listen {
     struct conf_listen *next;
     struct addr addr;
     const char *name;             // canonical text of the address: listeners are told apart by it
     uint64_t backlog;
+    struct conf_tls *tls;         // NULL: none
     struct conf_place place;
 };
 
@@ -222,6 +246,7 @@ struct conf {
     uint64_t watchdog;            // 0: off
     uint64_t connections;         // client connections for each worker
     enum conf_connections_full connections_full;
+    uint64_t tls_handshakes;      // under way at the same time for each worker
     uint64_t memory_limit;        // resident bytes for each worker, 0: no limit
     uint64_t receive_buffers;     // bytes of receive buffers for each worker
     uint64_t drain_timeout;       // graceful stop, and connections of a removed listener

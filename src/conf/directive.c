@@ -66,6 +66,8 @@ const char *scope_name(unsigned scope) {
         return "upstream";
     case SCOPE_FRONTEND:
         return "frontend";
+    case SCOPE_TLS:
+        return "the tls block of a listen";
     default:
         return "route";
     }

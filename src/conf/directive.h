@@ -15,8 +15,9 @@ enum {
     SCOPE_UPSTREAM = 1 << 1,
     SCOPE_FRONTEND = 1 << 2,
     SCOPE_ROUTE = 1 << 3,
+    SCOPE_TLS = 1 << 4,  // the block of a listen with tls
     SCOPE_SETTINGS = SCOPE_TOP | SCOPE_FRONTEND | SCOPE_ROUTE,
-    SCOPE_ALL = SCOPE_SETTINGS | SCOPE_UPSTREAM,
+    SCOPE_ALL = SCOPE_SETTINGS | SCOPE_UPSTREAM | SCOPE_TLS,
 };
 
 enum {
@@ -33,6 +34,7 @@ enum directive_owner {
     OWNER_conf_settings,
     OWNER_conf_upstream,
     OWNER_conf_frontend,
+    OWNER_conf_tls,
     OWNER_COUNT
 };
 

@@ -94,6 +94,9 @@
     X(connections_full, SCOPE_TOP, WORD, conf, connections_full, 0, 0, 0, NULL, "shed", NULL, \
       "What a worker does with a new connection when it holds as many as connections allows. A line in the " \
       "error log says when that begins and when it is over.") \
+    X(tls_handshakes, SCOPE_TOP, NUMBER, conf, tls_handshakes, 1, 1048576, 0, NULL, "1024", NULL, \
+      "TLS handshakes of clients that one worker has under way at the same time, each with about 60 KiB of " \
+      "memory. For one more, the one that has been under way for longest is closed.") \
     X(memory_limit, SCOPE_TOP, SIZE, conf, memory_limit, 1 << 20, 1ull << 42, DIRECTIVE_ZERO, NULL, "0", \
       NULL, \
       "Memory of one worker: what is resident of it and its own, receive buffers and Lua included, shared " \
@@ -187,6 +190,10 @@
       NULL, "10s", NULL, \
       "How long a client may take for a whole request head, from its first byte; for the first request of" \
       " a connection from the moment it was accepted. After that it is answered 408 and closed.") \
+    X(tls_handshake_timeout, SCOPE_TOP | SCOPE_FRONTEND, TIME, conf_settings, tls_handshake_timeout, 1, \
+      86400000, 0, NULL, "10s", NULL, \
+      "How long a TLS handshake with a client may take, from the moment the connection was accepted or its " \
+      "connect hook had agreed. After that the connection is closed. header_timeout begins when it is done.") \
     X(body_timeout, SCOPE_SETTINGS, TIME, conf_settings, body_timeout, 1, 86400000, 0, NULL, "60s", NULL, \
       "How long a client may send nothing in the middle of a request body. After that it is answered 408," \
       " or closed when the response has begun.") \
@@ -409,13 +416,15 @@
       "web", \
       "A way in: the addresses on which connections are accepted, the scripts that look at them, and the " \
       "routes on which requests go. It needs a listen and at least one route or script.") \
-    X(listen, SCOPE_FRONTEND, OWN, conf_frontend, listens, 1, 65535, DIRECTIVE_MANY, \
-      "ADDRESS [backlog=NUMBER]", NULL, \
+    X(listen, SCOPE_FRONTEND, OWN, conf_frontend, listens, 1, 65535, \
+      DIRECTIVE_MANY | DIRECTIVE_MAYBE_BLOCK, \
+      "ADDRESS [backlog=NUMBER] [tls { ... }]", NULL, \
       "127.0.0.1:8080", \
       "An address on which connections are accepted: an IPv4 address with a port, an IPv6 address in " \
       "brackets with a port, *:PORT for every IPv4 address, or unix:/path. The backlog, 4096 when none is" \
       " given, is how many connections may wait there for each worker; the kernel caps it at " \
-      "net.core.somaxconn.") \
+      "net.core.somaxconn. With tls connections are encrypted, as the block says; clients must begin with the " \
+      "TLS handshake.") \
     X(script, SCOPE_FRONTEND, OWN, conf_frontend, scripts, 0, 0, DIRECTIVE_MANY, "FILE [KEY=VALUE ...]", \
       NULL, \
       "firewall.lua denied=/etc/moongate/denied.txt", \
@@ -426,6 +435,36 @@
       "PREFIX UPSTREAM [{ ... }]", NULL, "/ app", \
       "Requests whose path begins with the prefix go to that upstream; the longest prefix that fits wins." \
       " A block may hold settings for this route alone. A request that fits no route is answered 404, " \
-      "unless a script's route hook says where to.")
+      "unless a script's route hook says where to.") \
+    X(certificate, SCOPE_TLS, OWN, conf_tls, certificates, 0, 0, DIRECTIVE_MANY, "FILE", NULL, \
+      "/etc/moongate/site.pem", \
+      "A certificate in PEM form, those that sign it behind it in the same file, but for the root. Several " \
+      "may be given, each with its key: the one whose name (subjectAltName; *.example.com is every name with " \
+      "one more label) the client asks for is used, and of several for the same name, of different kinds of " \
+      "key (RSA, ECDSA, Ed25519), the one that the client can verify. A client that asks for no name, or for " \
+      "one that none has, gets the first (strict_names). Files are read by the master, before privileges are " \
+      "dropped; a reload reads them again, and the next handshakes use them.") \
+    X(key, SCOPE_TLS, OWN, conf_tls, certificates, 0, 0, DIRECTIVE_MANY, "FILE", NULL, \
+      "/etc/moongate/site.key", \
+      "The private key of the certificate before it, in PEM form and not encrypted. Without this line it is " \
+      "in the certificate's own file.") \
+    X(alpn, SCOPE_TLS, OWN, conf_tls, alpn, 0, 0, 0, "PROTOCOL ...", "http/1.1", NULL, \
+      "The protocols that are offered by ALPN (RFC 7301), the preferred one first. A client that asks for " \
+      "none of them is refused; one that does not use ALPN speaks HTTP/1.1.") \
+    X(versions, SCOPE_TLS, OWN, conf_tls, versions, 0, 0, 0, "TLSv1.2 | TLSv1.3 ...", "TLSv1.2 TLSv1.3", NULL, \
+      "The versions of TLS that are spoken.") \
+    X(ciphers, SCOPE_TLS, OWN, conf_tls, ciphers, 0, 0, 0, "CIPHER ...", \
+      "ECDHE-ECDSA-AES128-GCM-SHA256 ECDHE-RSA-AES128-GCM-SHA256 ECDHE-ECDSA-AES256-GCM-SHA384 " \
+      "ECDHE-RSA-AES256-GCM-SHA384 ECDHE-ECDSA-CHACHA20-POLY1305 ECDHE-RSA-CHACHA20-POLY1305", NULL, \
+      "Cipher suites of TLS 1.2, by the names of openssl-ciphers(1), in order of preference. The client's " \
+      "preference for CHACHA20 is followed: it says so when it has no AES in hardware.") \
+    X(ciphersuites, SCOPE_TLS, OWN, conf_tls, ciphersuites, 0, 0, 0, "CIPHER ...", \
+      "TLS_AES_128_GCM_SHA256 TLS_AES_256_GCM_SHA384 TLS_CHACHA20_POLY1305_SHA256", NULL, \
+      "Cipher suites of TLS 1.3, in order of preference.") \
+    X(groups, SCOPE_TLS, OWN, conf_tls, groups, 0, 0, 0, "GROUP ...", "X25519 P-256 P-384", NULL, \
+      "Groups for the key exchange, in order of preference.") \
+    X(strict_names, SCOPE_TLS, FLAG, conf_tls, strict_names, 0, 0, 0, NULL, "off", NULL, \
+      "Refuses the handshake of a client that asks for a name that no certificate has, instead of answering " \
+      "with the first certificate.")
 
 #endif

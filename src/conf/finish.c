@@ -167,6 +167,40 @@ static int gather_folders(struct parser *parser) {
     return 0;
 }
 
+// ---- certificates ------------------------------------------------------------------------------------------
+
+static int read_pem(struct parser *parser, const char *path, struct conf_place place,
+                    struct slice *ret_text) {
+    struct error inner;
+    struct slice text;
+    if (source_read(parser->source, path, &text, &inner))
+        return parser_fail(parser, place, "%s", inner.text);
+    *ret_text = arena_copy(&parser->conf->arena, text);
+    return ret_text->at ? 0 : parser_no_memory(parser);
+}
+
+static int read_certificates(struct parser *parser, const struct conf_tls *tls) {
+    for (struct conf_certificate *c = tls->certificates; c; c = c->next) {
+        int err = read_pem(parser, c->path, c->place, &c->text);
+        if (!err && c->key_path)
+            err = read_pem(parser, c->key_path, c->key_place, &c->key);
+        if (err)
+            return err;
+        if (!c->key_path)
+            c->key = c->text;
+    }
+    return 0;
+}
+
+static int finish_listen(struct parser *parser, const struct conf_listen *listen) {
+    if (!listen->tls)
+        return 0;
+    if (!listen->tls->certificates)
+        return parser_fail(parser, listen->tls->place,
+                           "\"tls\" has no certificate, expected: certificate FILE; key FILE;");
+    return read_certificates(parser, listen->tls);
+}
+
 // ---- what a block must have -------------------------------------------------------------------------------
 
 static int check_frontend(struct parser *parser, const struct conf_frontend *frontend) {
@@ -215,6 +249,8 @@ int parser_finish(struct parser *parser) {
          frontend = frontend->next) {
         err = check_frontend(parser, frontend);
         any_script = any_script || frontend->scripts;
+        for (const struct conf_listen *listen = frontend->listens; listen && !err; listen = listen->next)
+            err = finish_listen(parser, listen);
     }
     for (const struct conf_upstream *upstream = conf->upstreams; upstream && !err; upstream = upstream->next)
         err = check_upstream(parser, upstream, any_script);

@@ -30,17 +30,42 @@ int own_parse_frontend(struct parser *parser, struct block *block, struct statem
     return 0;
 }
 
+// Takes the word "tls" off the statement's end, with the block behind it.
+static int parse_listen_tls(struct parser *parser, struct block *block, struct statement *statement,
+                            struct conf_listen *listen) {
+    const struct token *last = &statement->words[statement->count - 1];
+    bool tls = statement->count > 1 && own_word_is(last, "tls");
+    if (tls && !statement->has_block)
+        return parser_fail(parser, last->after, "\"tls\" without its block, expected \"{\"");
+    if (!tls && statement->has_block)
+        return parser_fail(parser, last->after, "\"listen\" with a block, expected \"tls\" before it");
+    if (!tls)
+        return 0;
+    statement->count--;
+    listen->tls = parser_new(parser, sizeof *listen->tls);
+    statement->child = parser_block(parser, block, DIRECTIVE_ID_listen, SCOPE_TLS);
+    if (!listen->tls || !statement->child)
+        return -ENOMEM;
+    listen->tls->place = last->place;
+    statement->child->owners[OWNER_conf_tls] = listen->tls;
+    return 0;
+}
+
 int own_parse_listen(struct parser *parser, struct block *block, struct statement *statement) {
     struct conf_frontend *frontend = block->owners[OWNER_conf_frontend];
     const struct directive *row = statement->directive;
-    int err = own_count_words(parser, statement, 1, 2);
+    int err = own_count_words(parser, statement, 1, 3);
     if (err)
         return err;
     struct conf_listen *listen = parser_new(parser, sizeof *listen);
     if (!listen)
         return -ENOMEM;
     *listen = (struct conf_listen){ .backlog = BACKLOG, .place = statement->place };
-    err = own_address(parser, statement, &listen->addr, &listen->name);
+    err = parse_listen_tls(parser, block, statement, listen);
+    if (!err && statement->count > 2)
+        err = own_too_many(parser, statement, 2);
+    if (!err)
+        err = own_address(parser, statement, &listen->addr, &listen->name);
     if (!err)
         err = own_option(parser, statement, "backlog=", KIND_NUMBER, row->low, row->high, &listen->backlog);
     if (err)
@@ -65,7 +90,17 @@ void own_print_listen(FILE *out, int indent, const void *owner) {
     for (const struct conf_listen *listen = frontend->listens; listen; listen = listen->next) {
         fprintf(out, "%*slisten ", indent, "");
         value_print_word(out, listen->name);
-        fprintf(out, " backlog=%s;\n", value_print(listen->backlog, VALUE_NUMBER, text));
+        fprintf(out, " backlog=%s", value_print(listen->backlog, VALUE_NUMBER, text));
+        if (!listen->tls) {
+            fputs(";\n", out);
+            continue;
+        }
+        fputs(" tls {\n", out);
+        for (int i = 0; i < DIRECTIVE_COUNT; i++) {
+            if (directives[i].owner == OWNER_conf_tls)
+                directive_print(&directives[i], out, indent + 4, listen->tls);
+        }
+        fprintf(out, "%*s}\n", indent, "");
     }
 }
 

@@ -107,7 +107,15 @@ void conf_print_defaults(FILE *out) {
     print_rows(out, 4, OWNER_conf_frontend);
     fprintf(out, "    route /example/ %s {\n        # The settings of a single route:\n", upstream->example);
     print_settings(out, 8, SCOPE_ROUTE, false);
-    fputs("    }\n}\n", out);
+    fputs("    }\n\n    # An encrypted way in. What has a default is shown with it.\n"
+          "    #listen 127.0.0.1:8443 tls {\n", out);
+    for (int i = 0; i < DIRECTIVE_COUNT; i++) {
+        if (directives[i].owner == OWNER_conf_tls) {
+            print_documentation(out, 8, &directives[i]);
+            print_default(out, 8, &directives[i], true);
+        }
+    }
+    fputs("    #}\n}\n", out);
 }
 
 // ---- moongate.conf(5) -------------------------------------------------------------------------------------
@@ -172,6 +180,7 @@ void conf_print_man(FILE *out) {
         { OWNER_conf_settings, "Settings: top level, frontend, route" },
         { OWNER_conf_upstream, "In an upstream" },
         { OWNER_conf_frontend, "In a frontend" },
+        { OWNER_conf_tls, "In the tls block of a listen" },
     };
     for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
         fprintf(out, ".Ss %s\n.Bl -tag -width Ds\n", groups[g].title);

@@ -213,6 +213,8 @@ static bool begin_exchange(struct h1_server *server) {
         return false;
     }
     server->reader->server = server;
+    if (server->conn->secure)
+        server->x->req.scheme = SLICE_LIT("https");
     const struct conf_settings *settings = server->x->settings;
     struct h1_limits limits = { settings->max_head, settings->max_headers, settings->max_uri,
                                 settings->max_line, settings->max_chunk_overhead };

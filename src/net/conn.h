@@ -24,6 +24,8 @@ struct conn_layer;
     X(none, "still open, or ended in the normal way") \
     X(client_closed, "the client closed the connection") \
     X(client_reset, "the client reset the connection or it broke") \
+    X(tls_handshake, "the TLS handshake failed") \
+    X(tls_timeout, "the TLS handshake was not done in tls_handshake_timeout") \
     X(header_timeout, "the request head was not complete in header_timeout") \
     X(body_timeout, "no byte of the request body came within body_timeout") \
     X(send_timeout, "the client took no byte within send_timeout") \
@@ -114,6 +116,7 @@ struct conn {
     bool want_read;            // the owner reads (between conn_read and conn_pause)
     uint32_t bulk;             // not 0: single reads of at most so many bytes, not multishot; set by
                                // the owner once a receiver was slow
+    bool secure;               // encrypted: requests of it are https
     bool shut;                 // our sending side was shut down
     bool shut_wanted;          // shut it down when the output has drained
     bool broken;               // output failed

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// A layer stands between a conn's handler and the wire: it turns what comes from the peer into plain bytes, and
-// the plain output (conn->out) into what is sent. TLS is one (tls/stream.c). A conn without one pays a branch.
+// A layer stands between a conn's handler and the wire: it turns what comes from the peer into plain bytes,
+// and the plain output (conn->out) into what is sent. TLS is one (tls/stream.c). A conn without one pays a
+// branch.
 //
 // The layer belongs to its conn once conn_set_layer() was called; freed() is the last that it hears.
 #ifndef MOONGATE_NET_CONN_LAYER_H
@@ -19,9 +20,9 @@ struct conn_layer_ops {
     void (*ended)(struct conn *conn, int error);
     // Nothing more can be sent; hands it on with conn_deliver_broken().
     void (*broken)(struct conn *conn, int error);
-    // Takes plain bytes off conn->out, at most about `most` of them, and puts what they become on layer->wire;
-    // adds their number to layer->sealed. Called with an empty wire and nothing in flight. Negative errno: the
-    // conn can send no more.
+    // Takes plain bytes off conn->out, at most about `most` of them, and puts what they become on
+    // layer->wire; adds their number to layer->sealed. Called with an empty wire and nothing in flight.
+    // Negative errno: the conn can send no more.
     int (*seal)(struct conn *conn, size_t most);
     // Puts what ends the output in good order on layer->wire; called once, when all else has left.
     void (*shutdown)(struct conn *conn);
@@ -32,10 +33,10 @@ struct conn_layer_ops {
 // The begin of a layer's own struct.
 struct conn_layer {
     const struct conn_layer_ops *ops;
-    struct queue wire;    // to be sent, in order; the front may be in the kernel's hands
-    size_t sealed;        // plain bytes that are on the wire and not yet taken by the kernel, about
-    bool ended;           // the end was delivered
-    bool closed;          // shutdown() was called
+    struct queue wire;  // to be sent, in order; the front may be in the kernel's hands
+    size_t sealed;      // plain bytes that are on the wire and not yet taken by the kernel, about
+    bool ended;         // the end was delivered
+    bool closed;        // shutdown() was called
 };
 
 // Output that is on conn->out already goes through the layer, too.

@@ -18,6 +18,7 @@ void heritage_unmap(struct heritage_worker *slots, unsigned count) {
 void heritage_bury(struct heritage_worker *slot) {
     slot->counters.connections_active = 0;
     slot->counters.requests_active = 0;
+    slot->counters.tls_handshakes_active = 0;
     slot->counters.upstream_idle = 0;
     slot->counters.tunnels_active = 0;
     slot->counters.scripts_active = 0;

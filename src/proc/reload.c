@@ -9,6 +9,7 @@
 #include "conf/source.h"
 #include "proc/master.h"
 #include "script/script.h"
+#include "tls/server.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -214,6 +215,8 @@ static int read_anew(struct master *master, struct error *error) {
     int code = conf_load(master->conf->file, reload->source, &reload->conf, error);
     if (code == 0)
         code = conf_check_reloadable(master->conf, reload->conf, error);
+    if (code == 0)
+        code = tls_server_check(reload->conf, error);
     if (code == 0)
         code = script_check(reload->conf, error);
     if (code == 0)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Accepted connections for client.h: the connect hook, the codec, and who has to go when there is no room or
-// their listener ends. What the frontend says of their exchanges is frontend.c's.
+// Accepted connections for client.h: the connect hook, the TLS handshake, the codec, and who has to go when
+// there is no room or their listener ends. What the frontend says of their exchanges is frontend.c's.
 #include "proxy/client.h"
 
 #include "base/check.h"
@@ -15,11 +15,17 @@
 #include <string.h>
 #include <unistd.h>
 
-// An accepted connection. conn: its connect hook has yielded; otherwise the codec has it. Which list it is on
-// says what it does.
+enum phase {
+    PHASE_HOOK,    // `conn` is set, the connect hook decides
+    PHASE_SHAKES,  // `conn` is set, on `shaking`: the TLS handshake is under way
+    PHASE_SERVED,  // the codec has it
+};
+
+// An accepted connection. Which list it is on says what it does.
 struct client {
     struct list link;
-    struct conn *conn;  // only while the connect hook decides
+    enum phase phase;
+    struct conn *conn;  // until the codec has it
     struct server_codec *codec;
     // Where it came in, until its first request begins: that is answered even if its listener was removed
     // meanwhile. Valid while its listener is current, and while held.
@@ -35,6 +41,8 @@ static struct slab client_slab = SLAB_INIT(sizeof(struct client), 512);
 static struct list clients = { &clients, &clients };  // busy with a request
 static struct list fresh = { &fresh, &fresh };        // none has come yet; the oldest first
 static struct list idle = { &idle, &idle };           // between two; the longest idle first
+static struct list shaking = { &shaking, &shaking };  // in the TLS handshake; the oldest first
+static unsigned shaking_count;
 bool clients_refusing;
 enum { FRESH_MS = 1000 };  // so old a connection without a request may be closed to make room
 static unsigned client_count;
@@ -101,10 +109,11 @@ static const struct server_callbacks codec_callbacks = {
     .gone = codec_gone,
 };
 
-// The connect hook agreed, or there is none.
-static void admit(struct client *client) {
+// Nothing stands between the client and its first request any more: the protocol is known.
+static void serve(struct client *client) {
     struct conn *conn = client->conn;
     client->conn = NULL;
+    client->phase = PHASE_SERVED;
     client->codec = h1_server_new(conn, &codec_callbacks, client);
     if (!client->codec) {
         client_free(client);
@@ -113,7 +122,89 @@ static void admit(struct client *client) {
     list_remove(&client->link);
     list_push_back(&fresh, &client->link);
     if (frontend_current(client->listener) == NULL)
-        client->codec->ops->drain(client->codec);  // that the others were told while the connect hook waited
+        client->codec->ops->drain(client->codec);  // that the others were told while this one waited
+}
+
+static void reject(struct client *client, enum close_reason reason) {
+    if (reason == CLOSE_rejected)
+        counters->connections_rejected++;
+    conn_close(client->conn, reason);
+    client_free(client);
+}
+
+// ---- the TLS handshake ------------------------------------------------------------------------------------
+
+static void leave_shaking(struct client *client) {
+    list_remove(&client->link);
+    shaking_count--;
+    counters->tls_handshakes_active--;
+}
+
+static void end_handshake(struct client *client, enum close_reason reason) {
+    leave_shaking(client);
+    reject(client, reason);
+}
+
+static void handshake_timeout(struct conn *conn) {
+    counters->tls_handshake_timeouts++;
+    end_handshake(conn->owner, CLOSE_tls_timeout);
+}
+static const struct conn_handler shaking_handler = { .timeout = handshake_timeout };
+
+enum { ALERT_LINGER_MS = 1000, ALERT_LINGER_BYTES = 64 << 10 };
+
+static void handshake_failed(struct client *client, const char *why) {
+    struct conn *conn = client->conn;
+    counters->tls_handshake_errors++;
+    if (log_enabled(LOG_LEVEL_info)) {
+        char ip[ADDR_IP_MAX];
+        addr_print_ip(conn_remote(conn), ip);
+        log_info("listener \"%s\": TLS handshake with %s: %s", client->listener, ip, why);
+    }
+    // An alert may be on its way, which a reset for what is still unread would take with it.
+    conn->linger_left = ALERT_LINGER_BYTES;
+    conn_finish(conn, CLOSE_tls_handshake, ALERT_LINGER_MS);
+    client_free(client);
+}
+
+static void handshake_done(struct conn *conn, void *owner, int error, const char *why) {
+    struct client *client = owner;
+    leave_shaking(client);
+    timer_stop(&conn->timer);
+    if (error) {
+        handshake_failed(client, why);
+        return;
+    }
+    counters->tls_handshakes++;
+    counters->tls_resumed += slice_eq(tls_field(conn, TLS_resumed), SLICE_LIT("yes"));
+    struct frontend *current = frontend_current(client->listener);
+    if (current) {
+        leave_frontend(client);
+        client->frontend = current;
+    }
+    serve(client);
+}
+
+static const struct tls_callbacks tls_callbacks = { .done = handshake_done };
+
+// The client keeps the frontend, whose settings it is under, until the handshake is done.
+static void shake_hands(struct client *client, struct tls_server *tls) {
+    const struct frontend_options *options = frontend_options_of(client->frontend);
+    struct conn *conn = client->conn;
+    hold_frontend(client);
+    if (shaking_count >= options->conf->tls_handshakes) {
+        counters->tls_handshakes_shed++;
+        end_handshake(container_of(shaking.next, struct client, link), CLOSE_limit);
+    }
+    client->phase = PHASE_SHAKES;
+    list_remove(&client->link);
+    list_push_back(&shaking, &client->link);
+    shaking_count++;
+    counters->tls_handshakes_active++;
+    conn_adopt(conn, &shaking_handler, client);
+    timer_start(&conn->timer, frontend_site(client->frontend)->settings->tls_handshake_timeout);
+    if (tls_accept(conn, tls, &tls_callbacks, client) < 0)
+        end_handshake(client, CLOSE_memory);
 }
 
 static bool old_enough(const struct client *client) {
@@ -122,12 +213,18 @@ static bool old_enough(const struct client *client) {
 
 bool clients_may_shed(void) {
     return !list_empty(&idle) ||
-        (!list_empty(&fresh) && old_enough(container_of(fresh.next, struct client, link)));
+        (!list_empty(&fresh) && old_enough(container_of(fresh.next, struct client, link))) ||
+        (!list_empty(&shaking) && old_enough(container_of(shaking.next, struct client, link)));
 }
 
 bool clients_shed(void) {
     if (!clients_may_shed())
         return false;
+    if (list_empty(&idle) && list_empty(&fresh)) {
+        end_handshake(container_of(shaking.next, struct client, link), CLOSE_shed);
+        counters->connections_shed++;
+        return true;
+    }
     struct list *from = list_empty(&idle) ? &fresh : &idle;
     struct server_codec *codec = container_of(from->next, struct client, link)->codec;
     if (!codec->ops->shed(codec))
@@ -136,11 +233,15 @@ bool clients_shed(void) {
     return true;
 }
 
-static void reject(struct client *client, enum close_reason reason) {
-    if (reason == CLOSE_rejected)
-        counters->connections_rejected++;
-    conn_close(client->conn, reason);
-    client_free(client);
+// ---- the connect hook -------------------------------------------------------------------------------------
+
+// The hook agreed, or there is none.
+static void admit(struct client *client) {
+    struct tls_server *tls = frontend_tls(client->frontend, client->listener);
+    if (tls)
+        shake_hands(client, tls);
+    else
+        serve(client);
 }
 
 static void decided(struct conn *conn, void *owner, bool rejected) {
@@ -158,7 +259,8 @@ static void cancel_connect(struct client *client, enum close_reason reason) {
     reject(client, reason);
 }
 
-// While a connect hook waits nothing is read; the time-out of a first request ends it, and the client's leaving.
+// While a connect hook waits nothing is read; the time-out of a first request ends it, and the client's
+// leaving.
 static void waited_too_long(struct conn *conn) {
     cancel_connect(conn->owner, CLOSE_header_timeout);
 }
@@ -260,10 +362,12 @@ void client_accept(struct frontend *frontend, const char *listener_name, int fd)
 // ---- all of them ----------------------------------------------------------------------------------------
 
 static void end_client(struct client *client, bool at_once) {
-    if (client->conn && at_once)
+    if (client->phase != PHASE_SERVED && !at_once)
+        return;  // serve() sees to it
+    if (client->phase == PHASE_HOOK)
         cancel_connect(client, CLOSE_drain);
-    else if (client->conn)
-        return;  // admit() sees to it
+    else if (client->phase == PHASE_SHAKES)
+        end_handshake(client, CLOSE_drain);
     else if (at_once)
         client->codec->ops->close(client->codec, CLOSE_drain);
     else
@@ -271,7 +375,7 @@ static void end_client(struct client *client, bool at_once) {
 }
 
 static void end_clients(bool (*chosen)(const struct client *client), bool at_once) {
-    struct list *const lists[] = { &clients, &fresh, &idle };
+    struct list *const lists[] = { &clients, &fresh, &idle, &shaking };
     for (unsigned i = 0; i < sizeof lists / sizeof *lists; i++) {
         struct list all;
         list_init(&all);

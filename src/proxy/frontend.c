@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// A frontend of a generation, as the site of exchanges: routes, methods, dialling, tunnels, the log. What becomes
-// of accepted connections is client.c's.
+// A frontend of a generation, as the site of exchanges: routes, methods, dialling, tunnels, the log. What
+// becomes of accepted connections is client.c's.
 #include "proxy/frontend.h"
 
 #include "base/check.h"
@@ -12,6 +12,13 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+
+// A listen with TLS.
+struct frontend_tls {
+    const char *listener;
+    struct tls_server *server;
+};
 
 struct frontend {
     struct exchange_site site, inner;
@@ -19,6 +26,8 @@ struct frontend {
     struct access_log *log;
     struct route *routes;  // longest prefix first
     unsigned route_count;
+    struct frontend_tls *tls;
+    unsigned tls_count;
 };
 
 struct route {
@@ -237,6 +246,27 @@ static void write_log(struct exchange_site *site, struct exchange *x) {
 
 // ---- life -------------------------------------------------------------------------------------------------
 
+static int make_tls(struct frontend *frontend, const struct frontend_options *options, struct error *error) {
+    const struct conf_frontend *conf = options->frontend;
+    unsigned count = 0;
+    for (const struct conf_listen *listen = conf->listens; listen; listen = listen->next)
+        count += listen->tls != NULL;
+    frontend->tls = calloc(count ? count : 1, sizeof *frontend->tls);
+    if (!frontend->tls)
+        return error_set(error, -ENOMEM, "memory is out");
+    for (const struct conf_listen *listen = conf->listens; listen; listen = listen->next) {
+        struct frontend_tls *tls = &frontend->tls[frontend->tls_count];
+        if (!listen->tls)
+            continue;
+        int rc = tls_server_new(options->conf, conf, listen, &tls->server, error);
+        if (rc < 0)
+            return rc;
+        tls->listener = listen->name;
+        frontend->tls_count++;
+    }
+    return 0;
+}
+
 int frontend_new(const struct frontend_options *options, struct frontend **ret_frontend,
                  struct error *error) {
     const struct conf_frontend *conf = options->frontend;
@@ -270,11 +300,13 @@ int frontend_new(const struct frontend_options *options, struct frontend **ret_f
     int rc = 0;
     if (conf->settings.access_log)
         rc = access_log_new(conf->settings.access_log, &frontend->log, error);
+    if (rc == 0)
+        rc = make_tls(frontend, options, error);
     unsigned count = 0;
     for (const struct conf_route *r = conf->routes; r; r = r->next)
         count++;
     frontend->routes = calloc(count ? count : 1, sizeof *frontend->routes);
-    if (!frontend->routes)
+    if (!frontend->routes && rc == 0)
         rc = error_set(error, -ENOMEM, "memory is out");
     for (const struct conf_route *r = conf->routes; r && rc == 0; r = r->next) {
         struct route *to = &frontend->routes[frontend->route_count++];
@@ -303,6 +335,13 @@ const struct frontend_options *frontend_options_of(const struct frontend *fronte
     return &frontend->options;
 }
 
+struct tls_server *frontend_tls(const struct frontend *frontend, const char *listener_name) {
+    for (unsigned i = 0; i < frontend->tls_count; i++)
+        if (strcmp(frontend->tls[i].listener, listener_name) == 0)
+            return frontend->tls[i].server;
+    return NULL;
+}
+
 bool frontend_logs(const struct frontend *frontend) {
     return frontend->log != NULL;
 }
@@ -318,6 +357,9 @@ void frontend_free(struct frontend *frontend) {
         if (frontend->routes[i].log != frontend->log)
             access_log_free(frontend->routes[i].log);
     access_log_free(frontend->log);
+    for (unsigned i = 0; i < frontend->tls_count; i++)
+        tls_server_unref(frontend->tls[i].server);
+    free(frontend->tls);
     free(frontend->routes);
     free(frontend);
 }

@@ -9,6 +9,7 @@
 #include "proxy/access_log.h"
 #include "proxy/address.h"
 #include "proxy/upstream.h"
+#include "tls/server.h"
 
 // The connect hook's side of the scripts, filled in by proc/ from script/ (proxy never includes script/).
 struct connect_hook {
@@ -42,6 +43,8 @@ struct exchange_site *frontend_inner_site(struct frontend *frontend);
 struct exchange_site *frontend_site(struct frontend *frontend);
 
 const struct frontend_options *frontend_options_of(const struct frontend *frontend);
+// What connections of that listener begin with; NULL: no TLS.
+struct tls_server *frontend_tls(const struct frontend *frontend, const char *listener_name);
 bool frontend_logs(const struct frontend *frontend);  // there is an access log
 
 #endif

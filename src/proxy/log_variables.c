@@ -7,6 +7,7 @@
 #include "net/conn.h"
 #include "proxy/log_format.h"
 #include "proxy/upstream.h"
+#include "tls/stream.h"
 
 #include <string.h>
 #include <time.h>
@@ -243,6 +244,18 @@ static void put_host(struct log_line *line) {
 static void put_scheme(struct log_line *line) {
     line_text(line, line->x->req.scheme);
 }
+
+static void put_tls(struct log_line *line, enum tls_field field) {
+    struct conn *conn = client_of(line);
+    line_text(line, conn ? tls_field(conn, field) : (struct slice){ 0 });
+}
+
+#define X(name, doc)                                     \
+    static void put_tls_##name(struct log_line *line) { \
+        put_tls(line, TLS_##name);                       \
+    }
+TLS_FIELDS(X)
+#undef X
 
 static void put_protocol(struct log_line *line) {
     line_open(line);

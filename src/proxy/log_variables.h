@@ -27,6 +27,12 @@
     X(query, "the query without its question mark") \
     X(host, "the host that was asked for, with its port if one was given") \
     X(scheme, "http or https") \
+    X(tls_version, "the version of TLS: TLSv1.2, TLSv1.3") \
+    X(tls_cipher, "the cipher suite, as OpenSSL names it") \
+    X(tls_group, "the group of the TLS key exchange") \
+    X(tls_server_name, "the name that the client asked for in the TLS handshake (SNI)") \
+    X(tls_alpn, "the protocol that ALPN chose") \
+    X(tls_resumed, "yes when the connection resumed an earlier TLS session, no when not") \
     X(protocol, "the request's protocol: HTTP/1.1") \
     X(status, "the response's status; absent when no response was begun") \
     X(reason, "the response's reason phrase") \

@@ -122,13 +122,15 @@ class Gate:
 
     def configure(self, top="", frontend="", workers=1, level="debug", error_log="stderr", listen=None,
                   connections=4096):
-        """Writes moongate.conf: `top` at the top, `frontend` inside the one frontend."""
+        """Writes moongate.conf: `top` at the top, `frontend` inside the one frontend. In all of them %FOLDER% is
+        the gate's folder and %ADDRESS% its address."""
         user = f"user {USER};\n" if os.getuid() == 0 else ""
-        self.write("moongate.conf",
-                   f"{user}workers {workers};\ncontrol {self.socket};\npid_file {self.pidfile};\n"
-                   f"scripts {self.folder};\n"
-                   f"connections {connections};\nerror_log {error_log} {level};\n{top}\n"
-                   f"frontend web {{\n    listen {listen or self.address};\n{frontend}\n}}\n")
+        listen = listen or self.address
+        text = (f"{user}workers {workers};\ncontrol {self.socket};\npid_file {self.pidfile};\n"
+                f"scripts {self.folder};\n"
+                f"connections {connections};\nerror_log {error_log} {level};\n{top}\n"
+                f"frontend web {{\n    listen {listen}{'' if listen.endswith('}') else ';'}\n{frontend}\n}}\n")
+        self.write("moongate.conf", text.replace("%FOLDER%", str(self.folder)).replace("%ADDRESS%", self.address))
 
     # ---- the process
 

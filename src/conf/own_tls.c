@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The directives of a tls block with a grammar of their own. Whether the files, ciphers and groups are good
+// is said by tls/ (server.c); that a listener has a certificate, by finish.c.
+#include "conf/own_parts.h"
+
+#include "conf/value.h"
+
+#include <errno.h>
+
+int own_parse_certificate(struct parser *parser, struct block *block, struct statement *statement) {
+    struct conf_tls *tls = block->owners[OWNER_conf_tls];
+    int err = own_count_words(parser, statement, 1, 1);
+    if (err)
+        return err;
+    struct conf_certificate *certificate = parser_new(parser, sizeof *certificate);
+    if (!certificate)
+        return -ENOMEM;
+    const struct token *word = &statement->words[0];
+    certificate->place = certificate->key_place = word->place;
+    certificate->path = parser_path(parser, statement, word);
+    if (!certificate->path)
+        return -EINVAL;
+    OWN_APPEND(&tls->certificates, certificate);
+    return 0;
+}
+
+int own_parse_key(struct parser *parser, struct block *block, struct statement *statement) {
+    struct conf_tls *tls = block->owners[OWNER_conf_tls];
+    int err = own_count_words(parser, statement, 1, 1);
+    if (err)
+        return err;
+    struct conf_certificate *last = tls->certificates;
+    while (last && last->next)
+        last = last->next;
+    if (!last || last->key_path)
+        return parser_fail(parser, statement->place,
+                           "\"key\" without a certificate before it, expected: certificate FILE; key FILE;");
+    last->key_place = statement->words[0].place;
+    last->key_path = parser_path(parser, statement, &statement->words[0]);
+    return last->key_path ? 0 : -EINVAL;
+}
+
+void own_print_certificate(FILE *out, int indent, const void *owner) {
+    const struct conf_tls *tls = owner;
+    for (const struct conf_certificate *c = tls->certificates; c; c = c->next) {
+        fprintf(out, "%*scertificate ", indent, "");
+        value_print_word(out, c->path);
+        fputs(";\n", out);
+        if (!c->key_path)
+            continue;
+        fprintf(out, "%*skey ", indent, "");
+        value_print_word(out, c->key_path);
+        fputs(";\n", out);
+    }
+}
+
+// Printed with their certificates.
+void own_print_key(FILE *out, int indent, const void *owner) {
+    (void)out, (void)indent, (void)owner;
+}
+
+// All words as one text.
+static int join(struct parser *parser, const struct statement *statement, char between, const char **ret_text,
+                struct conf_place *ret_place) {
+    int err = own_count_words(parser, statement, 1, WORDS_MAX);
+    struct slice all = { 0 };
+    for (unsigned i = 0; !err && i < statement->count; i++) {
+        const struct token *word = &statement->words[i];
+        if (word->text.len == 0)
+            return parser_fail(parser, word->place, "empty word for \"%s\"", statement->directive->name);
+        if ((i > 0 && arena_append(&parser->conf->arena, &all, &between, 1)) ||
+            arena_append(&parser->conf->arena, &all, word->text.at, word->text.len))
+            err = parser_no_memory(parser);
+    }
+    if (err)
+        return err;
+    *ret_place = statement->words[0].place;
+    *ret_text = arena_copy(&parser->conf->arena, all).at;
+    return *ret_text ? 0 : parser_no_memory(parser);
+}
+
+static void print_joined(FILE *out, int indent, const char *name, const char *text, char between) {
+    fprintf(out, "%*s%s", indent, "", name);
+    while (*text) {
+        const char *end = strchrnul(text, between);
+        fprintf(out, " %.*s", (int)(end - text), text);
+        text = *end ? end + 1 : end;
+    }
+    fputs(";\n", out);
+}
+
+#define JOINED(name, between)                                                                       \
+    int own_parse_##name(struct parser *parser, struct block *block, struct statement *statement) { \
+        struct conf_tls *tls = block->owners[OWNER_conf_tls];                                       \
+        return join(parser, statement, between, &tls->name, &tls->name##_place);                    \
+    }                                                                                               \
+    void own_print_##name(FILE *out, int indent, const void *owner) {                               \
+        const struct conf_tls *tls = owner;                                                         \
+        print_joined(out, indent, #name, tls->name, between);                                       \
+    }
+JOINED(alpn, ' ')
+JOINED(ciphers, ':')
+JOINED(ciphersuites, ':')
+JOINED(groups, ':')
+
+int own_parse_versions(struct parser *parser, struct block *block, struct statement *statement) {
+    struct conf_tls *tls = block->owners[OWNER_conf_tls];
+    int err = own_count_words(parser, statement, 1, 2);
+    for (unsigned i = 0; !err && i < statement->count; i++) {
+        const struct token *word = &statement->words[i];
+        unsigned bit = own_word_is(word, "TLSv1.2") ? TLS_VERSION_1_2
+            : own_word_is(word, "TLSv1.3")          ? TLS_VERSION_1_3
+                                                    : 0;
+        if (!bit || (tls->versions & bit))
+            err = parser_fail(parser, word->place, "%s \"%.64s\" for \"versions\", expected TLSv1.2, TLSv1.3",
+                              bit ? "repeated value" : "bad value", word->text.at);
+        tls->versions |= bit;
+    }
+    return err;
+}
+
+void own_print_versions(FILE *out, int indent, const void *owner) {
+    const struct conf_tls *tls = owner;
+    fprintf(out, "%*sversions%s%s;\n", indent, "", tls->versions & TLS_VERSION_1_2 ? " TLSv1.2" : "",
+            tls->versions & TLS_VERSION_1_3 ? " TLSv1.3" : "");
+}

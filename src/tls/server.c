@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Contexts of OpenSSL for a listener (server.h): one for each set of certificates that some name has, chosen
+// by the name that the client asks for. Reading PEM and the errors about it are pem.c's, names are names.c's.
+#include "tls/server.h"
+
+#include "base/log.h"
+#include "tls/names.h"
+#include "tls/pem.h"
+
+#include <errno.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ALPN_MAX = 255 };
+
+// The certificates of some names, of different kinds of key, with their context.
+struct tls_site {
+    struct tls_site *next;
+    SSL_CTX *ctx;
+    unsigned count;
+    const struct pem_pair *pairs[PEM_KINDS];
+};
+
+struct tls_server {
+    unsigned refs;
+    const struct conf *conf;     // while it is made
+    const struct conf_tls *tls;  // likewise
+    struct tls_site *sites;      // the first is for who asks for no name
+    struct names *names;         // to a struct tls_site
+    bool strict;
+    unsigned char alpn[ALPN_MAX + 1];  // as on the wire
+    unsigned alpn_len;
+    unsigned char session_context[SSL_MAX_SID_CTX_LENGTH];
+};
+
+// ---- what clients ask for ---------------------------------------------------------------------------------
+
+static struct tls_site *find_site(const struct tls_server *server, const char *name) {
+    return names_find(server->names, slice_of(name));
+}
+
+static int on_server_name(SSL *ssl, int *alert, void *arg) {
+    const struct tls_server *server = arg;
+    const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+    if (!name)
+        return SSL_TLSEXT_ERR_NOACK;
+    const struct tls_site *site = find_site(server, name);
+    if (!site && server->strict) {
+        *alert = SSL_AD_UNRECOGNIZED_NAME;
+        return SSL_TLSEXT_ERR_ALERT_FATAL;
+    }
+    if (site && !SSL_set_SSL_CTX(ssl, site->ctx)) {
+        *alert = SSL_AD_INTERNAL_ERROR;
+        return SSL_TLSEXT_ERR_ALERT_FATAL;
+    }
+    return site ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
+}
+
+static int on_alpn(SSL *ssl, const unsigned char **ret, unsigned char *ret_len, const unsigned char *offered,
+                   unsigned offered_len, void *arg) {
+    const struct tls_server *server = arg;
+    unsigned char *chosen;
+    (void)ssl;
+    if (SSL_select_next_proto(&chosen, ret_len, server->alpn, server->alpn_len, offered, offered_len) !=
+        OPENSSL_NPN_NEGOTIATED)
+        return SSL_TLSEXT_ERR_ALERT_FATAL;  // RFC 7301, 3.2: no_application_protocol
+    *ret = chosen;
+    return SSL_TLSEXT_ERR_OK;
+}
+
+// ---- making it --------------------------------------------------------------------------------------------
+
+static const char *reason(void) {
+    const char *text = ERR_reason_error_string(ERR_peek_last_error());
+    ERR_clear_error();
+    return text ? text : "unknown error";
+}
+
+static int fail(const struct tls_server *server, struct conf_place place, struct error *error,
+                const char *what) {
+    return conf_error(server->conf, place, error, "%s: %s", what, reason());
+}
+
+static int set_alpn(struct tls_server *server, struct error *error) {
+    const char *at = server->tls->alpn;
+    while (*at) {
+        size_t len = strcspn(at, " ");
+        if (len > 255 || server->alpn_len + len + 1 > sizeof server->alpn)
+            return conf_error(server->conf, server->tls->alpn_place, error,
+                              "the protocols of \"alpn\" are too long");
+        server->alpn[server->alpn_len++] = (unsigned char)len;
+        memcpy(server->alpn + server->alpn_len, at, len);
+        server->alpn_len += (unsigned)len;
+        at += len + (at[len] == ' ');
+    }
+    return 0;
+}
+
+// OpenSSL passes over names in a list that it does not know: each is tried alone.
+static int check_ciphers(const struct tls_server *server, SSL_CTX *ctx, struct error *error) {
+    for (const char *at = server->tls->ciphers; *at;) {
+        char name[128];
+        size_t len = strcspn(at, ":");
+        snprintf(name, sizeof name, "%.*s", (int)len, at);
+        if (strchr("!+-@", *at) == NULL && !SSL_CTX_set_cipher_list(ctx, name)) {
+            ERR_clear_error();
+            return conf_error(server->conf, server->tls->ciphers_place, error, "unknown cipher \"%s\"", name);
+        }
+        at += len + (at[len] == ':');
+    }
+    return 0;
+}
+
+static int set_ciphers(const struct tls_server *server, SSL_CTX *ctx, struct error *error) {
+    const struct conf_tls *tls = server->tls;
+    int rc = check_ciphers(server, ctx, error);
+    if (rc < 0)
+        return rc;
+    if (!SSL_CTX_set_cipher_list(ctx, tls->ciphers))
+        return fail(server, tls->ciphers_place, error, "bad ciphers");
+    if (!SSL_CTX_set_ciphersuites(ctx, tls->ciphersuites))
+        return fail(server, tls->ciphersuites_place, error, "bad ciphersuites");
+    if (!SSL_CTX_set1_groups_list(ctx, tls->groups))
+        return fail(server, tls->groups_place, error, "bad groups");
+    return 0;
+}
+
+static int use_pair(const struct tls_server *server, SSL_CTX *ctx, const struct pem_pair *pair,
+                    struct error *error) {
+    if (!SSL_CTX_use_cert_and_key(ctx, pair->certificate, pair->key, pair->chain, 1))
+        return fail(server, pair->conf->place, error, "the certificate cannot be used");
+    return 0;
+}
+
+static int context_new(struct tls_server *server, struct tls_site *site, struct error *error) {
+    SSL_CTX *ctx = site->ctx = SSL_CTX_new(TLS_server_method());
+    if (!ctx)
+        return error_set(error, -ENOMEM, "memory is out");
+    unsigned versions = server->tls->versions;
+    SSL_CTX_set_min_proto_version(ctx, versions & TLS_VERSION_1_2 ? TLS1_2_VERSION : TLS1_3_VERSION);
+    SSL_CTX_set_max_proto_version(ctx, versions & TLS_VERSION_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION);
+    SSL_CTX_set_options(ctx,
+                        SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE |
+                            SSL_OP_PRIORITIZE_CHACHA);
+    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_session_id_context(ctx, server->session_context, sizeof server->session_context);
+    SSL_CTX_set_tlsext_servername_callback(ctx, on_server_name);
+    SSL_CTX_set_tlsext_servername_arg(ctx, server);
+    SSL_CTX_set_alpn_select_cb(ctx, on_alpn, server);
+    int rc = set_ciphers(server, ctx, error);
+    for (unsigned i = 0; rc == 0 && i < site->count; i++)
+        rc = use_pair(server, ctx, site->pairs[i], error);
+    return rc;
+}
+
+// The site with exactly these certificates; made when there is none.
+static struct tls_site *site_of(struct tls_server *server, const struct pem_pair *const *pairs,
+                                unsigned count) {
+    struct tls_site **at = &server->sites;
+    for (; *at; at = &(*at)->next)
+        if ((*at)->count == count &&
+            memcmp((*at)->pairs, pairs, count * sizeof(const struct pem_pair *)) == 0)
+            return *at;
+    struct tls_site *site = calloc(1, sizeof *site);
+    if (!site)
+        return NULL;
+    site->count = count;
+    memcpy(site->pairs, pairs, count * sizeof(const struct pem_pair *));
+    *at = site;
+    return site;
+}
+
+// Of all certificates that have the name the first of each kind of key; those with the very name come before
+// those with a wildcard.
+static struct tls_site *site_for_name(struct tls_server *server, const struct pem_pair *pairs,
+                                      struct slice name) {
+    const struct pem_pair *chosen[PEM_KINDS];
+    unsigned count = 0;
+    for (int wildcards = 0; wildcards <= 1; wildcards++)
+        for (const struct pem_pair *pair = pairs; pair; pair = pair->next) {
+            bool taken = !pem_pair_names(pair, name, wildcards);
+            for (unsigned i = 0; i < count && !taken; i++)
+                taken = chosen[i]->kind == pair->kind;
+            if (!taken && count < PEM_KINDS)
+                chosen[count++] = pair;
+        }
+    return site_of(server, chosen, count);
+}
+
+static int make_sites(struct tls_server *server, const struct pem_pair *pairs) {
+    struct tls_site *first = pairs->name_count > 0 ? site_for_name(server, pairs, slice_of(pairs->names[0]))
+                                                   : site_of(server, &pairs, 1);
+    if (!first)
+        return -ENOMEM;
+    for (const struct pem_pair *pair = pairs; pair; pair = pair->next)
+        for (unsigned i = 0; i < pair->name_count; i++) {
+            struct slice name = slice_of(pair->names[i]);
+            if (names_has(server->names, name))
+                continue;
+            struct tls_site *site = site_for_name(server, pairs, name);
+            if (!site || names_add(server->names, name, site) < 0)
+                return -ENOMEM;
+        }
+    return 0;
+}
+
+// A session is resumed only where it could have begun: with the same frontend.
+static void set_session_context(struct tls_server *server, const struct conf_frontend *frontend) {
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned len = 0;
+    EVP_MD_CTX *md = EVP_MD_CTX_new();
+    if (md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) &&
+        EVP_DigestUpdate(md, frontend->name, strlen(frontend->name)) && EVP_DigestFinal_ex(md, digest, &len))
+        memcpy(server->session_context, digest, sizeof server->session_context);
+    EVP_MD_CTX_free(md);
+}
+
+int tls_server_new(const struct conf *conf, const struct conf_frontend *frontend,
+                   const struct conf_listen *listen, struct tls_server **ret_server, struct error *error) {
+    struct tls_server *server = calloc(1, sizeof *server);
+    struct pem_pair *pairs = NULL;
+    if (!server || !(server->names = names_new())) {
+        free(server);
+        return error_set(error, -ENOMEM, "memory is out");
+    }
+    server->refs = 1;
+    server->conf = conf;
+    server->tls = listen->tls;
+    server->strict = listen->tls->strict_names;
+    set_session_context(server, frontend);
+    int rc = set_alpn(server, error);
+    if (rc == 0)
+        rc = pem_load(conf, listen->tls->certificates, &pairs, error);
+    if (rc == 0 && make_sites(server, pairs) < 0)
+        rc = error_set(error, -ENOMEM, "memory is out");
+    for (struct tls_site *site = server->sites; rc == 0 && site; site = site->next)
+        rc = context_new(server, site, error);
+    pem_free(pairs);
+    server->conf = NULL;
+    server->tls = NULL;
+    if (rc < 0) {
+        tls_server_unref(server);
+        return rc;
+    }
+    *ret_server = server;
+    return 0;
+}
+
+void tls_server_unref(void *of) {
+    struct tls_server *server = of;
+    if (!server || --server->refs > 0)
+        return;
+    while (server->sites) {
+        struct tls_site *site = server->sites;
+        server->sites = site->next;
+        SSL_CTX_free(site->ctx);
+        free(site);
+    }
+    names_free(server->names);
+    free(server);
+}
+
+int tls_server_check(const struct conf *conf, struct error *error) {
+    for (const struct conf_frontend *frontend = conf->frontends; frontend; frontend = frontend->next)
+        for (const struct conf_listen *listen = frontend->listens; listen; listen = listen->next) {
+            struct tls_server *server;
+            if (!listen->tls)
+                continue;
+            int rc = tls_server_new(conf, frontend, listen, &server, error);
+            if (rc < 0)
+                return rc;
+            tls_server_unref(server);
+            pem_warn(listen->tls->certificates);
+        }
+    return 0;
+}
+
+int tls_accept(struct conn *conn, struct tls_server *server, const struct tls_callbacks *callbacks,
+               void *owner) {
+    SSL *ssl = SSL_new(server->sites->ctx);
+    if (!ssl)
+        return -ENOMEM;
+    SSL_set_accept_state(ssl);
+    server->refs++;
+    return tls_stream_begin(conn, ssl, callbacks, owner, server, tls_server_unref);
+}

@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The TLS layer of a conn (stream.h). OpenSSL reads from the span that just came and writes to the layer's
+// wire by a BIO of ours, so that nothing is buffered twice; plain bytes are read into one block that all
+// conns share in turn. What certificates are used is said by server.c and client.c.
+#include "tls/stream.h"
+
+#include "base/log.h"
+#include "base/slab.h"
+#include "net/conn_layer.h"
+#include "tls/stream_impl.h"
+
+#include <errno.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509_vfy.h>
+#include <stdio.h>
+
+enum {
+    RECORD = 16384,       // plain bytes of a full record
+    PLAIN = BLOCK_LARGE,  // of the block that is read into
+    ROOM = RECORD,        // with less than a record left a new one is taken
+};
+
+static struct slab stream_slab = SLAB_INIT(sizeof(struct tls_stream), 128);
+
+struct tls_stream *tls_stream_of(const struct conn *conn) {
+    return tls_on(conn) ? container_of(conn->layer, struct tls_stream, layer) : NULL;
+}
+
+// ---- between OpenSSL and the wire -------------------------------------------------------------------------
+
+static int bio_read(BIO *bio, char *to, size_t room, size_t *ret_len) {
+    struct conn *conn = BIO_get_data(bio);
+    struct tls_stream *stream = tls_stream_of(conn);
+    BIO_clear_retry_flags(bio);
+    while (stream->input.len == 0) {
+        if (stream->input.block)
+            block_unref(stream->input.block);
+        stream->input = (struct span){ 0 };
+        if (!queue_take(&stream->behind, &stream->input)) {
+            BIO_set_retry_read(bio);
+            return 0;
+        }
+    }
+    size_t len = stream->input.len < room ? stream->input.len : room;
+    memcpy(to, stream->input.at, len);
+    stream->input.at += len;
+    stream->input.len -= (uint32_t)len;
+    *ret_len = len;
+    return 1;
+}
+
+static int bio_write(BIO *bio, const char *at, size_t len, size_t *ret_len) {
+    struct conn *conn = BIO_get_data(bio);
+    BIO_clear_retry_flags(bio);
+    if (queue_copy(&conn->layer->wire, at, len) < 0)
+        return 0;
+    conn_flush(conn);
+    *ret_len = len;
+    return 1;
+}
+
+static long bio_control(BIO *bio, int command, long number, void *at) {
+    (void)bio, (void)number, (void)at;
+    return command == BIO_CTRL_FLUSH;
+}
+
+static int bio_create(BIO *bio) {
+    BIO_set_init(bio, 1);
+    return 1;
+}
+
+static BIO *bio_new(struct conn *conn) {
+    static BIO_METHOD *method;
+    if (!method) {
+        method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "conn");
+        if (!method)
+            return NULL;
+        BIO_meth_set_read_ex(method, bio_read);
+        BIO_meth_set_write_ex(method, bio_write);
+        BIO_meth_set_ctrl(method, bio_control);
+        BIO_meth_set_create(method, bio_create);
+    }
+    BIO *bio = BIO_new(method);
+    if (bio)
+        BIO_set_data(bio, conn);
+    return bio;
+}
+
+// ---- what went wrong --------------------------------------------------------------------------------------
+
+// The text for the log, from the oldest error of OpenSSL's queue, which is what began it.
+static const char *why(const struct tls_stream *stream, const char *otherwise) {
+    static char text[256];
+    unsigned long code = ERR_peek_error();
+    if (code == 0)
+        return otherwise;
+    const char *reason = ERR_reason_error_string(code);
+    int lib = ERR_GET_LIB(code), number = ERR_GET_REASON(code);
+    long verify = SSL_get_verify_result(stream->ssl);
+    if (lib == ERR_LIB_SSL && number == SSL_R_CERTIFICATE_VERIFY_FAILED && verify != X509_V_OK)
+        snprintf(text, sizeof text, "the peer's certificate is refused: %s",
+                 X509_verify_cert_error_string(verify));
+    else if (lib == ERR_LIB_SSL && number >= SSL_AD_REASON_OFFSET)
+        snprintf(text, sizeof text, "the peer sent an alert: %s",
+                 SSL_alert_desc_string_long(number - SSL_AD_REASON_OFFSET));
+    else
+        snprintf(text, sizeof text, "%s", reason ? reason : "unknown error");
+    ERR_clear_error();
+    return text;
+}
+
+static void fail_handshake(struct conn *conn, struct tls_stream *stream, int error, const char *text) {
+    stream->state = TLS_FAILED;
+    stream->callbacks->done(conn, stream->owner, error, text);
+}
+
+// ---- receiving --------------------------------------------------------------------------------------------
+
+static void handshake(struct conn *conn, struct tls_stream *stream) {
+    ERR_clear_error();
+    int rc = SSL_do_handshake(stream->ssl);
+    if (rc == 1) {
+        stream->state = TLS_OPEN;
+        conn->secure = true;
+        stream->callbacks->done(conn, stream->owner, 0, NULL);
+        return;
+    }
+    switch (SSL_get_error(stream->ssl, rc)) {
+    case SSL_ERROR_WANT_READ:
+    case SSL_ERROR_WANT_WRITE:
+        return;
+    default:
+        fail_handshake(conn, stream, -EPROTO, why(stream, "the handshake failed"));
+    }
+}
+
+// Where all conns read to. It is new whenever somebody still holds a part and less than a record is free.
+static struct block *plain_block(void) {
+    static struct block *plain;
+    if (plain && plain->refs == 1)
+        plain->used = 0;
+    if (plain && plain->size - plain->used < ROOM) {
+        block_unref(plain);
+        plain = NULL;
+    }
+    if (!plain) {
+        plain = block_new(PLAIN);
+        if (plain)
+            plain->scarce = true;  // small parts that have to wait must not keep all of it
+    }
+    return plain;
+}
+
+// Reads as many records as have come and fit; *ret_error as SSL_get_error() has it for the one that did not.
+static struct span read_records(struct tls_stream *stream, struct block *block, int *ret_error) {
+    struct span span = { block, block->base + block->used, 0 };
+    *ret_error = SSL_ERROR_NONE;
+    while (block->size - block->used >= ROOM) {
+        size_t len = 0;
+        int rc = SSL_read_ex(stream->ssl, block->base + block->used, block->size - block->used, &len);
+        if (rc != 1) {
+            *ret_error = SSL_get_error(stream->ssl, rc);
+            break;
+        }
+        span.len += (uint32_t)len;
+        block->used += (uint32_t)len;
+    }
+    return span;
+}
+
+static void read_all(struct conn *conn, struct tls_stream *stream) {
+    int error = SSL_ERROR_NONE;
+    while (error == SSL_ERROR_NONE && conn->state == CONN_OPEN && !stream->layer.ended) {
+        struct block *block = plain_block();
+        if (!block) {
+            conn_deliver_end(conn, -ENOMEM);
+            return;
+        }
+        ERR_clear_error();
+        struct span span = read_records(stream, block, &error);
+        bool bad = error == SSL_ERROR_SSL || error == SSL_ERROR_SYSCALL;
+        const char *text = bad ? why(stream, "unknown error") : NULL;
+        if (span.len > 0) {
+            block_ref(block);
+            conn_deliver(conn, span);
+        }
+        if (error == SSL_ERROR_ZERO_RETURN) {
+            conn_deliver_end(conn, 0);
+        } else if (text) {
+            log_info("conn %llu: TLS: %s", (unsigned long long)conn->id, text);
+            stream->state = TLS_FAILED;
+            conn_deliver_end(conn, -EPROTO);
+        }
+    }
+}
+
+// Goes on with what has come.
+void tls_stream_go_on(struct conn *conn, struct tls_stream *stream) {
+    if (stream->state == TLS_HANDSHAKE)
+        handshake(conn, stream);
+    if (stream->state == TLS_OPEN && conn->state == CONN_OPEN)
+        read_all(conn, stream);
+}
+
+static void forget_input(struct tls_stream *stream) {
+    if (stream->input.block)
+        block_unref(stream->input.block);
+    stream->input = (struct span){ 0 };
+    queue_release(&stream->behind);
+}
+
+static void received(struct conn *conn, struct span span) {
+    struct tls_stream *stream = tls_stream_of(conn);
+    if (stream->input.len == 0 && stream->behind.bytes == 0) {
+        if (stream->input.block)
+            block_unref(stream->input.block);
+        stream->input = span;
+    } else if (queue_put_whole(&stream->behind, span) < 0) {
+        conn_deliver_end(conn, -ENOMEM);
+        return;
+    }
+    tls_stream_go_on(conn, stream);
+    if (stream->input.len == 0 || stream->state == TLS_FAILED || conn->state != CONN_OPEN)
+        forget_input(stream);
+}
+
+static void ended(struct conn *conn, int error) {
+    struct tls_stream *stream = tls_stream_of(conn);
+    if (stream->state == TLS_HANDSHAKE)
+        fail_handshake(conn, stream, error ? error : -ECONNRESET,
+                       error ? "the connection broke" : "the peer closed the connection");
+    else if (stream->state == TLS_OPEN)
+        conn_deliver_end(conn, error ? error : -ECONNRESET);
+}
+
+static void broken(struct conn *conn, int error) {
+    struct tls_stream *stream = tls_stream_of(conn);
+    if (stream->state == TLS_HANDSHAKE)
+        fail_handshake(conn, stream, error, "the connection broke");
+    else if (conn->handler->broken)
+        conn_deliver_broken(conn, error);
+}
+
+// ---- sending ----------------------------------------------------------------------------------------------
+
+static int write_plain(struct tls_stream *stream, const char *at, size_t len) {
+    size_t written;
+    ERR_clear_error();
+    if (SSL_write_ex(stream->ssl, at, len, &written) == 1)
+        return 0;
+    ERR_clear_error();
+    return -EIO;
+}
+
+// A piece of at least a record goes as it is, in full records; what is less is gathered, so that a small
+// response is one record and bulk has only full ones.
+static int seal(struct conn *conn, size_t most) {
+    static char gathered[RECORD];
+    struct tls_stream *stream = tls_stream_of(conn);
+    size_t begun = conn->out.bytes;
+    int rc = 0;
+    if (stream->state == TLS_FAILED)
+        return -EPROTO;
+    while (stream->state == TLS_OPEN && rc == 0 && conn->out.bytes > 0 && begun - conn->out.bytes < most) {
+        struct slice front;
+        if (!queue_peek(&conn->out, &front))
+            break;
+        size_t len = front.len - front.len % RECORD, left = most - (begun - conn->out.bytes);
+        if (len > left)
+            len = left < RECORD ? left : left - left % RECORD;
+        if (len > 0) {
+            rc = write_plain(stream, front.at, len);
+            queue_drop(&conn->out, len);
+            stream->layer.sealed += len;
+            continue;
+        }
+        while (len < RECORD && len < left && queue_peek(&conn->out, &front)) {
+            size_t part = front.len < RECORD - len ? front.len : RECORD - len;
+            memcpy(gathered + len, front.at, part);
+            queue_drop(&conn->out, part);
+            len += part;
+        }
+        rc = write_plain(stream, gathered, len);
+        stream->layer.sealed += len;
+    }
+    return rc;
+}
+
+static void shut_down(struct conn *conn) {
+    struct tls_stream *stream = tls_stream_of(conn);
+    if (stream->state != TLS_OPEN)
+        return;
+    ERR_clear_error();
+    (void)SSL_shutdown(stream->ssl);
+    ERR_clear_error();
+}
+
+// ---- life -------------------------------------------------------------------------------------------------
+
+static void freed(struct conn *conn) {
+    struct tls_stream *stream = tls_stream_of(conn);
+    forget_input(stream);
+    // A session that did not end with close_notify may be resumed all the same: that is what everybody does.
+    SSL_set_quiet_shutdown(stream->ssl, 1);
+    SSL_free(stream->ssl);
+    if (stream->drop)
+        stream->drop(stream->held);
+    slab_put(&stream_slab, stream);
+}
+
+static const struct conn_layer_ops tls_ops = {
+    .received = received,
+    .ended = ended,
+    .broken = broken,
+    .seal = seal,
+    .shutdown = shut_down,
+    .freed = freed,
+};
+
+bool tls_on(const struct conn *conn) {
+    return conn->layer && conn->layer->ops == &tls_ops;
+}
+
+int tls_stream_begin(struct conn *conn, struct ssl_st *ssl, const struct tls_callbacks *callbacks,
+                     void *owner, void *held, void (*drop)(void *held)) {
+    struct tls_stream *stream = slab_get(&stream_slab);
+    BIO *bio = stream ? bio_new(conn) : NULL;
+    if (!bio) {
+        slab_put(&stream_slab, stream);
+        SSL_free(ssl);
+        if (drop)
+            drop(held);
+        return -ENOMEM;
+    }
+    *stream = (struct tls_stream){
+        .ssl = ssl, .callbacks = callbacks, .owner = owner, .held = held, .drop = drop, .state = TLS_HANDSHAKE
+    };
+    queue_init(&stream->behind);
+    SSL_set_bio(ssl, bio, bio);
+    SSL_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS);
+    conn_set_layer(conn, &stream->layer, &tls_ops);
+    SSL_set_app_data(ssl, conn);
+    conn_read(conn);
+    if (SSL_is_server(ssl))
+        return 0;
+    ERR_clear_error();
+    int rc = SSL_do_handshake(ssl);  // writes the hello
+    return SSL_get_error(ssl, rc) == SSL_ERROR_WANT_READ ? 0 : -EPROTO;
+}
+
+// ---- what is known ----------------------------------------------------------------------------------------
+
+static struct slice text_of(const char *text) {
+    return text ? slice_of(text) : (struct slice){ 0 };
+}
+
+struct slice tls_field(const struct conn *conn, enum tls_field field) {
+    const struct tls_stream *stream = tls_stream_of(conn);
+    struct slice alpn = { 0 };
+    const unsigned char *at;
+    unsigned len;
+    if (!stream || stream->state == TLS_HANDSHAKE)
+        return alpn;
+    switch (field) {
+    case TLS_version:
+        return text_of(SSL_get_version(stream->ssl));
+    case TLS_cipher:
+        return text_of(SSL_get_cipher_name(stream->ssl));
+    case TLS_group:
+        return text_of(SSL_group_to_name(stream->ssl, (int)SSL_get_negotiated_group(stream->ssl)));
+    case TLS_server_name:
+        return text_of(SSL_get_servername(stream->ssl, TLSEXT_NAMETYPE_host_name));
+    case TLS_alpn:
+        SSL_get0_alpn_selected(stream->ssl, &at, &len);
+        alpn = slice_make((const char *)at, len);
+        break;
+    case TLS_resumed:
+        return SSL_session_reused(stream->ssl) ? SLICE_LIT("yes") : SLICE_LIT("no");
+    case TLS_FIELD_COUNT:
+        break;
+    }
+    return alpn;
+}

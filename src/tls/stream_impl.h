@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The object of a TLS conn, for the files of src/tls/ alone.
+#ifndef MOONGATE_TLS_STREAM_IMPL_H
+#define MOONGATE_TLS_STREAM_IMPL_H
+
+#include "net/conn_layer.h"
+#include "tls/stream.h"
+
+enum tls_state {
+    TLS_HANDSHAKE,  // the owner waits for callbacks->done()
+    TLS_OPEN,       // the conn's handler has it
+    TLS_FAILED,     // nothing is read or written any more, but for what is on the wire (an alert)
+};
+
+struct tls_stream {
+    struct conn_layer layer;
+    struct ssl_st *ssl;
+    const struct tls_callbacks *callbacks;
+    void *owner;
+    void *held;  // drop(held) when the conn is freed
+    void (*drop)(void *held);
+    struct span input;    // what OpenSSL reads from; what it has not read yet
+    struct queue behind;  // came after `input`, while the handshake waits for somebody
+    enum tls_state state;
+};
+
+// NULL when the conn has no TLS.
+struct tls_stream *tls_stream_of(const struct conn *conn);
+// Goes on with what has come: the handshake was waiting for something else than bytes.
+void tls_stream_go_on(struct conn *conn, struct tls_stream *stream);
+
+#endif
