@@ -21,6 +21,8 @@ BEGIN {
     known("req", "A request")
     known("res", "A response")
     known("headers", "Header fields")
+    known("form", "A form")
+    known("field", "A field of a form")
     known("set", "A set of networks")
     known("dict", "A shared dictionary")
     known("counter", "A counter")

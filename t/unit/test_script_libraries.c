@@ -38,6 +38,7 @@ Test(script_libraries, bytes_as_text) { run_file("encoding.lua", false); }
 Test(script_libraries, digests_and_random_numbers) { run_file("crypto.lua", false); }
 Test(script_libraries, dates) { run_file("time.lua", false); }
 Test(script_libraries, query_strings_and_cookies) { run_file("http.lua", false); }
+Test(script_libraries, forms) { run_file("form.lua", false); }
 Test(script_libraries, dictionaries) { run_file("shared.lua", false); }
 Test(script_libraries, metrics) { run_file("metrics.lua", false); }
 Test(script_libraries, hot_calls_are_compiled) { run_file("traces.lua", true); }
