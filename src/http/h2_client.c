@@ -510,7 +510,10 @@ static void on_data(struct conn *conn, struct span span) {
     unsigned room = client->public.ops->room(&client->public);
     client->busy++;
     client->heard_ms = clock_ms();
-    client->pinged = false;
+    if (client->pinged) {
+        client->pinged = false;
+        set_timer(client);
+    }
     client->feeding = span.block;
     ssize_t n = nghttp2_session_mem_recv(client->session.ng, (const uint8_t *)span.at, span.len);
     block_unref(span.block);
@@ -834,7 +837,7 @@ static int begin(struct client *client) {
     nghttp2_option_set_no_auto_window_update(option, 1);
     nghttp2_option_set_no_closed_streams(option, 1);
     nghttp2_option_set_max_send_header_block_length(option, 4 << 20);
-    nghttp2_option_set_max_continuations(option, conf->max_response_head / 8192 + 8);
+    nghttp2_option_set_max_continuations(option, conf->max_response_head / 4096 + 16);
     int rc =
         nghttp2_session_client_new3(&client->session.ng, callbacks(), &client->session, option, &h2_memory);
     nghttp2_option_del(option);

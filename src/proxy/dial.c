@@ -318,9 +318,10 @@ static struct attempt *joinable(const struct server *server) {
     return NULL;
 }
 
-// One that carries others and has room. The first that there is, so that the last ones become idle and end.
-static struct client_codec *roomy(const struct server *server) {
-    list_each(link, &server->busy) {
+// The first of a list that may carry one more. Of those that carry some already the first there is, so that the last
+// ones become idle and end.
+static struct client_codec *roomy(const struct list *clients) {
+    list_each(link, clients) {
         struct client_codec *client = container_of(link, struct client_codec, link);
         if (client->ops->room(client) > 0 && !attempt_of(client))
             return client;
@@ -330,15 +331,15 @@ static struct client_codec *roomy(const struct server *server) {
 
 bool dial_has_room(const struct server *server) {
     return !shares(server) || server->shared < server->upstream->conf->http2_connections ||
-        !list_empty(&server->idle) || roomy(server) || joinable(server);
+        roomy(&server->idle) || roomy(&server->busy) || joinable(server);
 }
 
 // The newest idle connection that may carry this request, NULL when there is none.
 static struct client_codec *take_idle(struct exchange *x, struct server *server) {
     if (x->fresh && !shares(server))
         return NULL;
-    while (!list_empty(&server->idle)) {
-        struct client_codec *client = container_of(server->idle.next, struct client_codec, link);
+    struct client_codec *client;
+    while ((client = roomy(&server->idle))) {
         if (!x->req.idempotent && !conn_quiet(client->conn)) {
             drop(client, CLOSE_upstream_closed);
             continue;
@@ -391,7 +392,7 @@ static void ask(struct exchange *x, struct server *server) {
         exchange_dial_failed(x, false, 503, CLOSE_memory);
         return;
     }
-    struct client_codec *client = roomy(server);
+    struct client_codec *client = roomy(&server->busy);
     if (!client)
         client = take_idle(x, server);
     x->fresh = false;
