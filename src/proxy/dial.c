@@ -29,7 +29,7 @@
 // A connection that is being made: first `conn` connects, then, if it carries several exchanges, `client` has it and
 // awaits the server's word. It ends with that, with a failure, or when nobody waits for it before it is connected.
 struct attempt {
-    struct list link;  // of its server's
+    struct list link;             // of its server's
     struct server *server;
     struct conn *conn;            // connecting; NULL: `client` has it
     struct client_codec *client;  // NULL: not yet

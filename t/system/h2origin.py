@@ -27,6 +27,7 @@ class Stream:
         self.headers, self.body, self.trailers = [], b"", []
         self.window = window
         self.reset = None
+        self.forgotten = False  # it does not count for the connection any more
         self.ended = threading.Event()
         self.changed = threading.Condition()
 
@@ -72,6 +73,11 @@ class Link:
             self.sock.sendall(data)
 
     def send(self, *many):
+        for frame in many:
+            # Before it is sent: the client may use the place at once.
+            if frame.stream_id in self.streams and \
+                    ("END_STREAM" in frame.flags or isinstance(frame, frames.RstStreamFrame)):
+                self.forget(self.streams[frame.stream_id])
         self.raw(b"".join(frame.serialize() for frame in many))
 
     def headers(self, stream, fields, end=False, split=None):
@@ -227,9 +233,9 @@ class Link:
             threading.Thread(target=self.answer, args=(stream,), daemon=True).start()
 
     def forget(self, stream):
-        if not getattr(stream, "forgotten", False):
+        with self.lock:
+            self.open -= not stream.forgotten
             stream.forgotten = True
-            self.open -= 1
 
     def answer(self, stream):
         with contextlib.suppress(OSError):

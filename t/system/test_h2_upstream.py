@@ -592,6 +592,20 @@ def test_a_slow_client_stalls_no_other(moongate, server):
     assert gate.get("/small").body == b"ok" and len(server.links) == 1
 
 
+def test_a_server_that_sends_more_than_it_may(moongate, server):
+    def reply(link, stream):
+        link.headers(stream.id, [OK])
+        while stream.reset is None and stream.path == "/big":
+            link.data(stream.id, b"x" * 16384)
+        link.data(stream.id, b"", end=True)
+    server.reply = reply
+    gate = gate_to(moongate, server, "http2_window 64k;")
+    with gate.connect() as s:
+        s.sendall(b"GET /big HTTP/1.1\r\nHost: h\r\n\r\n")  # and reads nothing
+        eventually(lambda: server.requests and server.requests[0].reset == 3)
+    assert gate.get("/").status == 200 and len(server.links) == 1
+
+
 def test_a_slow_server_stream_stalls_no_other(moongate):
     """The server gives no window for one upload; others on the connection go on."""
     with H2Origin() as server:
