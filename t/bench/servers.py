@@ -62,6 +62,9 @@ return hooks
 """
 
 
+EMPTY_HOOKS = "return { request = function(req) end, response = function(req, res) end }\n"
+
+
 class Missing(Exception):
     """The program is not there; the message says which and what brings it."""
 
@@ -293,14 +296,14 @@ class Moongate(Server):
             raise Missing(f"{self.built or 'moongate'} is not built")
         self.program = os.path.abspath(self.built)
         self.origin_port = origin_port
-        self.hooks = hooks
+        self.hooks = EMPTY_HOOKS if hooks == "empty" else MOONGATE_HOOKS if hooks else None
 
     def command(self):
         name, _ = unprivileged()
         user = f"user {name};" if name else ""
         script = ""
         if self.hooks:
-            write(self.path("hooks.lua"), MOONGATE_HOOKS)
+            write(self.path("hooks.lua"), self.hooks)
             script = "script hooks.lua;"
         config = write(self.path("moongate.conf"), f"""
 workers 1;
@@ -326,6 +329,15 @@ frontend bench {{
     def version(self):
         lines = output_of(self.program, "-V").splitlines()
         return lines[0].strip() if lines else "moongate"
+
+
+class Plain(Moongate):
+    """The same without any hook: what a case of hooks alone is measured against."""
+
+    name = "plain"
+
+    def __init__(self, folder, core, origin_port, hooks=False):
+        super().__init__(folder, core, origin_port)
 
 
 PROXIES = {proxy.name: proxy for proxy in (Moongate, Nginx, Haproxy)}
