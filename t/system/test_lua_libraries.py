@@ -17,8 +17,8 @@ MADE_WHILE_LOADING = re.compile(r"^local \w+ *= gate\.(shared|counter|gauge|hist
 SAYS_WHAT_COMES = re.compile(r"^local (\w+)\s*=.*\S\s+-- (.+)$")
 
 
-def examples():
-    for file in LIBRARIES:
+def examples(files=tuple(LIBRARIES)):
+    for file in files:
         block, lines = None, None
         for line in file.read_text().splitlines() + [""]:
             text = re.match(r"^---(?: (.*))?$", line)
