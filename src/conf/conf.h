@@ -164,6 +164,14 @@ struct conf_certificate {
     struct conf_place place, key_place;
 };
 
+// A file that a tls block names, beside its certificates.
+struct conf_file_text {
+    struct conf_file_text *next;
+    const char *path;
+    struct slice text;            // kept by the configuration
+    struct conf_place place;
+};
+
 enum conf_tls_version { TLS_VERSION_1_2 = 1, TLS_VERSION_1_3 = 2 };
 
 // What a `tls` block says: of a listener.
@@ -174,6 +182,9 @@ struct conf_tls {
     const char *ciphers;          // of TLS 1.2, ':' between them
     const char *ciphersuites;     // of TLS 1.3
     const char *groups;
+    bool session_tickets;
+    uint64_t session_timeout;
+    struct conf_file_text *ticket_keys;  // the first encrypts; none: the master's
     bool strict_names;            // a name that no certificate has ends the handshake
     struct conf_place place, alpn_place, ciphers_place, ciphersuites_place, groups_place;
 };
@@ -247,6 +258,7 @@ struct conf {
     uint64_t connections;         // client connections for each worker
     enum conf_connections_full connections_full;
     uint64_t tls_handshakes;      // under way at the same time for each worker
+    uint64_t ticket_rotation;     // of the master's keys of session tickets
     uint64_t memory_limit;        // resident bytes for each worker, 0: no limit
     uint64_t receive_buffers;     // bytes of receive buffers for each worker
     uint64_t drain_timeout;       // graceful stop, and connections of a removed listener

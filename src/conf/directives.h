@@ -97,6 +97,10 @@
     X(tls_handshakes, SCOPE_TOP, NUMBER, conf, tls_handshakes, 1, 1048576, 0, NULL, "1024", NULL, \
       "TLS handshakes of clients that one worker has under way at the same time, each with about 60 KiB of " \
       "memory. For one more, the one that has been under way for longest is closed.") \
+    X(ticket_rotation, SCOPE_TOP, TIME, conf, ticket_rotation, 1000, 2592000000, 0, NULL, "8h", NULL, \
+      "How often the key of TLS session tickets is changed. It is in the master's memory, the same for all " \
+      "workers, and survives reloads; a ticket is good until two further keys have come after its own, or " \
+      "until session_timeout. Listeners with a ticket_key are not concerned.") \
     X(memory_limit, SCOPE_TOP, SIZE, conf, memory_limit, 1 << 20, 1ull << 42, DIRECTIVE_ZERO, NULL, "0", \
       NULL, \
       "Memory of one worker: what is resident of it and its own, receive buffers and Lua included, shared " \
@@ -463,6 +467,17 @@
       "Cipher suites of TLS 1.3, in order of preference.") \
     X(groups, SCOPE_TLS, OWN, conf_tls, groups, 0, 0, 0, "GROUP ...", "X25519 P-256 P-384", NULL, \
       "Groups for the key exchange, in order of preference.") \
+    X(session_tickets, SCOPE_TLS, FLAG, conf_tls, session_tickets, 0, 0, 0, NULL, "on", NULL, \
+      "Gives clients tickets, with which they resume a session in any worker for less than a full handshake " \
+      "costs. Without tickets every handshake is a full one.") \
+    X(session_timeout, SCOPE_TLS, TIME, conf_tls, session_timeout, 1000, 604800000, 0, NULL, "1d", NULL, \
+      "How long a session may be resumed (RFC 8446: at most seven days).") \
+    X(ticket_key, SCOPE_TLS, OWN, conf_tls, ticket_keys, 0, 0, DIRECTIVE_MANY, "FILE", NULL, \
+      "/etc/moongate/ticket.key", \
+      "A file of 80 random bytes (openssl rand 80) that is the key of session tickets of this listener, " \
+      "instead of the master's own: machines with the same file resume each other's sessions. Of several " \
+      "the first encrypts, all decrypt: put a new one first on all machines, reload, and remove the last " \
+      "one when its tickets are over.") \
     X(strict_names, SCOPE_TLS, FLAG, conf_tls, strict_names, 0, 0, 0, NULL, "off", NULL, \
       "Refuses the handshake of a client that asks for a name that no certificate has, instead of answering " \
       "with the first certificate.")

@@ -192,13 +192,31 @@ static int read_certificates(struct parser *parser, const struct conf_tls *tls) 
     return 0;
 }
 
+static int read_files(struct parser *parser, struct conf_file_text *file) {
+    int err = 0;
+    for (; file && !err; file = file->next)
+        err = read_pem(parser, file->path, file->place, &file->text);
+    return err;
+}
+
+static int check_ticket_keys(struct parser *parser, const struct conf_tls *tls) {
+    for (const struct conf_file_text *file = tls->ticket_keys; file; file = file->next)
+        if (file->text.len != 80)
+            return parser_fail(parser, file->place, "\"%s\" has %zu bytes, expected 80 random ones", file->path,
+                               file->text.len);
+    return 0;
+}
+
 static int finish_listen(struct parser *parser, const struct conf_listen *listen) {
     if (!listen->tls)
         return 0;
     if (!listen->tls->certificates)
         return parser_fail(parser, listen->tls->place,
                            "\"tls\" has no certificate, expected: certificate FILE; key FILE;");
-    return read_certificates(parser, listen->tls);
+    int err = read_certificates(parser, listen->tls);
+    if (!err)
+        err = read_files(parser, listen->tls->ticket_keys);
+    return err ? err : check_ticket_keys(parser, listen->tls);
 }
 
 // ---- what a block must have -------------------------------------------------------------------------------

@@ -59,6 +59,41 @@ void own_print_key(FILE *out, int indent, const void *owner) {
     (void)out, (void)indent, (void)owner;
 }
 
+// A file of which the text is wanted, of several of its kind.
+static int add_file(struct parser *parser, const struct statement *statement, struct conf_file_text **list) {
+    int err = own_count_words(parser, statement, 1, 1);
+    if (err)
+        return err;
+    struct conf_file_text *file = parser_new(parser, sizeof *file);
+    if (!file)
+        return -ENOMEM;
+    file->place = statement->words[0].place;
+    file->path = parser_path(parser, statement, &statement->words[0]);
+    if (!file->path)
+        return -EINVAL;
+    OWN_APPEND(list, file);
+    return 0;
+}
+
+static void print_files(FILE *out, int indent, const char *name, const struct conf_file_text *file) {
+    for (; file; file = file->next) {
+        fprintf(out, "%*s%s ", indent, "", name);
+        value_print_word(out, file->path);
+        fputs(";\n", out);
+    }
+}
+
+#define FILES(name, field)                                                                          \
+    int own_parse_##name(struct parser *parser, struct block *block, struct statement *statement) { \
+        struct conf_tls *tls = block->owners[OWNER_conf_tls];                                       \
+        return add_file(parser, statement, &tls->field);                                            \
+    }                                                                                               \
+    void own_print_##name(FILE *out, int indent, const void *owner) {                               \
+        const struct conf_tls *tls = owner;                                                         \
+        print_files(out, indent, #name, tls->field);                                                \
+    }
+FILES(ticket_key, ticket_keys)
+
 // All words as one text.
 static int join(struct parser *parser, const struct statement *statement, char between, const char **ret_text,
                 struct conf_place *ret_place) {

@@ -8,6 +8,7 @@
 #include "conf/source.h"
 #include "script/script.h"
 #include "tls/server.h"
+#include "tls/tickets.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -96,6 +97,16 @@ int master_reopen(struct master *master, struct error *error) {
     else
         log_notice("log files are open again");
     return code;
+}
+
+static void rotate_tickets(struct timer *timer) {
+    struct master *master = container_of(timer, struct master, ticket_rotation);
+    tickets_rotate();
+    timer_start(timer, master->conf->ticket_rotation);
+}
+
+void master_reconfigured(struct master *master) {
+    timer_start(&master->ticket_rotation, master->conf->ticket_rotation);
 }
 
 static void signalled(struct watch *watch, uint32_t events) {
@@ -248,6 +259,7 @@ int master_run(const struct master_options *options, struct error *error) {
     master.started_ms = clock_ms();
     timer_init(&master.deadline, patience_over);
     timer_init(&master.watchdog, patience_over);
+    timer_init(&master.ticket_rotation, rotate_tickets);
     control_init(&master.control);
     sockets_init(&master.sockets, 1);
     logs_init(&master.logs);
@@ -256,7 +268,10 @@ int master_run(const struct master_options *options, struct error *error) {
     code = read_configuration(&master, options->file, error);
     if (code == 0)
         code = take_resources(&master, options, error);
+    if (code == 0)
+        code = tickets_share(error);
     if (code == 0) {
+        master_reconfigured(&master);
         workers_start(&master);
         while (master.phase != MASTER_OVER)
             loop_turn();

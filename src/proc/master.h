@@ -44,6 +44,7 @@ struct master {
     struct watch signals;
     struct timer deadline;        // of the phase
     struct timer watchdog;
+    struct timer ticket_rotation;
     uint64_t reloads, reload_failures, respawns, watchdog_kills;
     bool failed;                  // the start failed: `error` says why
     struct error error;
@@ -70,6 +71,8 @@ void master_start_failed(struct master *master, const char *why);
 // Called by control.c and for signals.
 void master_quit(struct master *master);
 void master_stop(struct master *master);
+// Another configuration is in use: what the master itself does by it begins anew.
+void master_reconfigured(struct master *master);
 int master_reopen(struct master *master, struct error *error) __attribute__((warn_unused_result));
 
 #endif

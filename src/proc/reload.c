@@ -98,6 +98,9 @@ static void commit(struct master *master) {
         worker->asked = true;
         worker_send(worker, MESSAGE_COMMIT, master->generation);
     }
+    // A shorter time begins now, the same one goes on as it was.
+    if (old->ticket_rotation != master->conf->ticket_rotation)
+        master_reconfigured(master);
     conf_free(old);
     reload->state = RELOAD_COMMITTING;
     timer_start(&reload->timeout, master->conf->reload_timeout);

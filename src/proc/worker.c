@@ -11,6 +11,7 @@
 #include "net/datagram.h"
 #include "proc/orders.h"
 #include "proxy/client.h"
+#include "tls/tickets.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -167,6 +168,7 @@ _Noreturn void worker_main(const struct heritage *heritage) {
     log_identify(role);
     access_log_set_worker(heritage->index);
     counters = &heritage->shared->counters;
+    tickets_seal();
 
     self.heritage = heritage;
     list_init(&self.listeners);

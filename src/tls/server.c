@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "tls/names.h"
 #include "tls/pem.h"
+#include "tls/tickets.h"
 
 #include <errno.h>
 #include <openssl/err.h>
@@ -32,6 +33,7 @@ struct tls_server {
     bool strict;
     unsigned char alpn[ALPN_MAX + 1];  // as on the wire
     unsigned alpn_len;
+    struct ticket_ring tickets;      // without keys: the master's are used
     unsigned char session_context[SSL_MAX_SID_CTX_LENGTH];
 };
 
@@ -144,7 +146,15 @@ static int context_new(struct tls_server *server, struct tls_site *site, struct 
     SSL_CTX_set_options(ctx,
                         SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE |
                             SSL_OP_PRIORITIZE_CHACHA);
+    // Nothing is kept here: a ticket holds the session, for whatever worker gets it.
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_timeout(ctx, (long)(server->tls->session_timeout / 1000));
+    if (server->tls->session_tickets) {
+        tickets_use(ctx, &server->tickets);
+    } else {
+        SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
+        SSL_CTX_set_num_tickets(ctx, 0);
+    }
     SSL_CTX_set_session_id_context(ctx, server->session_context, sizeof server->session_context);
     SSL_CTX_set_tlsext_servername_callback(ctx, on_server_name);
     SSL_CTX_set_tlsext_servername_arg(ctx, server);
@@ -217,6 +227,21 @@ static void set_session_context(struct tls_server *server, const struct conf_fro
     EVP_MD_CTX_free(md);
 }
 
+static int set_ticket_keys(struct tls_server *server) {
+    struct ticket_ring *ring = &server->tickets;
+    unsigned count = 0;
+    for (const struct conf_file_text *file = server->tls->ticket_keys; file; file = file->next)
+        count++;
+    if (count == 0)
+        return 0;
+    ring->keys = calloc(count, sizeof *ring->keys);
+    if (!ring->keys)
+        return -ENOMEM;
+    for (const struct conf_file_text *file = server->tls->ticket_keys; file; file = file->next)
+        ring->keys[ring->count++] = ticket_key_of(file->text);
+    return 0;
+}
+
 int tls_server_new(const struct conf *conf, const struct conf_frontend *frontend,
                    const struct conf_listen *listen, struct tls_server **ret_server, struct error *error) {
     struct tls_server *server = calloc(1, sizeof *server);
@@ -233,7 +258,7 @@ int tls_server_new(const struct conf *conf, const struct conf_frontend *frontend
     int rc = set_alpn(server, error);
     if (rc == 0)
         rc = pem_load(conf, listen->tls->certificates, &pairs, error);
-    if (rc == 0 && make_sites(server, pairs) < 0)
+    if (rc == 0 && (set_ticket_keys(server) < 0 || make_sites(server, pairs) < 0))
         rc = error_set(error, -ENOMEM, "memory is out");
     for (struct tls_site *site = server->sites; rc == 0 && site; site = site->next)
         rc = context_new(server, site, error);
@@ -259,6 +284,7 @@ void tls_server_unref(void *of) {
         free(site);
     }
     names_free(server->names);
+    free(server->tickets.keys);
     free(server);
 }
 

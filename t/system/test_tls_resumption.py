@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Resumed TLS sessions: with any worker, after reloads and deaths, by the keys of the master or of a file; and
+when they must not be."""
+import os
+import re
+import ssl
+
+import pytest
+
+from conftest import alive, eventually, free_port
+from test_tls import ask, ca, context, dial, s_client, secure, site  # noqa: F401 (fixtures)
+
+BOTH = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+LOGGED = {"top": "log_format r '$worker $tls_resumed';", "frontend": "access_log %FOLDER%/access.log r;"}
+
+
+class Resumer:
+    """A client that keeps the session of its last connection."""
+
+    def __init__(self, ca, version=ssl.TLSVersion.TLSv1_3):
+        self.context = context(ca, most=version)
+        self.session = None
+
+    def go(self, gate, name="site.test"):
+        """One connection with one request; whether the session was resumed."""
+        with dial(gate, None, name, self.session, context=self.context) as s:
+            assert ask(s)[1] == b"ok"
+            self.session = s.session
+            return s.session_reused
+
+
+def lines(gate):
+    path = gate.folder / "access.log"
+    return path.read_text().split("\n")[:-1] if path.exists() else []
+
+
+@BOTH
+def test_any_worker_resumes(secure, ca, version):
+    gate = secure(workers=3, **LOGGED)
+    client = Resumer(ca, version)
+    assert client.go(gate) is False
+    for _ in range(30):
+        assert client.go(gate) is True
+    seen = eventually(lambda: len(lines(gate)) >= 31 and lines(gate))
+    assert {line.split()[0] for line in seen if line.endswith("yes")} == {"0", "1", "2"}
+    stats = gate.stats()
+    assert stats["tls_handshakes"] == 31 and stats["tls_resumed"] == 30
+
+
+@BOTH
+def test_after_a_reload(secure, ca, version):
+    gate = secure(workers=2)
+    client = Resumer(ca, version)
+    client.go(gate)
+    for _ in range(3):
+        gate.reload()
+        assert client.go(gate) is True
+
+
+def test_after_a_new_certificate(secure, ca):
+    swapped = ca.issue("resumed", "site.test")
+    gate = secure(lines=swapped.lines)
+    client = Resumer(ca)
+    client.go(gate)
+    ca.issue("resumed", "site.test")
+    gate.reload()
+    assert client.go(gate) is True
+
+
+def test_after_a_workers_death(secure, ca):
+    gate = secure()
+    client = Resumer(ca)
+    client.go(gate)
+    pid = gate.workers()[0]
+    os.kill(pid, 9)
+    eventually(lambda: not alive(pid))
+    gate.wait_serving()
+    assert client.go(gate) is True
+
+
+def test_keys_rotate(secure, ca):
+    """A ticket of a key that has gone is of no use, and does no harm."""
+    gate = secure(top="ticket_rotation 1s;")
+    client = Resumer(ca)
+    client.go(gate)
+    assert client.go(gate) is True
+    old = client.session
+
+    def over():
+        client.session = old
+        return client.go(gate) is False
+    eventually(over, seconds=15, every=0.3)
+
+
+def test_a_reload_changes_how_often_keys_rotate(secure, ca):
+    gate = secure(top="ticket_rotation 1h;")
+    client = Resumer(ca)
+    client.go(gate)
+    old = client.session
+    gate.write("moongate.conf", gate.config.read_text().replace("rotation 1h", "rotation 1s"))
+    gate.reload()
+
+    def over():
+        client.session = old
+        return client.go(gate) is False
+    eventually(over, seconds=15, every=0.3)
+
+
+@BOTH
+def test_keys_of_a_file_are_those_of_several_machines(moongate, secure, ca, tmp_path, version):
+    (tmp_path / "one").write_bytes(os.urandom(80))
+    (tmp_path / "two").write_bytes(os.urandom(80))
+    first = secure(f"ticket_key {tmp_path}/one;")
+    second = secure(f"ticket_key {tmp_path}/two; ticket_key {tmp_path}/one;")
+    third = secure(f"ticket_key {tmp_path}/two;")
+    client = Resumer(ca, version)
+    client.go(first)
+    assert client.go(second) is True, "an old key decrypts"
+    assert client.go(third) is True, "and the ticket was renewed with the new one"
+    assert client.go(first) is False
+
+
+def test_other_machines_do_not_resume(secure, ca):
+    client = Resumer(ca)
+    client.go(secure())
+    assert client.go(secure()) is False
+
+
+def test_bad_ticket_keys(moongate, secure, site, tmp_path):
+    (tmp_path / "short").write_bytes(os.urandom(48))
+    gate = moongate("upstream app { server 127.0.0.1:1; }", "route / app;", start=False,
+                    listen=f"%ADDRESS% tls {{ {site.lines} ticket_key {tmp_path}/short; }}")
+    done = gate.run("-t")
+    assert done.returncode == 1 and re.search(r":\d+:\d+: .*has 48 bytes, expected 80", done.stderr)
+
+
+@BOTH
+def test_without_tickets(secure, ca, version):
+    gate = secure("session_tickets off;")
+    client = Resumer(ca, version)
+    client.go(gate)
+    assert client.go(gate) is False
+
+
+def test_an_old_session_is_not_resumed(secure, ca):
+    gate = secure("session_timeout 1s;")
+    client = Resumer(ca)
+    client.go(gate)
+    old = client.session
+
+    def over():
+        client.session = old
+        return client.go(gate) is False
+    eventually(over, seconds=10, every=0.3)
+
+
+def test_a_session_belongs_to_its_frontend(secure, ca, origin, site, moongate):
+    port = free_port()
+    gate = secure(top=f"frontend other {{ listen 127.0.0.1:{port} tls {{ {site.lines} }} route / app; }}")
+    client = Resumer(ca)
+    client.go(gate)
+    gate.port = port
+    assert client.go(gate) is False
+    assert client.go(gate) is True
