@@ -5,6 +5,8 @@ import contextlib
 import re
 import socket
 
+import pytest
+
 from conftest import SRCDIR, eventually, read_all
 from test_lua_libraries import examples
 
@@ -138,3 +140,38 @@ def test_the_readmes_first_script(moongate, origin):
     start(gate, conf)
     assert gate.get("/hello").body == b"hello 127.0.0.1\n"
     assert gate.get("/").body == b"ok" and origin.requests[0].header("x-real-ip") == "127.0.0.1"
+
+
+# ---- what calls of others are here
+
+
+def names_of_the_manual():
+    """Everything that a script can name: blocks of ---, settable fields beside them, hooks."""
+    found = set(re.findall(r"^\s*X\((\w+), \d+, \"", (SRCDIR / "src/script/hooks.h").read_text(), re.M))
+    names = {f"hooks.{name}" for name in found}
+    for file in [SRCDIR / "lua/moongate.lua", *(SRCDIR / "lua/moongate").glob("*.lua")]:
+        previous = ""
+        for line in file.read_text().splitlines():
+            if line.startswith("--- ") and not previous.startswith("---"):
+                names |= set(re.findall(r"^--- ([\w.:]+)", line))
+            if line.startswith("--- "):
+                names |= set(re.findall(r"\b((?:req|conn)\.\w+):", line))
+            previous = line
+    return names
+
+
+@pytest.mark.parametrize("heading", ["COMING FROM OPENRESTY", "COMING FROM HAPROXY"])
+def test_the_tables_of_migration_name_what_exists(heading):
+    page = (SRCDIR / "man/moongate-lua.7.in").read_text()
+    table = page[page.index(f".Sh {heading}"):].partition("\n.El")[0]
+    names = names_of_the_manual()
+    rows = re.findall(r"(?m)^\.It Li (.*?) Ta (.*)$", table)
+    assert len(rows) > 25
+    wrong = []
+    for theirs, ours in rows:
+        for name in re.findall(r"(?<![\w.])((?:gate|req|res|conn|headers|hooks|dict|task|semaphore|sock|set)[.:][\w.:]+)", ours):
+            name = re.sub(r"^req\.conn\.", "conn.", name)
+            name = re.sub(r"^(req\.(?:args|cookies|headers))\..*", r"\1", name)
+            if name not in names and name not in ("gate.shared", "gate.json", "res.headers", "req.headers"):
+                wrong.append((theirs, name))
+    assert not wrong, wrong
