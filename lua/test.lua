@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: BSD-2-Clause
 -- moongate --test: a file of tests, one test of it, and its result. What tests use, require "moongate.test",
 -- is put together by the files of lua/test/, which run before this one: values.lua (as text), assert.lua,
--- time.lua, heads.lua, servers.lua, clients.lua, scripts.lua. All are embedded in the program;
+-- time.lua, heads.lua, servers.lua, peers.lua, clients.lua, scripts.lua. All are embedded in the program;
 -- src/script/test_state.c runs them in the Lua state of one test and gives them `rig`: the functions of the
 -- made-up world (test_world.h), to which each file adds what the next ones need. The scripts under test run
 -- in states of their own, which are the server's. Blocks of --- are moongate-lua(7).

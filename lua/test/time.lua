@@ -32,6 +32,7 @@ local function settle()
       busy = true
       rig.handle_event(kind, stream, visit, upstream, server)
     end
+    if rig.peers_turn() then busy = true end
     while pending[1] and pending[1].at <= clock() do
       busy = true
       table.remove(pending, 1).run()

@@ -21,7 +21,8 @@ extern const char moongate_test[];
 extern const size_t moongate_test_len;
 
 //  X(name): the files of lua/test/, in the order in which they run
-#define TEST_FILES(X) X(values) X(assert) X(time) X(heads) X(servers) X(names) X(clients) X(scripts)
+#define TEST_FILES(X) \
+    X(values) X(assert) X(time) X(heads) X(servers) X(names) X(peers) X(clients) X(scripts)
 #define X(name)                               \
     extern const char moongate_test_##name[]; \
     extern const size_t moongate_test_##name##_len;
@@ -420,6 +421,38 @@ static int rig_break(lua_State *lua) {
     return 0;
 }
 
+// ---- peers of sockets -------------------------------------------------------------------------------------
+
+// peer_event(): kind, peer, text; or nil
+static int rig_peer_event(lua_State *lua) {
+    static const char *const kinds[PEER_EVENT_KINDS] = { "connects", "opened", "sent", "shut", "closed" };
+    struct peer_event event;
+    if (!made_event(&event))
+        return 0;
+    lua_pushstring(lua, kinds[event.kind]);
+    lua_pushinteger(lua, (lua_Integer)event.peer);
+    lua_pushlstring(lua, event.text.at, event.text.len);
+    text_release(&event.text);
+    return 3;
+}
+
+// peer_answer(peer, word or nil): whether there is such a word
+static int rig_peer_answer(lua_State *lua) {
+    unsigned number = number_arg(lua, 1, made_count(), "peer") + 1;
+    lua_pushboolean(lua, made_answer(number, luaL_optstring(lua, 2, NULL)));
+    return 1;
+}
+
+static int rig_peer_push(lua_State *lua) {
+    made_push(number_arg(lua, 1, made_count(), "peer") + 1, slice_arg(lua, 2));
+    return 0;
+}
+
+static int rig_peer_end(lua_State *lua) {
+    made_end(number_arg(lua, 1, made_count(), "peer") + 1, lua_toboolean(lua, 2));
+    return 0;
+}
+
 static const luaL_Reg rig[] = {
     { "accept", rig_accept },
     { "advance", rig_advance },
@@ -438,6 +471,10 @@ static const luaL_Reg rig[] = {
     { "log_level", rig_log_level },
     { "metrics", rig_metrics },
     { "now", rig_now },
+    { "peer_answer", rig_peer_answer },
+    { "peer_end", rig_peer_end },
+    { "peer_event", rig_peer_event },
+    { "peer_push", rig_peer_push },
     { "pretend", rig_pretend },
     { "push", rig_push },
     { "refuse", rig_refuse },

@@ -297,6 +297,7 @@ void world_begin(const char *file, const char *folder, void (*on_opened)(struct 
     clock_stand(first_day_us);
     timer_forget();
     ring_do_without();
+    made_begin();
     log_open(STDERR_FILENO, LOG_LEVEL_debug);
     log_threshold = LOG_LEVEL_info;
     log_divert(keep_line);
@@ -329,6 +330,7 @@ void world_end(void) {
     }
     for (struct loaded *loaded = loads; loaded; loaded = loaded->next)
         script_host_free(loaded->host);
+    made_release();
     for (struct loaded *loaded = loads; loaded; loaded = loaded->next)
         address_book_release(&loaded->addresses);
     list_each(link, &world.upstreams) upstream_free(container_of(link, struct upstream, link));

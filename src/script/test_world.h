@@ -105,6 +105,14 @@ struct event {
     unsigned stream;
 };
 
+// What scripts do to a made-up peer of gate.tcp and gate.udp.
+enum peer_event_kind { PEER_CONNECTS, PEER_OPENED, PEER_SENT, PEER_SHUT, PEER_CLOSED, PEER_EVENT_KINDS };
+struct peer_event {
+    enum peer_event_kind kind;
+    unsigned peer;     // its number, from 1: one connection, or one socket for datagrams
+    struct text text;  // the address, or what was sent; the taker's
+};
+
 struct world {
     const char *file;   // the configuration of -c, NULL: none
     char folder[1024];  // of the test's files; made by the parent
@@ -155,5 +163,16 @@ void traffic_complete(struct stream *stream);
 void traffic_break(struct stream *stream, enum close_reason reason);
 void traffic_close_all(void);  // every client goes
 void traffic_end(void);
+
+// test_peers.c
+void made_begin(void);
+void made_release(void);  // every socket is closed
+unsigned made_count(void);
+bool made_event(struct peer_event *ret_event);
+// Whether the connection is made: NULL, or a word of SOCKET_FAILURES; of datagrams what the next receive says.
+// False: there is no such word.
+bool made_answer(unsigned number, const char *word);
+void made_push(unsigned number, struct slice text);
+void made_end(unsigned number, bool reset);
 
 #endif

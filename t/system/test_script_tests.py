@@ -701,6 +701,94 @@ def test_made_up_traffic(tests):
     assert len(result.tests) == 17
 
 
+SOCKETS = """local gate = require "moongate"
+local h = {}
+function h.request(req)
+  local sock, why = gate.tcp.connect("127.0.0.1:6379", { timeout = 1 })
+  if not sock then return req:respond(503, nil, why) end
+  sock:send("GET " .. req.path .. "\\r\\n")
+  local line, why = sock:receive_line()
+  if line then sock:keepalive(5) end
+  return req:respond(200, nil, line or why)
+end
+function h.log(req)
+  local udp = gate.udp.connect("127.0.0.1:8125")
+  udp:send("c:1")
+  udp.read_timeout = 1
+  gate.log.notice("got", udp:receive())
+end
+return h"""
+
+DATAGRAMS = """local gate = require "moongate"
+return { request = function(req)
+  local udp = gate.udp.connect("127.0.0.1:53", { timeout = 1 })
+  udp:send(req.path .. "\\0")
+  local parts = {}
+  for i = 1, 3 do
+    local data, why = udp:receive(100)
+    parts[i] = data or why
+    if why == "timeout" or why == "refused" then return req:respond(200, nil, why) end
+  end
+  return req:respond(200, nil, table.concat(parts, "|"))
+end }"""
+
+
+def test_made_up_peers_of_sockets(tests):
+    result = tests("""test("a conversation over a pooled connection, and datagrams", function()
+  local redis = test.peer("127.0.0.1:6379", { expect = "GET /a\\r\\n", send = { "val", 0.5, "ue\\r\\n" } },
+    { expect = "GET /b\\r\\n", send = "b\\r\\n" }, { expect = "GET /c\\r\\n", close = true })
+  local statsd = test.peer("udp:127.0.0.1:8125", function(data) return data == "c:1" and "pong" end)
+  local web = test.script("s.lua")
+  local answer = web:get("/a")
+  test.falsy(answer.ended)
+  test.advance(0.6)
+  test.equal(answer.body, "value")
+  test.equal(web:get("/b").body, "b")
+  test.equal(redis.connections, 1)
+  test.equal(redis.open, 1)
+  test.equal(web:get("/c").body, "closed")
+  test.equal(redis.open, 0)
+  test.same(redis.received, { "GET /a\\r\\nGET /b\\r\\nGET /c\\r\\n" })
+  test.same(statsd.received, { "c:1", "c:1", "c:1" })
+  answer = web:get("/a")
+  test.advance(1)
+  test.equal(answer.body, "value")
+  test.advance(6)
+  test.equal(redis.open, 0)
+end)
+test("a script that says something else", function()
+  test.peer("127.0.0.1:6379", { expect = "PUT" })
+  test.error(function() test.script("s.lua"):get("/x") end, "sends something else")
+end)
+test("datagrams that fail, are lost, or are not what was expected", function()
+  local web = test.script("udp.lua")
+  local answer = web:get("/lost")
+  test.advance(1.1)
+  test.equal(answer.body, "timeout")
+  test.peer("udp:127.0.0.1:53", { fail = "refused" })
+  test.equal(web:get("/x").body, "refused")
+  test.peer("udp:127.0.0.1:53", { expect = "/y\\0", send = { "", ("z"):rep(200), "last" } })
+  test.equal(web:get("/y").body, "|too large|last")
+  test.error(function() web:get("/other") end, "from byte 2 on")
+end)
+test("what fails", function()
+  local web = test.script("s.lua")
+  test.equal(web:get("/").body, "refused")
+  test.peer("127.0.0.1:6379", { fail = "unreachable" })
+  test.equal(web:get("/").body, "unreachable")
+  test.peer("127.0.0.1:6379", { fail = "timeout" })
+  local answer = web:get("/")
+  test.advance(1.1)
+  test.equal(answer.body, "timeout")
+  test.peer("127.0.0.1:6379", { close = "reset" })
+  test.equal(web:get("/").body, "reset")
+  test.peer("127.0.0.1:6379", { fail = "tired" })
+  test.error(function() web:get("/") end, "tired")
+end)
+""", files={"s.lua": SOCKETS, "udp.lua": DATAGRAMS})
+    assert result.status == 0 and len(result.tests) == 4, result.out
+
+
 def test_a_frontend_of_a_configuration(tmp_path):
     (tmp_path / "site.lua").write_text("""local gate = require "moongate"
         local h, d = {}, gate.shared "counts"
