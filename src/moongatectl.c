@@ -24,6 +24,7 @@ static const char usage[] =
     "    show stats         counters\n"
     "    show metrics       counters, and what scripts count, in Prometheus' text format\n"
     "    show generations   loaded configurations, and who still uses them\n"
+    "    show dns           how names are resolved: what is kept, hits, failures\n"
     "    upgrade            change the processes (not available in this version)\n"
     "-j prints JSON; -s names the control socket, which is " MOONGATE_CONTROL " otherwise.\n";
 

@@ -184,6 +184,10 @@ static void do_show_generations(struct master *master, struct control_client *cl
     show(master, client, report_generations);
 }
 
+static void do_show_dns(struct master *master, struct control_client *client) {
+    show(master, client, report_dns);
+}
+
 static const struct {
     const char *name;
     void (*carry_out)(struct master *master, struct control_client *client);
@@ -197,6 +201,7 @@ static const struct {
     { "show stats", do_show_stats },
     { "show metrics", do_show_metrics },
     { "show generations", do_show_generations },
+    { "show dns", do_show_dns },
 };
 
 // The line has no end of line any more. The client may be gone afterwards.

@@ -8,7 +8,7 @@
 //   reload             ok when all workers use the new configuration; error: the old one goes on
 //   stop | quit        ok when the last worker has ended
 //   reopen             opens the log files again
-//   show workers | stats | generations
+//   show workers | stats | generations | dns
 //   upgrade            an error in this version
 //
 // To add a command: a row in the table of control.c; what it prints goes to report.c.
