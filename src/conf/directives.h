@@ -121,8 +121,9 @@
     X(resolver, SCOPE_TOP, OWN, conf, resolver, 0, 0, 0, "ADDRESS[:PORT] ...", NULL, "127.0.0.53", \
       "The DNS servers that names are asked for at: at most 16, each with port 53 when none is given. The first " \
       "is asked, the next when it does not answer or fails. Names are taken as they are then: neither " \
-      "/etc/hosts nor the search domains of /etc/resolv.conf count. Without this it is /etc/hosts first, then the " \
-      "servers and search domains of /etc/resolv.conf, which is read again with each reload. Names are those that " \
+      "/etc/hosts nor the search domains of /etc/resolv.conf count. Without this it is /etc/hosts first (read " \
+      "for each name that is not in the cache), then the servers and search domains of /etc/resolv.conf, which is " \
+      "read again with each reload. Names are those that " \
       "scripts give: to gate.resolve, in URLs, and as where to send a request. Each worker asks for itself.") \
     X(resolver_timeout, SCOPE_TOP, TIME, conf, resolver.timeout, 10, 600000, 0, NULL, "5s", NULL, \
       "How long a name may take to be resolved, with all tries at all servers. The first try waits for a part " \

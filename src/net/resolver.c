@@ -547,10 +547,11 @@ static bool mark_same(const struct file_mark *a, const struct file_mark *b) {
 }
 
 // How long the first try waits: c-ares doubles it with each round through the servers, and all rounds
-// together are to take resolver_timeout.
+// together are to take a little less than resolver_timeout: where the addresses of one family never come,
+// those of the other are told in time.
 static int first_try_ms(const struct conf_resolver *conf, unsigned servers) {
     uint64_t parts = servers * ((1ull << conf->tries) - 1);
-    uint64_t ms = conf->timeout / (parts ? parts : 1);
+    uint64_t ms = (conf->timeout - conf->timeout / 10) / (parts ? parts : 1);
     return ms < 20 ? 20 : (int)ms;
 }
 

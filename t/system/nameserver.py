@@ -5,7 +5,9 @@
     names.tell(ttl=1, **{"app.test": "192.0.2.2"})     other records from now on; the TTL only with a start
     names.asked("app.test")                            how many A queries for it came
     names.stop(), names.start()                        dead, and alive again on the same port
-    names.delay = 0.3                                  answers come so much later (by way of a relay in front of it)
+    names.delay = 0.3                                  answers come so much later (by way of a relay in front of it:
+                                                       relay=True)
+    names.drop = "AAAA"                                queries of that kind are lost on the way (relay)
 
 Names that it is not told do not exist; names outside of .test are refused."""
 import contextlib
@@ -31,7 +33,7 @@ class Nameserver:
     def __init__(self, ttl=600, relay=False, **records):
         self.folder = Path(tempfile.mkdtemp(prefix="moongate-dns-", dir="/tmp"))
         self.port = self.real_port = free_port()
-        self.ttl, self.delay, self.relay, self.process = ttl, 0, None, None
+        self.ttl, self.delay, self.drop, self.relay, self.process = ttl, 0, None, None, None
         self.tell(**records)
         if relay:
             self.relay = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -96,6 +98,8 @@ class Nameserver:
         with contextlib.suppress(OSError):
             while True:
                 query, client = self.relay.recvfrom(65536)
+                if self.drop and query[-4:-2] == {"A": b"\0\x01", "AAAA": b"\0\x1c"}[self.drop]:
+                    continue
                 timer = threading.Timer(self.delay, one, (query, client))
                 timer.daemon = True
                 timer.start()

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Servers by name: what gate.fetch and route hooks name is resolved when it is connected to, tried address by address,
 and kept away from this machine and its neighbours unless route_allow names them."""
+import collections
 import contextlib
+import http.client
+import subprocess
+import threading
 
 import pytest
 
-from conftest import eventually, hold
+from conftest import MOONGATE, eventually, hold
 from nameserver import nameserver  # noqa: F401: a fixture
 
 # Goes where x-to says; with x-fetch it asks there by itself.
@@ -177,6 +181,33 @@ def test_names_and_addresses_that_are_not_used_make_room(moongate, nameserver, o
             assert client.ask("/", {"X-To": f"n{n % 20}.test:{origin.port if n % 20 < 10 else n + 1}"}).status in (200, 502)
         assert client.ask("/", {"X-To": f"n1.test:{origin.port}"}).status == 200
     assert "are in use" not in gate.log()
+
+
+@pytest.mark.skipif(" faults" not in subprocess.run([MOONGATE, "-V"], capture_output=True, text=True).stdout,
+                    reason="a build without --enable-faults")
+@pytest.mark.parametrize("faults", ["cancel_late=2 sq=4", "cancel_early=2 alloc=40", "alloc=15", "socket=4 cancel_late=3"])
+def test_faults_cost_requests_and_nothing_else(moongate, nameserver, origin, faults):
+    names = nameserver(ttl=1, **{f"n{n}.test": "127.0.0.1 127.0.0.9" for n in range(30)})
+    gate = make(moongate, names, LOOPBACK + "resolver_min_ttl 1ms; resolver_max_ttl 50ms; resolver_negative_ttl 1ms;\n"
+                "resolver_cache 10; resolver_timeout 500ms;", start=False, level="warn")
+    gate.start(MOONGATE_FAULTS=f"seed=7 {faults}")
+    pid, seen = gate.workers(), collections.Counter()
+
+    def ask(first):
+        for n in range(first, first + 150):
+            to = f"n{n % 30}.test:{origin.port}"
+            headers = {"X-Fetch": f"http://{to}/", "X-Timeout": "0.01" if n % 7 == 0 else "5"} if n % 2 else {"X-To": to}
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                seen[gate.get("/", headers).status] += 1
+
+    threads = [threading.Thread(target=ask, args=(first,)) for first in range(0, 60, 15)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen[200] > 100 and set(seen) <= {200, 500, 502, 503, 504}, seen
+    assert gate.workers() == pid
+    eventually(lambda: gate.stats()["dns_lookups_active"] == 0 and gate.stats()["requests_active"] == 0)
 
 
 @pytest.mark.parametrize("line, expected", [

@@ -122,6 +122,14 @@ def test_a_server_that_is_gone_is_told_and_asked_again_later(moongate, nameserve
     eventually(lambda: resolve(gate, "app.test") == "192.0.2.1 600", every=0.1)
 
 
+def test_one_family_counts_when_nothing_is_heard_of_the_other(moongate, nameserver):
+    names = nameserver(relay=True, **{"app.test": "192.0.2.1 2001:db8::1"})
+    names.drop = "AAAA"
+    gate = asker(moongate, names, "resolver_timeout 1s;")
+    assert resolve(gate, "app.test") == "192.0.2.1 600"
+    assert gate.stats()["dns_timeouts"] == 0
+
+
 def test_the_next_server_is_asked_when_one_fails(moongate, nameserver):
     dead, names = nameserver(), nameserver(**{"app.test": "192.0.2.1"})
     dead.stop()
