@@ -307,8 +307,8 @@
       DIRECTIVE_ZERO, NULL, "60s", NULL, \
       "How long a hook may take from its start to its end, with all that it waits for. A hook that " \
       "waits longer has failed, as if it had raised an error there. For hooks that read or write a body " \
-      "each wait of their own counts by itself. 0 is no limit. Code that never waits is the watchdog's " \
-      "affair.") \
+      "each wait of their own counts by itself, and a wait for a body as a whole (read_body) does not count: " \
+      "body_timeout and read_timeout hold for it. 0 is no limit. Code that never waits is the watchdog's affair.") \
     X(script_body_limit, SCOPE_SETTINGS, SIZE, conf_settings, script_body_limit, 1, 1 << 30, 0, NULL, "1m", NULL, \
       "Bytes of a body that a hook may ask for as a whole (read_body) or append to one: an error for more. It" \
       " is also what read_body takes when it is called without a limit. While a hook waits for a whole body" \
