@@ -158,8 +158,8 @@ static enum step_result step_dial(struct exchange *x) {
     return x->responded ? go(x, EXCHANGE_reply) : x->up ? go(x, EXCHANGE_forward) : STEP_WAIT;
 }
 
-// Sends a body through its hooks: `body` and *ended are what the codec brought and become what goes on. A hook
-// that answers or fails leaves the exchange for the step to look at.
+// Sends a body through its hooks: `body` and *ended are what the codec brought and become what goes on. A
+// hook that answers or fails leaves the exchange for the step to look at.
 static enum filter_result run_body_hook(struct exchange *x,
                                       enum filter_result (*hook)(void *scripts, struct exchange *x),
                                       struct queue *body, bool *ended, struct queue *in, bool *in_ended) {
@@ -730,7 +730,8 @@ void exchange_interim(struct exchange *x, unsigned status, const struct headers 
 
 void exchange_upstream_failed(struct exchange *x, enum upstream_progress progress, unsigned status,
                               enum close_reason reason) {
-    note_failure(x, true, x->reused && (reason == CLOSE_upstream_closed || reason == CLOSE_upstream_reset), reason);
+    note_failure(x, true, x->reused && (reason == CLOSE_upstream_closed || reason == CLOSE_upstream_reset),
+                 reason);
     if (x->head_sent || x->res_ready) {
         x->up_failed = true;
         x->reason = reason;
@@ -767,8 +768,8 @@ int exchange_respond(struct exchange *x, unsigned status, const struct headers *
     return 0;
 }
 
-// A client that waits for 100 (Continue) gets it here when there is no server yet that could say so; what goes
-// on to one then has no need of it (RFC 9110, 10.1.1).
+// A client that waits for 100 (Continue) gets it here when there is no server yet that could say so; what
+// goes on to one then has no need of it (RFC 9110, 10.1.1).
 static void ask_for_body(struct exchange *x, bool interim) {
     struct headers none = { 0 };
     if (!x->req.expect_continue)
@@ -795,7 +796,8 @@ int exchange_body_whole(struct exchange *x, bool response, size_t most, const st
     const struct queue *body = wanted_body(x, response, &ended);
     bool sized = (response ? x->res.framing : x->req.framing) == BODY_LENGTH;
     uint64_t announced = sized ? (response ? x->res.length : x->req.length) : 0;
-    uint64_t max_body = !response && !x->req_discard && x->settings->max_body > 0 ? x->settings->max_body : UINT64_MAX;
+    uint64_t max_body =
+        !response && !x->req_discard && x->settings->max_body > 0 ? x->settings->max_body : UINT64_MAX;
     if (response && x->up_failed)
         return -EPIPE;
     // What came with the head was counted before anybody asked for it.

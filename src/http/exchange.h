@@ -53,7 +53,7 @@ enum exchange_step {
 
 // What came of calling the body hooks.
 enum filter_result {
-    FILTER_WAITS,   // for input (its end: x->req_in_ended, x->res_in_ended), for a backlog to shrink, or for time
+    FILTER_WAITS,  // for input (its end: x->req_in_ended, x->res_in_ended), for room, or for time
     FILTER_ENDED,   // what they have put on the way is all
     FILTER_PASSES,  // they look no more: the rest goes on as it is
 };
@@ -70,9 +70,9 @@ struct exchange_hooks {
     enum step_result (*route)(void *scripts, struct exchange *x);
     enum step_result (*response)(void *scripts, struct exchange *x);
     // The body hooks, asked at every turn of events: each takes from x->req_in (x->res_in) what its
-    // coroutines are ready for, puts what they write on x->req_body (x->res_body). After a wait for time the
-    // script layer calls exchange_run(). The first call comes before the head is sent; who reads or writes sets
-    // x->req_changed (x->res_changed), for then length and digests in it do not hold.
+    // coroutines are ready for, puts what they write on x->req_body (x->res_body). After a wait for time
+    // the script layer calls exchange_run(). The first call comes before the head is sent; who reads or
+    // writes sets x->req_changed (x->res_changed), for then length and digests in it do not hold.
     enum filter_result (*request_body)(void *scripts, struct exchange *x);
     enum filter_result (*response_body)(void *scripts, struct exchange *x);
     // What a hook waits for by exchange_body_whole() has come: goes on with it, but not at once.
@@ -188,14 +188,14 @@ struct exchange {
     struct queue req_body, res_body;  // on their way, already without transfer coding
     bool req_ended, res_ended;   // the last byte is on the queue (or passed on)
     struct queue req_held;       // the request body as passed on so far, for another attempt (retry_body)
-    struct queue req_again;      // goes on before req_body: of an earlier attempt, or what a script put in its place
+    struct queue req_again;      // goes on before req_body: of an earlier attempt, or a script's own
     struct queue req_in, res_in; // what body hooks have still to read, when there are any
     bool req_in_ended, res_in_ended;
     bool req_filter, res_filter; // the body goes through hooks that have not run to their end
     bool req_changed, res_changed; // a hook has read or written some of it
     bool req_replaced;           // by a script's
-    bool req_discard;            // what the client still sends is nobody's: a script has put another body in its
-                                 // place, or has left the rest; what comes to req_body is dropped
+    bool req_discard;            // what the client still sends is nobody's: a script has put another body
+                                 // in its place, or has left the rest; what comes to req_body is dropped
     enum body_wanted wanted;     // while a hook waits for a whole body
     size_t wanted_most;          // or for more than this many bytes of it
     bool head_sent;              // something of the final response went to the client's conn
@@ -278,13 +278,13 @@ void exchange_upstream_failed(struct exchange *x, enum upstream_progress progres
 // valid and their text live as long as the exchange. -EALREADY when the head was sent, -ENOMEM.
 int exchange_respond(struct exchange *x, unsigned status, const struct headers *headers, struct slice body);
 // By a request or route hook before the request is sent (response: by a response hook): the whole body, in
-// *ret_body, where it stays. -EAGAIN: the hook is to wait, and is woken; -EFBIG: it has more than `most` bytes, or
-// more than max_body; -EPIPE: the response broke off; -EALREADY: it is on its way. Asks a client for it that waits
-// for 100 (Continue).
+// *ret_body, where it stays. -EAGAIN: the hook is to wait, and is woken; -EFBIG: it has more than `most`
+// bytes, or more than max_body; -EPIPE: the response broke off; -EALREADY: it is on its way. Asks a client
+// for it that waits for 100 (Continue).
 int exchange_body_whole(struct exchange *x, bool response, size_t most, const struct queue **ret_body)
     __attribute__((warn_unused_result));
-// At the same places: puts another body in its place; framing and digests of the head follow. What the peer still
-// sends of its own is dropped. -ENOMEM, -EALREADY, -EINVAL: a response that has none.
+// At the same places: puts another body in its place; framing and digests of the head follow. What the peer
+// still sends of its own is dropped. -ENOMEM, -EALREADY, -EINVAL: a response that has none.
 int exchange_replace_body(struct exchange *x, bool response, struct slice body)
     __attribute__((warn_unused_result));
 // An error of ours: a short body with the status, its reason and the request id; logged by the caller.

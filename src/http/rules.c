@@ -195,7 +195,7 @@ int rules_add_date(struct headers *headers, struct arena *arena) {
 
 int rules_body_changed(struct headers *headers, struct arena *arena) {
     static const struct slice wrong[] = {
-        SLICE_LIT("content-md5"),    SLICE_LIT("content-digest"), SLICE_LIT("digest"),
+        SLICE_LIT("content-md5"), SLICE_LIT("content-digest"), SLICE_LIT("digest"),
         SLICE_LIT("repr-digest"), SLICE_LIT("accept-ranges"),
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)

@@ -26,8 +26,9 @@ int rules_add_via(struct headers *headers, struct arena *arena, unsigned major, 
 // A response that came without Date gets one (RFC 9110, 6.6.1).
 int rules_add_date(struct headers *headers, struct arena *arena) __attribute__((warn_unused_result));
 
-// What fields say of a body that does not hold once it was changed: digests go (RFC 9530, and Content-MD5), and
-// so does Accept-Ranges; a strong ETag becomes a weak one (RFC 9110, 8.8.1). For trailers, too. -ENOMEM.
+// What fields say of a body that does not hold once it was changed: digests go (RFC 9530, and Content-MD5),
+// and so does Accept-Ranges; a strong ETag becomes a weak one (RFC 9110, 8.8.1). For trailers, too.
+// -ENOMEM.
 int rules_body_changed(struct headers *headers, struct arena *arena) __attribute__((warn_unused_result));
 
 // Max-Forwards of an OPTIONS or TRACE request (RFC 9110, 7.6.2): 1 when this proxy is to answer it, 0 when it

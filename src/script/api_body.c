@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Bodies for scripts: piece by piece in the body hooks (their coroutines are body.c's), as a whole in the hooks
-// before, replaced, passed on, and cut off. lua/moongate.lua makes iterators and waits of it.
+// Bodies for scripts: piece by piece in the body hooks (their coroutines are body.c's), as a whole in the
+// hooks before, replaced, passed on, and cut off. lua/moongate.lua makes iterators and waits of it.
 #include "script/api_impl.h"
 
 #include "base/handle.h"
@@ -94,7 +94,8 @@ int mg_body_append(double handle, int whose, const char *at, size_t len) {
         return rc;
     uint64_t most = stage->filter->x->settings->script_body_limit;
     if (stage->tail.bytes + len > most)
-        return mg_error("more than %llu bytes are to be appended (script_body_limit)", (unsigned long long)most);
+        return mg_error("more than %llu bytes are to be appended (script_body_limit)",
+                        (unsigned long long)most);
     if (queue_copy(&stage->tail, at, len) < 0)
         return mg_error("memory is out");
     if (len > 0)
@@ -121,8 +122,9 @@ int mg_body_abort(double handle, int whose, int status) {
 
 static int too_late(int whose) {
     return whose == MG_REQUEST
-        ? mg_error("the body of the request is on its way: this is for the request hook, and for the route hook "
-                   "until the request was sent")
+        ? mg_error(
+              "the body of the request is on its way: this is for the request hook, and for the route hook "
+              "until the request was sent")
         : mg_error("this is for the response hook, when an upstream server has answered");
 }
 

@@ -98,7 +98,8 @@ static bool can_go_on(const struct body_stage *stage) {
     return false;
 }
 
-// What a hook does not look at goes on, whatever the hook waits for, as fast as there is room. Whether something did.
+// What a hook does not look at goes on, whatever the hook waits for, as fast as there is room. Whether
+// something did.
 static bool pass_on(struct body_stage *stage) {
     if (!stage->passes || stage->state == STAGE_ENDED || queue_empty(stage->in) ||
         !body_stage_has_room(stage, stage->filter->x->settings->buffer_high))
@@ -144,8 +145,8 @@ static bool stage_run(struct body_stage *stage) {
     return true;
 }
 
-// No hook looks at the body any more, and none has something to put behind it: what has come this far goes on, oldest
-// first, and the exchange needs the hooks no longer.
+// No hook looks at the body any more, and none has something to put behind it: what has come this far goes
+// on, oldest first, and the exchange needs the hooks no longer.
 static bool dissolve(struct body_filter *filter) {
     for (unsigned i = 0; i < filter->count; i++)
         if (filter->stages[i].state != STAGE_PASSES || !queue_empty(&filter->stages[i].tail))

@@ -96,8 +96,8 @@ static bool has_failed(const struct exchange *x, struct slice choice) {
     return false;
 }
 
-// Of a name or an address, or a list of them in order: the first that has not failed this request, else the last one.
-// Empty when the value at index 2 is nothing of the kind.
+// Of a name or an address, or a list of them in order: the first that has not failed this request, else the
+// last one. Empty when the value at index 2 is nothing of the kind.
 static struct slice route_choice(struct exchange *x, lua_State *co) {
     struct slice choice = { NULL, 0 };
     size_t count = lua_type(co, 2) == LUA_TTABLE ? lua_objlen(co, 2) : 1;
@@ -129,7 +129,8 @@ static enum verdict verdict_of(struct task *task, const char **ret_text) {
     static const char *const expected[HOOK_COUNT] = {
         [HOOK_connect] = "nothing or conn:reject()",
         [HOOK_request] = "nothing or req:respond(...)",
-        [HOOK_route] = "nothing, an upstream's name, an address, a list of at most 64 of them, or req:respond(...)",
+        [HOOK_route] =
+            "nothing, an upstream's name, an address, a list of at most 64 of them, or req:respond(...)",
         [HOOK_response] = "nothing or req:respond(...)",
         [HOOK_error] = "nothing or req:respond(...)",
         [HOOK_log] = "nothing",
