@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Changes the generation in all workers, or in none: read and check, try the scripts in a child, bind and
-// open what is new, let every worker load it, and only when all are ready let all take it into use. It is
+// open what is new, let one worker load it and then the others, and only when all are ready let all take it into use. It is
 // over when all have.
 #ifndef MOONGATE_PROC_RELOAD_H
 #define MOONGATE_PROC_RELOAD_H
