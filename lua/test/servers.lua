@@ -71,7 +71,8 @@ end
 --- "reset" (takes it and goes).
 ---
 --- An upstream of which nothing is said answers 200 with an empty body. The name must be an upstream of the
---- configuration, if one is used; else it becomes one. An address stands for what a route hook names.
+--- configuration, if one is used; else it becomes one. An address, or NAME:PORT, stands for what a route hook or
+--- gate.fetch names.
 --- @return an object whose field requests is a list of what it was asked
 --- @example
 ---   local app = test.upstream("app", { status = 503 }, { body = "fine\n" })

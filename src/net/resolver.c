@@ -118,7 +118,7 @@ static void polled(struct op *op, const struct completion *c) {
     if (resolver && c->res != -ECANCELED) {
         // An error is found by reading or writing.
         unsigned events = c->res < 0 ? POLLERR : (unsigned)c->res;
-        bool bad = events & (POLLERR | POLLHUP);
+        bool bad = events & (POLLERR | POLLHUP | POLLNVAL);
         bool in = (watched->armed & POLLIN) && (bad || (events & POLLIN));
         bool out = (watched->armed & POLLOUT) && (bad || (events & POLLOUT));
         watched->in_use = true;
@@ -380,7 +380,7 @@ static void keep_answer(const struct dns_cache *cache, const struct dns_entry *e
             (struct resolver_answer){ .failure = entry->failure, .text = dns_failure_text(entry->failure) };
         return;
     }
-    memcpy(kept->addrs, entry->addrs, entry->count * sizeof *kept->addrs);
+    dns_entry_addrs(entry, kept->addrs);
     kept->answer = (struct resolver_answer){ .addrs = kept->addrs,
                                              .count = entry->count,
                                              .ttl = dns_entry_ttl(entry, clock_ms()),
@@ -507,7 +507,7 @@ struct resolver_ask *resolver_ask(struct resolver *resolver, struct slice name, 
         return NULL;
     }
 
-    if (!entry)
+    if (!entry && resolver->lookup_count < resolver->conf.queries)  // else nothing makes room for it
         entry = dns_cache_need(&resolver->cache, name, family);
     struct lookup *lookup = entry ? entry->lookup : NULL;
     counters->dns_misses++;

@@ -50,7 +50,7 @@ static void entry_free(struct dns_cache *cache, struct dns_entry *entry) {
     list_remove(&entry->link);
     cache->count--;
     counters->dns_entries_active--;
-    free(entry->addrs);
+    free(entry->ips);
     free(entry);
 }
 
@@ -125,6 +125,23 @@ enum dns_knowledge dns_cache_knows(const struct dns_cache *cache, const struct d
     return now_ms < entry->quiet_ms ? DNS_FAILED : DNS_UNKNOWN;
 }
 
+void dns_entry_addrs(const struct dns_entry *entry, struct addr *ret_addrs) {
+    for (unsigned i = 0; i < entry->count; i++) {
+        const struct dns_ip *ip = &entry->ips[i];
+        struct addr *addr = &ret_addrs[i];
+        *addr = (struct addr){ 0 };
+        if (ip->four) {
+            addr->in4.sin_family = AF_INET;
+            memcpy(&addr->in4.sin_addr, ip->key + 12, 4);
+            addr->len = sizeof addr->in4;
+        } else {
+            addr->in6.sin6_family = AF_INET6;
+            memcpy(&addr->in6.sin6_addr, ip->key, 16);
+            addr->len = sizeof addr->in6;
+        }
+    }
+}
+
 uint32_t dns_entry_ttl(const struct dns_entry *entry, uint64_t now_ms) {
     return entry->fresh_ms > now_ms ? (uint32_t)((entry->fresh_ms - now_ms + 999) / 1000) : 0;
 }
@@ -133,12 +150,15 @@ int dns_cache_answered(struct dns_cache *cache, struct dns_entry *entry, const s
                        unsigned count, uint64_t ttl_s, uint64_t now_ms) {
     if (count > DNS_ADDRESSES_MAX)
         count = DNS_ADDRESSES_MAX;
-    struct addr *copy = malloc(count * sizeof *copy);
-    if (!copy)
+    struct dns_ip *ips = malloc(count * sizeof *ips);
+    if (!ips)
         return -ENOMEM;
-    memcpy(copy, addrs, count * sizeof *copy);
-    free(entry->addrs);
-    entry->addrs = copy;
+    for (unsigned i = 0; i < count; i++) {
+        addr_key(&addrs[i], ips[i].key);
+        ips[i].four = addr_family(&addrs[i]) == AF_INET;
+    }
+    free(entry->ips);
+    entry->ips = ips;
     entry->count = count;
     entry->failure = DNS_none;
     uint64_t ttl = ttl_s < UINT32_MAX ? ttl_s * 1000 : cache->conf->max_ttl;
@@ -153,8 +173,8 @@ int dns_cache_answered(struct dns_cache *cache, struct dns_entry *entry, const s
 void dns_cache_failed(struct dns_cache *cache, struct dns_entry *entry, enum dns_failure failure,
                       uint64_t now_ms) {
     if (failure == DNS_no_name || failure == DNS_no_address) {
-        free(entry->addrs);
-        entry->addrs = NULL;
+        free(entry->ips);
+        entry->ips = NULL;
         entry->count = 0;
     }
     entry->failure = failure;

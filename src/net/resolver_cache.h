@@ -34,13 +34,19 @@ enum dns_failure {
 const char *dns_failure_text(enum dns_failure failure);
 int dns_failure_errno(enum dns_failure failure);  // negative
 
+// An address as it is kept: many names may have many.
+struct dns_ip {
+    uint8_t key[16];  // addr_key()
+    bool four;
+};
+
 // What is known of one name and family.
 struct dns_entry {
     struct list link;           // by use, the last used first
     struct dns_entry *chain;    // of its bucket
     uint64_t hash;
     void *lookup;               // resolver.c's, while it is being asked for: the entry stays meanwhile
-    struct addr *addrs;         // without ports; NULL: none
+    struct dns_ip *ips;         // NULL: none
     unsigned count;
     enum dns_failure failure;   // of the last time it was asked for, which the addresses may outlive
     uint64_t fresh_ms;          // until then the addresses hold; 0: it was never answered
@@ -79,6 +85,8 @@ void dns_cache_touch(struct dns_cache *cache, struct dns_entry *entry);
 
 enum dns_knowledge dns_cache_knows(const struct dns_cache *cache, const struct dns_entry *entry,
                                    uint64_t now_ms);
+// The addresses, without ports: entry->count of them.
+void dns_entry_addrs(const struct dns_entry *entry, struct addr *ret_addrs);
 // Seconds, rounded up, that the addresses still hold.
 uint32_t dns_entry_ttl(const struct dns_entry *entry, uint64_t now_ms);
 // A stale one may be asked for again.

@@ -600,5 +600,5 @@ def test_the_route_hook_may_name_an_address(moongate, origins):
         for bad in ("10.0.0.1", "*:80", "127.0.0.1:0", "example.org:80", "nobody"):
             assert client.ask("/", {"X-To": bad}).status == 502
     assert other.connections == 1  # pooled
-    gate.wait_log('a script chose "nobody", which is neither an upstream of this configuration nor an address: ')
+    gate.wait_log('a script chose "nobody", which is neither an upstream of this configuration nor an address or NAME:PORT: ')
     assert len(app.requests) == 1

@@ -49,6 +49,18 @@ Test(resolver_cache, of_a_new_name_nothing_is_known) {
     cr_assert_eq(dns_cache_knows(&cache, entry, UINT64_MAX / 2), DNS_UNKNOWN);
 }
 
+Test(resolver_cache, addresses_of_both_families_come_back_as_they_were) {
+    struct dns_entry *entry = need("a.test");
+    const char *texts[] = { "192.0.2.1", "2001:db8::1", "::ffff:192.0.2.2", "0.0.0.0", "::" };
+    struct addr addrs[5], got[5];
+    for (unsigned i = 0; i < 5; i++)
+        cr_assert_eq(addr_parse_ip(slice_of(texts[i]), 0, &addrs[i]), 0);
+    cr_assert_eq(dns_cache_answered(&cache, entry, addrs, 5, 10, 0), 0);
+    dns_entry_addrs(entry, got);
+    for (unsigned i = 0; i < 5; i++)
+        cr_assert(addr_eq(&got[i], &addrs[i]) && got[i].len == addrs[i].len, "%s", texts[i]);
+}
+
 Test(resolver_cache, an_answer_holds_for_its_time) {
     struct dns_entry *entry = need("a.test");
     answer(entry, "192.0.2.1", 30, 1000);
