@@ -210,6 +210,24 @@ void queue_move(struct queue *to, struct queue *from) {
     queue_init(from);
 }
 
+int queue_move_part(struct queue *to, struct queue *from, size_t bytes) {
+    check_fatal(bytes <= from->bytes);
+    while (bytes > 0) {
+        struct span *front = &from->head->span;
+        if (front->len <= bytes) {
+            bytes -= front->len;
+            piece_push(to, piece_pop(from));
+            continue;
+        }
+        block_ref(front->block);
+        if (queue_put(to, (struct span){ front->block, front->at, (uint32_t)bytes }) < 0)
+            return -ENOMEM;
+        queue_drop(from, bytes);
+        bytes = 0;
+    }
+    return 0;
+}
+
 unsigned queue_vectors(const struct queue *queue, struct iovec *vectors, unsigned max, size_t *ret_bytes) {
     unsigned n = 0;
     *ret_bytes = 0;

@@ -85,6 +85,9 @@ int queue_unget(struct queue *queue, struct span span) __attribute__((warn_unuse
 void queue_drop(struct queue *queue, size_t bytes);
 // Moves everything to the end of another queue, joining nothing.
 void queue_move(struct queue *to, struct queue *from);
+// Moves the first `bytes`, of which there are so many at least; a span that is cut has a reference on both
+// sides.
+int queue_move_part(struct queue *to, struct queue *from, size_t bytes) __attribute__((warn_unused_result));
 // Fills at most `max` vectors from the front; returns how many, and the bytes in them.
 unsigned queue_vectors(const struct queue *queue, struct iovec *vectors, unsigned max, size_t *ret_bytes);
 // Copies what lies in scarce blocks to the heap and gives these back, but for the pieces of the first `skip`

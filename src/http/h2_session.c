@@ -78,27 +78,6 @@ static ssize_t measure_body(nghttp2_session *ng, int32_t stream, uint8_t *buf, s
 
 const nghttp2_data_provider h2_body_provider = { .read_callback = measure_body };
 
-static int move(struct queue *to, struct queue *from, size_t bytes) {
-    struct span span;
-    while (bytes > 0 && queue_take(from, &span)) {
-        struct span rest = span;
-        if (span.len > bytes) {
-            block_ref(span.block);
-            span.len = (uint32_t)bytes;
-            rest.at += bytes;
-            rest.len -= (uint32_t)bytes;
-            if (queue_unget(from, rest) < 0) {
-                block_unref(span.block);
-                return -ENOMEM;
-            }
-        }
-        bytes -= span.len;
-        if (queue_put(to, span) < 0)
-            return -ENOMEM;
-    }
-    return 0;
-}
-
 static int write_body(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *head, size_t len,
                       nghttp2_data_source *source, void *user) {
     enum { FRAME_HEAD = 9 };
@@ -108,7 +87,7 @@ static int write_body(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *
     struct h2_body *body = nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id);
     if (!body)
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
-    if (queue_copy(out, head, FRAME_HEAD) < 0 || move(out, &body->queue, len) < 0)
+    if (queue_copy(out, head, FRAME_HEAD) < 0 || queue_move_part(out, &body->queue, len) < 0)
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     session->taken(session, body);
     return 0;

@@ -236,3 +236,23 @@ Test(block, room_that_was_reserved_and_not_used_is_nothing) {
     check_bytes(&queue, "x", 1);
     queue_release(&queue);
 }
+
+Test(block, a_part_moves_and_a_cut_span_lives_on_both_sides) {
+    struct queue from, to;
+    queue_init(&from);
+    queue_init(&to);
+    struct block *block = scarce_new(2000);
+    memset(block->base, 'a', 2000);
+    cr_assert_eq(queue_put(&from, (struct span){ block, block->base, 2000 }), 0);
+    cr_assert_eq(queue_copy(&from, "tail", 4), 0);
+    cr_assert_eq(queue_move_part(&to, &from, 1500), 0);
+    cr_assert_eq(to.bytes, 1500);
+    cr_assert_eq(from.bytes, 504);
+    cr_assert_eq(queue_move_part(&to, &from, 0), 0);
+    cr_assert_eq(queue_move_part(&to, &from, 504), 0);
+    cr_assert(queue_empty(&from));
+    queue_drop(&to, 2000);
+    check_bytes(&to, "tail", 4);
+    queue_release(&to);
+    cr_assert_eq(scarce_alive, 0);
+}
