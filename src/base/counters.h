@@ -38,6 +38,22 @@
     X(responses_3xx, "final responses by class") \
     X(responses_4xx, "final responses by class") \
     X(responses_5xx, "final responses by class") \
+    X(http2_connections, "client connections that speak HTTP/2") \
+    X(http2_resets, "HTTP/2 requests that clients took back (RST_STREAM)") \
+    X(http2_errors, "HTTP/2 requests reset for an error of the client") \
+    X(http2_refused, "of these: beyond http2_max_streams") \
+    X(http2_connection_errors, "HTTP/2 connections ended for an error of the client") \
+    X(http2_stalled, "HTTP/2 responses given up because the client gave no window (send_timeout, send_min_rate)") \
+    X(http2_held, "times that HTTP/2 requests waited for room in http2_output_buffer") \
+    X(http2_reset_floods, "HTTP/2 connections ended by http2_max_resets") \
+    X(http2_error_floods, "HTTP/2 connections ended by http2_max_errors") \
+    X(http2_continuation_floods, "HTTP/2 connections ended by http2_max_continuations") \
+    X(http2_empty_floods, "HTTP/2 connections ended by http2_max_empty_frames") \
+    X(http2_ping_floods, "HTTP/2 connections ended by http2_max_pings") \
+    X(http2_settings_floods, "HTTP/2 connections ended by http2_max_settings") \
+    X(http2_window_floods, "HTTP/2 connections ended by http2_max_window_updates") \
+    X(http2_priority_floods, "HTTP/2 connections ended by http2_max_priorities") \
+    X(http2_header_bombs, "HTTP/2 connections ended by a head of many times max_head") \
     X(aborted, "responses that could not be completed as announced") \
     X(bytes_from_clients, "bytes received from clients") \
     X(bytes_to_clients, "bytes sent to clients") \

@@ -68,6 +68,19 @@ struct conf_allow {
     unsigned count;
 };
 
+// HTTP/2 towards clients, for each connection. The max_ of floods count what comes within ten seconds.
+struct conf_http2 {
+    uint64_t max_streams;         // at the same time
+    uint64_t stream_window;       // bytes of a request body ahead of what was taken on
+    uint64_t connection_window;   // of all request bodies together
+    uint64_t output_buffer;       // bytes of responses that wait before further requests do
+    uint64_t header_table;        // bytes of each table of fields (RFC 7541)
+    uint64_t max_continuations;   // frames of one head, behind its first
+    uint64_t max_resets, max_errors, max_empty_frames, max_pings, max_settings, max_window_updates;
+    uint64_t max_priorities;
+    bool on;                      // where no TLS says what the client wants
+};
+
 // All times are milliseconds, all sizes bytes.
 struct conf_settings {
     uint64_t header_timeout;      // the whole request head, from its first byte (the first one: from accept)
@@ -92,6 +105,7 @@ struct conf_settings {
     uint64_t max_pipelined;       // unparsed bytes of a client connection at which reading stops
     uint64_t buffer_high;         // bytes queued for one side at which reading the other side stops
     uint64_t buffer_low;          // and at which it goes on
+    struct conf_http2 http2;
     bool half_close;              // a client that has ended its side still gets its response
     bool forwarded;               // add a Forwarded field (RFC 7239)
     enum conf_x_forwarded x_forwarded;

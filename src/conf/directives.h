@@ -291,6 +291,68 @@
       "on it still gets the response, and the connection ends behind it; that such a client is really gone " \
       "is noticed only when it refuses what is sent. An end in the middle of a request is an error either " \
       "way. In tunnels each direction ends by itself, whatever stands here.") \
+    X(http2, SCOPE_TOP | SCOPE_FRONTEND, FLAG, conf_settings, http2.on, 0, 0, \
+      0, NULL, "on", NULL, \
+      "Serves HTTP/2 to clients that begin with its preface (prior knowledge) where there is no TLS, " \
+      "which says by ALPN what a client wants. With off such a client is answered as one of HTTP/1 with " \
+      "a version that does not exist. An Upgrade to h2c is never taken: RFC 9113 has done away with it, " \
+      "and the request is served as HTTP/1.1.") \
+    X(http2_max_streams, SCOPE_TOP | SCOPE_FRONTEND, NUMBER, conf_settings, http2.max_streams, 1, 65535, \
+      0, NULL, "100", NULL, \
+      "Requests that one HTTP/2 connection may have under way at the same time. Further ones are " \
+      "refused (REFUSED_STREAM), so that the client may send them again.") \
+    X(http2_stream_window, SCOPE_TOP | SCOPE_FRONTEND, SIZE, conf_settings, http2.stream_window, 1024, 1 << 30, \
+      0, NULL, "128k", NULL, \
+      "Bytes of the body of one request of an HTTP/2 connection that a client may send ahead of what " \
+      "its server has taken.") \
+    X(http2_connection_window, SCOPE_TOP | SCOPE_FRONTEND, SIZE, conf_settings, http2.connection_window, 65535, 1 << 30, \
+      0, NULL, "1m", NULL, \
+      "Bytes of all request bodies of an HTTP/2 connection together that a client may send ahead: what " \
+      "these bodies can cost in memory. Must not be below http2_stream_window, or one slow server would " \
+      "stall the uploads to all others.") \
+    X(http2_output_buffer, SCOPE_TOP | SCOPE_FRONTEND, SIZE, conf_settings, http2.output_buffer, 65536, 1 << 30, \
+      0, NULL, "2m", NULL, \
+      "Bytes of responses of one HTTP/2 connection that may wait for its client. Beyond that its " \
+      "streams share this room evenly, each held to buffer_high at most as ever, and further requests " \
+      "of the connection wait until there is room again.") \
+    X(http2_header_table, SCOPE_TOP | SCOPE_FRONTEND, SIZE, conf_settings, http2.header_table, 0, 65536, \
+      0, NULL, "4096", NULL, \
+      "Bytes of the table in which a client of HTTP/2 may have field names and values remembered, and " \
+      "of ours (RFC 7541). Each connection has both. 0 has none.") \
+    X(http2_max_continuations, SCOPE_TOP | SCOPE_FRONTEND, NUMBER, conf_settings, http2.max_continuations, 1, 65536, \
+      DIRECTIVE_ZERO, NULL, "16", NULL, \
+      "CONTINUATION frames that the head of one HTTP/2 request may have behind its first frame. With " \
+      "more the connection is ended. 0 is no limit.") \
+    X(http2_max_resets, SCOPE_TOP | SCOPE_FRONTEND, NUMBER, conf_settings, http2.max_resets, 1, 1 << 30, \
+      DIRECTIVE_ZERO, NULL, "500", NULL, \
+      "Requests that a client may take back (RST_STREAM) on one HTTP/2 connection within ten seconds. " \
+      "The connection is ended by more of them. 0 is no limit.") \
+    X(http2_max_errors, SCOPE_TOP | SCOPE_FRONTEND, NUMBER, conf_settings, http2.max_errors, 1, 1 << 30, \
+      DIRECTIVE_ZERO, NULL, "100", NULL, \
+      "Requests that may have to be reset because the client of an HTTP/2 connection broke the protocol " \
+      "in them or passed a limit, such as http2_max_streams, within ten seconds. The connection is " \
+      "ended by more of them. 0 is no limit.") \
+    X(http2_max_empty_frames, SCOPE_TOP | SCOPE_FRONTEND, NUMBER, conf_settings, http2.max_empty_frames, 1, 1 << 30, \
+      DIRECTIVE_ZERO, NULL, "500", NULL, \
+      "Frames that bring nothing: DATA or header frames without content that end nothing, frames of " \
+      "unknown types, frames for requests that are over, within ten seconds. The connection is ended by " \
+      "more of them. 0 is no limit.") \
+    X(http2_max_pings, SCOPE_TOP | SCOPE_FRONTEND, NUMBER, conf_settings, http2.max_pings, 1, 1 << 30, \
+      DIRECTIVE_ZERO, NULL, "1000", NULL, \
+      "PING frames on one HTTP/2 connection within ten seconds. The connection is ended by more of " \
+      "them. 0 is no limit.") \
+    X(http2_max_settings, SCOPE_TOP | SCOPE_FRONTEND, NUMBER, conf_settings, http2.max_settings, 1, 1 << 30, \
+      DIRECTIVE_ZERO, NULL, "50", NULL, \
+      "SETTINGS frames on one HTTP/2 connection within ten seconds. The connection is ended by more of " \
+      "them. 0 is no limit.") \
+    X(http2_max_window_updates, SCOPE_TOP | SCOPE_FRONTEND, NUMBER, conf_settings, http2.max_window_updates, 1, 1 << 30, \
+      DIRECTIVE_ZERO, NULL, "1000", NULL, \
+      "WINDOW_UPDATE frames on one HTTP/2 connection, beyond two for each DATA frame that was sent, " \
+      "within ten seconds. The connection is ended by more of them. 0 is no limit.") \
+    X(http2_max_priorities, SCOPE_TOP | SCOPE_FRONTEND, NUMBER, conf_settings, http2.max_priorities, 1, 1 << 30, \
+      DIRECTIVE_ZERO, NULL, "1000", NULL, \
+      "PRIORITY and PRIORITY_UPDATE frames on one HTTP/2 connection within ten seconds. The connection " \
+      "is ended by more of them. 0 is no limit.") \
     X(forwarded, SCOPE_SETTINGS, FLAG, conf_settings, forwarded, 0, 0, 0, NULL, "off", NULL, \
       "Adds a Forwarded field (RFC 7239) with for, by, host and proto to each request that is passed on.") \
     X(x_forwarded, SCOPE_SETTINGS, WORD, conf_settings, x_forwarded, 0, 0, 0, NULL, "off", NULL, \
@@ -453,7 +515,7 @@
       "/etc/moongate/site.key", \
       "The private key of the certificate before it, in PEM form and not encrypted. Without this line it is " \
       "in the certificate's own file.") \
-    X(alpn, SCOPE_TLS, OWN, conf_tls, alpn, 0, 0, 0, "PROTOCOL ...", "http/1.1", NULL, \
+    X(alpn, SCOPE_TLS, OWN, conf_tls, alpn, 0, 0, 0, "PROTOCOL ...", "h2 http/1.1", NULL, \
       "The protocols that are offered by ALPN (RFC 7301), the preferred one first. A client that asks for " \
       "none of them is refused; one that does not use ALPN speaks HTTP/1.1.") \
     X(versions, SCOPE_TLS, OWN, conf_tls, versions, 0, 0, 0, "TLSv1.2 | TLSv1.3 ...", "TLSv1.2 TLSv1.3", NULL, \

@@ -3,7 +3,7 @@
 // codec takes a conn whose protocol is known, makes exchanges of what comes, and says when it is gone.
 //
 // To add a codec: a struct that begins with struct server_codec, a constructor beside h1_server_new(), and
-// the place where the protocol is chosen (admit() in proxy/client.c).
+// the place where the protocol is chosen (admit() in proxy/client.c, preface.c).
 #ifndef MOONGATE_HTTP_CODEC_H
 #define MOONGATE_HTTP_CODEC_H
 
@@ -34,6 +34,8 @@ struct server_callbacks {
     void (*idle)(void *owner, bool idle);
     // Requests are to be refused with 503: memory is short. May be NULL.
     bool (*overloaded)(void *owner);
+    // Another codec has taken the place of the one that was made, which is gone.
+    void (*chosen)(void *owner, struct server_codec *codec);
     // The codec is gone, its conn too (or in other hands).
     void (*gone)(void *owner);
 };

@@ -73,6 +73,41 @@ void rules_strip_hop_by_hop(struct headers *headers, bool keep_upgrade) {
     }
 }
 
+int rules_join_cookies(struct headers *headers, struct arena *arena) {
+    struct slice joined = { 0 };
+    struct header *first = NULL;
+    unsigned count = 0;
+    if (!(headers->seen & 1ull << HEADER_cookie))
+        return 0;
+    for (uint32_t i = 0; i < headers->count; i++) {
+        struct header *header = &headers->at[i];
+        if (header->id != HEADER_cookie || header->name.len == 0)
+            continue;
+        first = first ? first : header;
+        count++;
+        joined.len += header->value.len + 2;
+    }
+    if (count < 2)
+        return 0;
+    char *to = arena_alloc(arena, joined.len);
+    if (!to)
+        return -ENOMEM;
+    joined.at = to;
+    for (uint32_t i = 0; i < headers->count; i++) {
+        struct header *header = &headers->at[i];
+        if (header->id != HEADER_cookie || header->name.len == 0)
+            continue;
+        memcpy(to, header->value.at, header->value.len);
+        to += header->value.len;
+        memcpy(to, "; ", 2);
+        to += 2;
+        if (header != first)
+            header->name.len = 0;
+    }
+    first->value = slice_make(joined.at, joined.len - 2);
+    return 0;
+}
+
 enum rules_trailer rules_trailer(struct slice name) {
     static const struct {
         struct slice name;

@@ -35,6 +35,9 @@ int rules_body_changed(struct headers *headers, struct arena *arena) __attribute
 // may go on, with one less. -ENOMEM. A value that is not a number is passed on as it is.
 int rules_max_forwards(struct request *request, struct arena *arena) __attribute__((warn_unused_result));
 
+// Joins Cookie fields with "; ": HTTP/2 may have several (RFC 9113, 8.2.3), HTTP/1 has one.
+int rules_join_cookies(struct headers *headers, struct arena *arena) __attribute__((warn_unused_result));
+
 // What becomes of a trailer field (RFC 9110, 6.5.1). Who reads trailers as if they stood in the head must
 // find nothing there that frames, routes, authenticates or otherwise changes the message.
 enum rules_trailer {

@@ -9,6 +9,8 @@
 #include "base/log.h"
 #include "base/slab.h"
 #include "http/h1_server.h"
+#include "http/h2_server.h"
+#include "http/preface.h"
 #include "proxy/relay.h"
 
 #include <stdlib.h>
@@ -102,10 +104,16 @@ static void codec_gone(void *owner) {
     client_free(owner);
 }
 
+static void codec_chosen(void *owner, struct server_codec *codec) {
+    struct client *client = owner;
+    client->codec = codec;
+}
+
 static const struct server_callbacks codec_callbacks = {
     .site = current_site,
     .idle = codec_idle,
     .overloaded = overloaded,
+    .chosen = codec_chosen,
     .gone = codec_gone,
 };
 
@@ -114,7 +122,12 @@ static void serve(struct client *client) {
     struct conn *conn = client->conn;
     client->conn = NULL;
     client->phase = PHASE_SERVED;
-    client->codec = h1_server_new(conn, &codec_callbacks, client);
+    if (!conn->secure)
+        client->codec = preface_new(conn, &codec_callbacks, client);
+    else if (slice_eq(tls_alpn(conn), SLICE_LIT("h2")))
+        client->codec = h2_server_new(conn, &codec_callbacks, client);
+    else
+        client->codec = h1_server_new(conn, &codec_callbacks, client);
     if (!client->codec) {
         client_free(client);
         return;
