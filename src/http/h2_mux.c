@@ -99,7 +99,8 @@ static void flush(struct ring_flush *flusher) {
     if (mux->queued < before)
         list_splice(&mux->events, &mux->held);
     // Streams that ended with these frames or have room, or the connection.
-    if (mux->failed || !list_empty(&mux->events) || finished(mux))
+    bool told = list_empty(&mux->events) || list_linked(&mux->later.link);
+    if (mux->failed || !told || finished(mux))
         h2_mux_advance(mux);
 }
 

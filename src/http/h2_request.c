@@ -289,8 +289,10 @@ static int on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
     switch (frame->hd.type) {
     case NGHTTP2_HEADERS:
         server->reading = NULL;
-        if (request && frame->headers.cat == NGHTTP2_HCAT_REQUEST)
+        if (request && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
+            request->bodiless = end;
             h2_stream_note(&request->stream, H2_HEAD);
+        }
         break;
     case NGHTTP2_DATA:
         // Padding and nothing else.
@@ -406,7 +408,7 @@ int h2_request_check(struct h2_request *request) {
             return refuse_now(request, 400, "Content-Length is not a number, or too large a one");
         req->framing = BODY_LENGTH;
     } else {
-        req->framing = request->ended ? BODY_NONE : BODY_CHUNKED;
+        req->framing = request->bodiless ? BODY_NONE : BODY_CHUNKED;
     }
     if (rules_join_cookies(&req->headers, &x->arena) < 0)
         return refuse_now(request, 503, "memory is out");

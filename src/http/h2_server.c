@@ -27,6 +27,15 @@ static void request_free(struct h2_request *request) {
     slab_put(&request_slab, request);
 }
 
+static void keep_site(struct h2_server *server, struct exchange_site *site) {
+    struct exchange_site *old = server->site;
+    server->site = site;
+    if (site)
+        site->hold(site);
+    if (old)
+        old->drop(old);
+}
+
 // Everything ends. Frames that were made still leave when at_once is not set.
 static void end(struct h2_server *server, enum close_reason reason, bool at_once) {
     struct conn *conn = server->mux.session.conn;
@@ -41,6 +50,7 @@ static void end(struct h2_server *server, enum close_reason reason, bool at_once
             exchange_client_gone(x, reason);
         request_free(h2_request_of(stream));
     }
+    keep_site(server, NULL);
     server->mux.session.conn = NULL;
     timer_stop(&conn->timer);
     conn->linger_left = server->linger_max;
@@ -100,6 +110,8 @@ static void take_settings(struct h2_server *server, const struct conf_settings *
 
 struct h2_request *h2_server_begin(struct h2_server *server, int32_t id) {
     struct exchange_site *site = server->callbacks->site(server->owner);
+    if (!site)
+        site = server->site;
     struct h2_request *request = site ? slab_get(&request_slab) : NULL;
     struct conn *conn = server->mux.session.conn;
     if (request) {
@@ -119,6 +131,8 @@ struct h2_request *h2_server_begin(struct h2_server *server, int32_t id) {
     if (conn->secure)
         request->stream.x->req.scheme = SLICE_LIT("https");
     take_settings(server, site->settings);
+    if (server->site != site)
+        keep_site(server, site);
     if (server->idle) {
         server->idle = false;
         if (server->callbacks->idle)
@@ -174,6 +188,7 @@ static void lose(struct h2_request *request) {
     if (server->mux.stream_count > 0 || !server->mux.session.conn)
         return;
     server->idle = true;
+    keep_site(server, NULL);
     timer_start(&server->mux.session.conn->timer, server->keepalive_ms);
     if (server->callbacks->idle)
         server->callbacks->idle(server->owner, true);

@@ -22,6 +22,8 @@ struct h2_server {
     struct h2_mux mux;
     const struct server_callbacks *callbacks;
     void *owner;
+    struct exchange_site *site;  // of the last request, held while there are streams: those that the client
+                                 // sends before it knows that the listener is gone are served by it
     enum h2_draining draining;
     bool half_closed;     // the client sends no more
     bool idle;            // no stream; its owner was told
@@ -55,6 +57,7 @@ struct h2_request {
     enum close_reason reason;  // why it was reset
     bool malformed;            // reset, not answered (RFC 9113, 8.1.1)
     bool has_host;
+    bool bodiless;   // the head ended it
     bool started;    // the exchange was
     bool ended;      // the client's side ended
     bool paused;     // the exchange wants no more of the body
