@@ -15,7 +15,8 @@ local tcp_connect, tcp_connected, tcp_send = C.tcp_connect, C.tcp_connected, C.t
 local tcp_receive, tcp_take, tcp_drop = C.tcp_receive, C.tcp_take, C.tcp_drop
 local tcp_rest, tcp_shutdown = C.tcp_rest, C.tcp_shutdown
 local tcp_keepalive, tcp_close = C.tcp_keepalive, C.tcp_close
-local udp_connect, udp_send, udp_receive = C.udp_connect, C.udp_send, C.udp_receive
+local udp_connect, udp_connected = C.udp_connect, C.udp_connected
+local udp_send, udp_receive = C.udp_send, C.udp_receive
 local udp_rest, udp_close = C.udp_rest, C.udp_close
 local monotonic, error_text = C.monotonic, C.error_text
 local out, out_number = ffi.new("struct mg_text"), ffi.new("double[1]")
@@ -74,21 +75,24 @@ local Tcp = { __index = tcp_methods, __metatable = "tcp" }
 gate.tcp = {}
 
 --- gate.tcp.connect(address, options)
---- Connects to "192.0.2.1:6379", "[2001:db8::1]:6379", "unix:/path" or "unix:@abstract". options is a
---- table, all of it may be left out: connect_timeout (seconds, 5), send_timeout and read_timeout (seconds
---- that one call may take, 30 each), timeout (all three), pool (a name, up to 64 bytes). A connection that
---- was given back with sock:keepalive() to the same address and pool is taken again; sock.reused says how
---- often it was.
+--- Connects to "192.0.2.1:6379", "[2001:db8::1]:6379", "redis.example:6379", "unix:/path" or
+--- "unix:@abstract". Which addresses a name may stand for the directive route_allow says; they are tried one
+--- after the other. options is a table, all of it may be left out: connect_timeout (seconds, 5),
+--- send_timeout and read_timeout (seconds that one call may take, 30 each), timeout (all three), pool (a
+--- name, up to 64 bytes). A connection that was given back with sock:keepalive() to the same address and
+--- pool is taken again; sock.reused says how often it was.
 ---
 --- A socket belongs to the hook, timer or task that opened it and ends with it at the latest; what was sent
---- leaves all the same, but what a call could not send as a whole ends with a reset. Tasks that a hook started may use its sockets; one may read while another sends. No
---- call takes longer than script_time_limit leaves. After sock:close() and after its owner's end a socket
---- is stale. script_sockets and script_sockets_each bound how many there are.
+--- leaves all the same, but what a call could not send as a whole ends with a reset. Tasks that a hook
+--- started may use its sockets; one may read while another sends. No call takes longer than
+--- script_time_limit leaves. After sock:close() and after its owner's end a socket is stale. script_sockets
+--- and script_sockets_each bound how many there are.
 ---
 --- When the network fails, a call returns nil and one of these: "closed" (the peer has ended the
 --- connection), "timeout", "refused", "reset", "unreachable", "not found" (no such unix socket),
 --- "forbidden", "wrong kind" (a unix socket for datagrams), "busy", "too large", "limit" (of sockets),
---- "exhausted" (descriptors or memory), or "failed: " and the system's words.
+--- "exhausted" (descriptors or memory), "denied" (by route_allow), what gate.resolve() says of the name, or
+--- "failed: " and the system's words.
 --- @where every hook, timers, tasks
 --- @yields
 --- @return a socket with the fields reused, send_timeout and read_timeout, of which the last two may be
@@ -299,16 +303,18 @@ gate.udp = {}
 
 --- gate.udp.connect(address, options)
 --- Opens a socket for datagrams to and from one address, as gate.tcp.connect() takes it; nothing is sent.
---- options is a table, all of it may be left out: send_timeout and read_timeout (seconds that one call may
---- take, 30 each), timeout (both). It belongs to whom opened it as a TCP socket does, with the same limits
---- and words for what fails.
+--- options is a table, all of it may be left out: connect_timeout (seconds that resolving a name may take,
+--- 5), send_timeout and read_timeout (seconds that one call may take, 30 each), timeout (all three). It
+--- belongs to whom opened it as a TCP socket does, with the same limits and words for what fails.
 --- @where every hook, timers, tasks
+--- @yields when there is a name whose addresses are not known
 --- @return a socket with the fields send_timeout and read_timeout, which may be changed; or nil and why
 --- @example
 ---   local statsd = gate.udp.connect("127.0.0.1:8125")
 ---   if statsd then statsd:send("requests:1|c") end
 function gate.udp.connect(address, options)
   options = options_of("gate.udp.connect", address, options)
+  local timeout = timeout_of("gate.udp.connect", options, "connect_timeout", CONNECT_TIMEOUT)
   local sock = {
     send_timeout = timeout_of("gate.udp.connect", options, "send_timeout", SEND_TIMEOUT),
     read_timeout = timeout_of("gate.udp.connect", options, "read_timeout", READ_TIMEOUT),
@@ -316,7 +322,13 @@ function gate.udp.connect(address, options)
   local result = udp_connect(address, #address, out_number)
   if result == NONE then return nil, ffi_string(error_text()) end
   if result ~= OK then fail(result, "socket") end
-  sock.id = out_number[0]
+  local id = out_number[0]
+  local ok, why = await("gate.udp.connect", timeout, udp_rest, udp_connected, id)
+  if not ok then
+    udp_close(id)
+    return nil, why
+  end
+  sock.id = id
   return setmetatable(sock, Udp)
 end
 

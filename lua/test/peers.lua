@@ -22,15 +22,15 @@ local function check_step(step, address)
 end
 
 --- test.peer(address, step, ...)
---- Says what the peer at an address does, to which scripts connect with gate.tcp.connect(); with "udp:"
---- before the address, gate.udp.connect(). Each connection goes through the steps, and then again through
---- those that expect something. A step is a table; its fields, all of them optional: expect (what the
---- script sends next, byte by byte; of datagrams a whole one; the test fails when something else comes.
---- Without it the step is done at once), delay in seconds, send (a string, or a list of pieces; a number
---- between pieces is a pause in seconds; of datagrams each piece is one), close (true, or "reset"). In the
---- place of all steps { fail = WORD } says that the connection fails with one of the words of
---- gate.tcp.connect(), or that nothing answers ("timeout"). Instead of steps there may be a function that
---- gets what came, and returns what to send, or nothing.
+--- Says what the peer at an address does (or at a name with its port, of which test.name() says the address),
+--- to which scripts connect with gate.tcp.connect(); with "udp:" before the address, gate.udp.connect(). Each
+--- connection goes through the steps, and then again through those that expect something. A step is a table;
+--- its fields, all of them optional: expect (what the script sends next, byte by byte; of datagrams a whole
+--- one; the test fails when something else comes. Without it the step is done at once), delay in seconds,
+--- send (a string, or a list of pieces; a number between pieces is a pause in seconds; of datagrams each
+--- piece is one), close (true, or "reset"). In the place of all steps { fail = WORD } says that the
+--- connection fails with one of the words of gate.tcp.connect(), or that nothing answers ("timeout").
+--- Instead of steps there may be a function that gets what came, and returns what to send, or nothing.
 ---
 --- Where no test.peer() is, connections are refused and datagrams are lost.
 --- @return an object with the fields received (all that came, as a list: of streams one string for each
@@ -85,8 +85,8 @@ end
 local function differs(side, expected, got)
   local at = 1
   while at <= #got and got:byte(at) == expected:byte(at) do at = at + 1 end
-  local message = ('the script sends something else to the peer "%s", from byte %d on'):format(side.address, at)
-  raise { message = message, expected = quote(expected), got = quote(got) }
+  local message = ('the script sends something else to the peer "%s", from byte %d on')
+  raise { message = message:format(side.address, at), expected = quote(expected), got = quote(got) }
 end
 
 -- The next step: the one behind the last is the first that expects something.
@@ -148,8 +148,11 @@ local function arrived(side, text)
   end
 end
 
-local function began(number, address, datagrams)
-  local peer = peers[datagrams and "udp:" .. address or address]
+-- text: the address; behind a zero byte the name that it is of.
+local function began(number, text, datagrams)
+  local address, name = text:match("^(%Z*)%z?(.*)$")
+  local kind = datagrams and "udp:" or ""
+  local peer = peers[kind .. name] or peers[kind .. address]
   if not peer then
     if not datagrams then rig.peer_answer(number, "refused") end
     return

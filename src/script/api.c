@@ -184,6 +184,7 @@ const struct mg_api mg_api = {
     .tcp_keepalive = mg_tcp_keepalive,
     .tcp_close = mg_tcp_close,
     .udp_connect = mg_udp_connect,
+    .udp_connected = mg_udp_connected,
     .udp_send = mg_udp_send,
     .udp_receive = mg_udp_receive,
     .udp_rest = mg_udp_rest,

@@ -214,6 +214,7 @@ struct mg_api {
     int (*tcp_keepalive)(double socket, double seconds, double most);
     int (*tcp_close)(double socket); /* MG_NONE: it is closed already */
     int (*udp_connect)(const char *address, size_t len, double *ret_socket);
+    int (*udp_connected)(double socket);
     int (*udp_send)(double socket, const char *at, size_t len);
     int (*udp_receive)(double socket, double most, struct mg_text *ret_text);
     int (*udp_rest)(double socket);

@@ -83,6 +83,7 @@ int mg_tcp_close(double socket);
 
 // udp.c
 int mg_udp_connect(const char *address, size_t len, double *ret_socket);
+int mg_udp_connected(double socket);
 int mg_udp_send(double socket, const char *at, size_t len);
 int mg_udp_receive(double socket, double most, struct mg_text *ret_text);
 int mg_udp_rest(double socket);

@@ -33,15 +33,6 @@ int socket_failure(int error) {
     return MG_NONE;
 }
 
-int socket_address(const char *at, size_t len, struct addr *ret_addr) {
-    struct error error;
-    if (len > 0 && at[0] != '*' && addr_parse(slice_make(at, len), ret_addr, &error) == 0 &&
-        (addr_family(ret_addr) == AF_UNIX || addr_port(ret_addr) != 0))
-        return MG_OK;
-    mg_error("names are not resolved here: give an address with a port, or unix:/path");
-    return MG_NONE;
-}
-
 // ---- limits -----------------------------------------------------------------------------------------------
 
 // What a spawned task opens is its request's (connection's, timer's): a parent outlives its children.

@@ -4,8 +4,8 @@
 //
 // Who owns what: a socket belongs to the hook, timer or task that opened it (struct task, `sockets`) and ends
 // with it at the latest; its handle is stale from then on. What it had still to send leaves all the same,
-// unless a part of it had not even got room. A TCP connection that the script gave to the pool belongs to the pool, until it is taken, lost, too old, one
-// too many, or its host ends.
+// unless a part of it had not even got room. A TCP connection that the script gave to the pool belongs to the
+// pool, until it is taken, lost, too old, one too many, or its host ends.
 //
 // To add a kind: a struct with a `struct socket` in it, an end(), functions in api.h.
 // TLS for them: a wire of its own (struct socket_wire), between tcp.c and net/conn.c.
@@ -38,6 +38,24 @@
     X(ENFILE, "exhausted", "descriptors or memory of this machine are used up") \
     X(ENOBUFS, "exhausted", "descriptors or memory of this machine are used up") \
     X(ENOMEM, "exhausted", "descriptors or memory of this machine are used up")
+
+enum {
+    SOCKET_TARGET_MAX = 271,  // bytes of a name with its port, or of an address
+    SOCKET_ADDRS_MAX = 8,     // of a name: the others are not tried
+};
+
+// Where a socket is to be connected to: an address, or the addresses of a name that route_allow lets in.
+struct socket_target {
+    char text[SOCKET_TARGET_MAX + 1];  // as the script gave it
+    const struct conf_allow *allow;    // of a name; NULL: it is an address
+    struct resolver_ask *ask;          // while it is being resolved
+    void (*resolved)(void *owner);
+    void *owner;
+    const char *why;                   // there is none
+    uint16_t port;
+    unsigned count, at;                // addrs[at] is the next to be tried
+    struct addr addrs[SOCKET_ADDRS_MAX];
+};
 
 struct socket {
     struct list link;   // its task's, while a script has it; idle ones: of the pool's bucket
@@ -76,8 +94,17 @@ int socket_take(struct socket *socket, enum handle_kind kind, void *object, bool
     __attribute__((warn_unused_result));
 // No script has it any more.
 void socket_leave(struct socket *socket);
-// An address that one can connect to; MG_NONE and why not.
-int socket_address(const char *at, size_t len, struct addr *ret_addr) __attribute__((warn_unused_result));
+// socket_target.c. MG_OK: it is an address or a name; MG_NONE and why it is neither; MG_ERROR.
+int socket_target_set(struct socket_target *target, const char *at, size_t len)
+    __attribute__((warn_unused_result));
+// True when it is known, as addresses are and names may be: then `why` is set or there is an address. Else
+// resolved(owner) is called then, once, from the ring's flush.
+bool socket_target_find(struct socket_target *target, struct resolver *resolver,
+                        void (*resolved)(void *owner), void *owner) __attribute__((warn_unused_result));
+// The next address; NULL: there is no further one.
+const struct addr *socket_target_next(struct socket_target *target);
+void socket_target_release(struct socket_target *target);  // resolved() is not called any more
+
 // Keeps the word for error_text() and returns MG_NONE. `error`: a negative errno or 0.
 int socket_failure(int error);
 

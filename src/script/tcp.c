@@ -25,13 +25,14 @@ void tcp_end(struct socket *socket) {
     socket_leave(socket);
     socket_wake(&tcp->reader);
     socket_wake(&tcp->writer);
+    socket_target_release(&tcp->target);
     socket_wire->tcp_close(tcp, tcp->torn);
     tcp_free(tcp);
 }
 
 // Whether the peer may send.
 static void hold_back(struct tcp *tcp) {
-    if (tcp->state == TCP_CONNECTING || tcp->ended)
+    if (tcp->state == TCP_RESOLVING || tcp->state == TCP_CONNECTING || tcp->ended)
         return;
     size_t most = tcp->reader && tcp->wake_at > TCP_BUFFER ? tcp->wake_at : TCP_BUFFER;
     socket_wire->tcp_read(tcp, tcp->in.bytes - tcp->shown < most);
@@ -39,11 +40,36 @@ static void hold_back(struct tcp *tcp) {
 
 // ---- what the wire tells ----------------------------------------------------------------------------------
 
+// To the next address of its target that it can be tried with; `failure` says why the last one failed.
+static void connect_next(struct tcp *tcp) {
+    const struct addr *addr;
+    tcp->state = TCP_CONNECTING;
+    while ((addr = socket_target_next(&tcp->target))) {
+        tcp->addr = *addr;
+        tcp->failure = socket_wire->tcp_connect(tcp);
+        if (tcp->failure == 0)
+            return;
+    }
+}
+
 void tcp_connected(struct tcp *tcp, int error) {
     tcp->failure = error;
-    if (error == 0)
+    if (error == 0) {
         tcp->state = TCP_OPEN;
-    socket_wake(&tcp->reader);
+    } else {
+        socket_wire->tcp_close(tcp, false);
+        connect_next(tcp);
+    }
+    if (tcp->failure < 0 || tcp->state == TCP_OPEN)
+        socket_wake(&tcp->reader);
+}
+
+static void resolved(void *owner) {
+    struct tcp *tcp = owner;
+    if (!tcp->target.why)
+        connect_next(tcp);
+    if (tcp->target.why || tcp->failure < 0)
+        socket_wake(&tcp->reader);
 }
 
 static void end(struct tcp *tcp, int error) {
@@ -152,39 +178,34 @@ static void settle(struct tcp *tcp) {
     drop(tcp, shown);
 }
 
-static int begin(struct tcp *tcp) {
-    int rc = socket_take(&tcp->base, HANDLE_TCP, tcp, tcp->state == TCP_CONNECTING);
-    if (rc != MG_OK)
-        return rc;
-    counters->script_sockets++;
-    int error = tcp->state == TCP_CONNECTING ? socket_wire->tcp_connect(tcp) : 0;
-    return error < 0 ? socket_failure(error) : MG_OK;
-}
-
 int mg_tcp_connect(const char *address, size_t len, const char *pool, size_t pool_len, double *ret_socket) {
-    struct script_host *host = task_running ? task_running->chain->host : NULL;
-    struct addr addr;
     char name[TCP_POOL_NAME + 1] = "";
-    if (pool_len > TCP_POOL_NAME)
-        return mg_error("the name of a pool has at most %d bytes", TCP_POOL_NAME);
+    struct socket_target target;
+    if (pool_len > TCP_POOL_NAME || memchr(pool, 0, pool_len))
+        return mg_error("the name of a pool has at most %d bytes, none of them zero", TCP_POOL_NAME);
     memcpy(name, pool, pool_len);
-    int rc = socket_address(address, len, &addr);
+    int rc = socket_target_set(&target, address, len);
     if (rc != MG_OK)
         return rc;
-    struct tcp *tcp = host ? tcp_pool_take(host, &addr, name) : NULL;
-    if (!tcp) {
+    struct script_host *host = task_running->chain->host;
+    struct tcp *tcp = tcp_pool_take(host, &target, name);
+    bool idle = tcp != NULL;
+    if (!idle) {
         tcp = slab_get(&tcp_slab);
         if (!tcp)
             return socket_failure(-ENOMEM);
-        *tcp = (struct tcp){ .state = TCP_CONNECTING, .addr = addr };
+        *tcp = (struct tcp){ .state = TCP_RESOLVING, .target = target };
         list_init(&tcp->recent);
         memcpy(tcp->pool, name, sizeof name);
     }
-    rc = begin(tcp);
+    rc = socket_take(&tcp->base, HANDLE_TCP, tcp, !idle);
     if (rc != MG_OK) {
         tcp_end(&tcp->base);
         return rc;
     }
+    counters->script_sockets++;
+    if (!idle && socket_target_find(&tcp->target, host->resolver, resolved, tcp) && !tcp->target.why)
+        connect_next(tcp);
     *ret_socket = (double)tcp->base.id;
     return MG_OK;
 }
@@ -193,10 +214,14 @@ int mg_tcp_connected(double id, double *ret_reused) {
     struct tcp *tcp = tcp_of(id);
     if (!tcp)
         return MG_STALE;
+    if (tcp->target.why) {
+        mg_error("%s", tcp->target.why);
+        return MG_NONE;
+    }
     if (tcp->failure < 0)
         return socket_failure(tcp->failure);
     *ret_reused = tcp->reused;
-    return tcp->state == TCP_CONNECTING ? socket_await(&tcp->reader) : MG_OK;
+    return tcp->state == TCP_OPEN ? MG_OK : socket_await(&tcp->reader);
 }
 
 int mg_tcp_send(double id, const char *at, size_t len, double *ret_taken) {

@@ -13,6 +13,7 @@ enum {
 };
 
 enum tcp_state {
+    TCP_RESOLVING,   // a script has it; target.ask is set, or target.why
     TCP_CONNECTING,  // a script has it; failure is set when it could not connect
     TCP_OPEN,        // a script has it
     TCP_IDLE,        // in the pool, nobody has it
@@ -32,7 +33,8 @@ struct tcp {
     enum tcp_state state;
     struct conn *conn;      // with a made-up peer NULL
     unsigned peer;          // its number
-    struct addr addr;
+    struct socket_target target;
+    struct addr addr;       // that it is connected to, or being connected
     char pool[TCP_POOL_NAME + 1];
     struct list recent;     // IDLE: among the worker's, the last used first
     unsigned reused;        // how often it was taken from the pool
@@ -45,14 +47,15 @@ struct tcp {
     bool ended;             // nothing more will come: end_error says how it ended
     bool broken;            // nothing more will leave: break_error
     bool shut;              // the script has ended its side
-    bool torn;              // of what it sends a part had no room yet: were it to end now, the peer should know
+    bool torn;              // of what it sends a part had no room yet: were it to end now, the peer should
+                            // know
     struct tcp_search search;
 };
 
 extern const struct socket_wire wire_real;  // wire.c
 
 // tcp_pool.c: an idle connection, NULL: there is none.
-struct tcp *tcp_pool_take(struct script_host *host, const struct addr *addr, const char *pool);
+struct tcp *tcp_pool_take(struct script_host *host, const struct socket_target *target, const char *pool);
 // Takes it; 0, or -ENOSPC: it was not wanted and is closed.
 int tcp_pool_put(struct tcp *tcp, uint64_t idle_ms, unsigned most);
 // An idle one has ended, in whatever way.

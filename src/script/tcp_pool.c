@@ -14,17 +14,19 @@ static struct list buckets[BUCKETS];
 static struct list recent = { &recent, &recent };
 static unsigned count;
 
-static struct list *bucket_of(const struct script_host *host, const struct addr *addr, const char *pool) {
+static struct list *bucket_of(const struct script_host *host, const char *target, const char *pool) {
     if (!buckets[0].next)
         for (unsigned i = 0; i < BUCKETS; i++)
             list_init(&buckets[i]);
-    uint64_t hash = slice_hash(slice_make((const char *)&addr->sa, addr->len), host->generation);
+    uint64_t hash = slice_hash(slice_of(target), host->generation);
     return &buckets[slice_hash(slice_of(pool), hash) % BUCKETS];
 }
 
-static bool same(const struct tcp *tcp, const struct script_host *host, const struct addr *addr,
+// What one route_allow let in another one may not.
+static bool same(const struct tcp *tcp, const struct script_host *host, const struct socket_target *target,
                  const char *pool) {
-    return tcp->base.host == host && addr_eq(&tcp->addr, addr) && strcmp(tcp->pool, pool) == 0;
+    return tcp->base.host == host && strcmp(tcp->target.text, target->text) == 0 &&
+        tcp->target.allow == target->allow && strcmp(tcp->pool, pool) == 0;
 }
 
 static void take_out(struct tcp *tcp) {
@@ -48,11 +50,11 @@ bool tcp_pool_shed(void) {
     return true;
 }
 
-struct tcp *tcp_pool_take(struct script_host *host, const struct addr *addr, const char *pool) {
-    struct list *bucket = bucket_of(host, addr, pool);
+struct tcp *tcp_pool_take(struct script_host *host, const struct socket_target *target, const char *pool) {
+    struct list *bucket = bucket_of(host, target->text, pool);
     list_each(link, bucket) {
         struct tcp *tcp = container_of(link, struct tcp, base.link);
-        if (!same(tcp, host, addr, pool))
+        if (!same(tcp, host, target, pool))
             continue;
         if (!socket_wire->tcp_quiet(tcp)) {
             tcp_pool_lost(tcp);
@@ -72,7 +74,7 @@ static void make_room(struct list *bucket, const struct tcp *for_one, unsigned m
     unsigned others = 0;
     list_each(link, bucket) {
         struct tcp *tcp = container_of(link, struct tcp, base.link);
-        if (same(tcp, for_one->base.host, &for_one->addr, for_one->pool) && ++others >= most)
+        if (same(tcp, for_one->base.host, &for_one->target, for_one->pool) && ++others >= most)
             tcp_pool_lost(tcp);
     }
 }
@@ -84,7 +86,7 @@ int tcp_pool_put(struct tcp *tcp, uint64_t idle_ms, unsigned most) {
         tcp_free(tcp);
         return -ENOSPC;
     }
-    struct list *bucket = bucket_of(host, &tcp->addr, tcp->pool);
+    struct list *bucket = bucket_of(host, tcp->target.text, tcp->pool);
     make_room(bucket, tcp, most);
     while (count >= host->conf->script_sockets_idle)
         tcp_pool_shed();

@@ -104,7 +104,8 @@ static void idle_too_long(struct timer *timer) {
 
 // ---- the wire ---------------------------------------------------------------------------------------------
 
-static struct made *make(const struct addr *addr, bool datagrams, unsigned *ret_number) {
+static struct made *make(const struct socket_target *target, const struct addr *addr, bool datagrams,
+                         unsigned *ret_number) {
     char text[ADDR_TEXT_MAX];
     struct made *peer = calloc(1, sizeof *peer);
     check_fatal(peer);
@@ -115,11 +116,16 @@ static struct made *make(const struct addr *addr, bool datagrams, unsigned *ret_
     timer_init(&peer->idle, idle_too_long);
     *ret_number = count;
     tell(datagrams ? PEER_OPENED : PEER_CONNECTS, count, text, addr_print(addr, text));
+    if (target->allow) {
+        struct text *all = &events[event_count - 1].text;  // and the name
+        text_add(all, "", 1);
+        text_add(all, target->text, strlen(target->text));
+    }
     return peer;
 }
 
 static int tcp_connect(struct tcp *tcp) {
-    make(&tcp->addr, false, &tcp->peer)->tcp = tcp;
+    make(&tcp->target, &tcp->addr, false, &tcp->peer)->tcp = tcp;
     return 0;
 }
 
@@ -154,6 +160,8 @@ static void tcp_idle(struct tcp *tcp, uint64_t ms) {
 
 static void gone(unsigned number) {
     struct made *peer = made[number - 1];
+    if (!peer->tcp && !peer->udp)
+        return;
     peer->tcp = NULL;
     peer->udp = NULL;
     timer_stop(&peer->idle);
@@ -165,10 +173,11 @@ static void tcp_close(struct tcp *tcp, bool torn) {
     (void)torn;  // all that was sent has arrived
     if (tcp->peer > 0)
         gone(tcp->peer);
+    tcp->peer = 0;
 }
 
 static int udp_open(struct udp *udp) {
-    make(&udp->addr, true, &udp->peer)->udp = udp;
+    make(&udp->target, &udp->addr, true, &udp->peer)->udp = udp;
     return 0;
 }
 

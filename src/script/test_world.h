@@ -110,7 +110,7 @@ enum peer_event_kind { PEER_CONNECTS, PEER_OPENED, PEER_SENT, PEER_SHUT, PEER_CL
 struct peer_event {
     enum peer_event_kind kind;
     unsigned peer;     // its number, from 1: one connection, or one socket for datagrams
-    struct text text;  // the address, or what was sent; the taker's
+    struct text text;  // the address (behind a zero byte its name), or what was sent; the taker's
 };
 
 struct world {

@@ -19,6 +19,7 @@ void udp_end(struct socket *socket) {
     socket_leave(socket);
     socket_wake(&udp->reader);
     socket_wake(&udp->writer);
+    socket_target_release(&udp->target);
     socket_wire->udp_close(udp);
     slab_put(&udp_slab, udp);
 }
@@ -33,25 +34,53 @@ static struct udp *udp_of(double id) {
     return handle_get(HANDLE_UDP, mg_handle(id));
 }
 
+// With the first address that the system has a way to: whether anybody is there, nobody can tell.
+static void open_next(struct udp *udp) {
+    const struct addr *addr;
+    while (!udp->open && (addr = socket_target_next(&udp->target))) {
+        udp->addr = *addr;
+        udp->failure = socket_wire->udp_open(udp);
+        udp->open = udp->failure == 0;
+    }
+}
+
+static void resolved(void *owner) {
+    struct udp *udp = owner;
+    open_next(udp);
+    socket_wake(&udp->reader);
+}
+
 int mg_udp_connect(const char *address, size_t len, double *ret_socket) {
-    struct addr addr;
-    int rc = socket_address(address, len, &addr);
-    if (rc != MG_OK)
-        return rc;
     struct udp *udp = slab_get(&udp_slab);
     if (!udp)
         return socket_failure(-ENOMEM);
-    *udp = (struct udp){ .addr = addr, .share = SHARE };
-    rc = socket_take(&udp->base, HANDLE_UDP, udp, true);
-    int error = rc == MG_OK ? socket_wire->udp_open(udp) : 0;
-    if (rc != MG_OK || error < 0) {
-        socket_leave(&udp->base);
+    *udp = (struct udp){ .share = SHARE };
+    int rc = socket_target_set(&udp->target, address, len);
+    if (rc == MG_OK)
+        rc = socket_take(&udp->base, HANDLE_UDP, udp, true);
+    if (rc != MG_OK) {
         slab_put(&udp_slab, udp);
-        return rc != MG_OK ? rc : socket_failure(error);
+        return rc;
     }
     counters->script_sockets++;
+    if (socket_target_find(&udp->target, udp->base.host->resolver, resolved, udp))
+        open_next(udp);
     *ret_socket = (double)udp->base.id;
     return MG_OK;
+}
+
+int mg_udp_connected(double id) {
+    struct udp *udp = udp_of(id);
+    if (!udp)
+        return MG_STALE;
+    if (udp->open)
+        return MG_OK;
+    if (udp->failure < 0)
+        return socket_failure(udp->failure);
+    if (!udp->target.why)
+        return socket_await(&udp->reader);
+    mg_error("%s", udp->target.why);
+    return MG_NONE;
 }
 
 int mg_udp_send(double id, const char *at, size_t len) {

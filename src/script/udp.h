@@ -10,7 +10,10 @@ struct udp {
     struct socket base;
     struct datagram *datagram;  // with a made-up peer NULL
     unsigned peer;              // its number
+    struct socket_target target;
     struct addr addr;
+    bool open;
+    int failure;     // negative errno: it could not be opened
     uint64_t reader, writer;
     unsigned share;  // datagrams that may still be received before others get their turn
 };

@@ -14,6 +14,7 @@ import time
 import pytest
 
 from conftest import SANITIZED, SRCDIR, eventually, free_port, several
+from nameserver import nameserver  # noqa: F401: a fixture
 
 TOP = "local gate = require 'moongate'\nlocal hooks = {}\n"
 
@@ -544,11 +545,11 @@ def test_wrong_calls_raise(moongate, peers, call, message):
 def test_names_and_half_addresses(moongate):
     gate = make(moongate, answers("""
         local list = {}
-        for _, to in ipairs { "", "localhost:80", "127.0.0.1", "127.0.0.1:0", "*:80", "unix:", "\\0" } do
+        for _, to in ipairs { "", "localhost:80", "127.0.0.1", "127.0.0.1:0", "*:80", "unix:", "\\0", "a b:80", "1.2.3:80" } do
           list[#list + 1] = gate.tcp.connect(to) == nil and gate.udp.connect(to) == nil
         end
         return unpack(list)"""))
-    assert gate.get("/").text == " ".join(["true"] * 7)
+    assert gate.get("/").text == " ".join(["true"] * 9)
 
 
 def test_not_while_a_script_loads(moongate):
@@ -689,6 +690,69 @@ def test_a_stop_while_a_hook_waits(moongate, peers):
         client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
         eventually(lambda: gate.stats()["script_sockets_active"] == 2)
         gate.stop()
+
+
+# ---- names
+
+LOOPBACK = "route_allow 127.0.0.0/8;\n"
+NAMED = """
+    local sock, why = gate.tcp.connect(req.headers["x-to"], { timeout = tonumber(req.headers["x-timeout"]) })
+    if not sock then return nil, why end
+    sock:send("ping\\n")
+    local answer = sock:receive_line()
+    sock:keepalive()
+    return answer, sock.reused"""
+
+
+def test_by_name(moongate, nameserver, peers, datagrams):
+    names = nameserver(**{"peer.test": "127.0.0.8 127.0.0.9 127.0.0.1"})
+    peer, udp = peers(ping), datagrams(lambda data: [data])
+    port, udp_port = peer.address.split(":")[1], udp.address.split(":")[1]
+    gate = make(moongate, answers(f"""
+        if req.path == "/udp" then
+          local udp, why = gate.udp.connect(req.headers["x-to"])
+          if not udp then return nil, why end
+          return udp:send("x")
+        end""" + NAMED), top=names.directive + LOOPBACK)
+
+    def to(name, path="/", **more):
+        return gate.get(path, {"X-To": name, **more}).text
+    assert to(f"peer.test:{port}") == '"1" 0'  # nobody is at the others
+    assert to(f"peer.test:{port}") == '"1" 1'
+    assert to(f"127.0.0.1:{port}") == '"2" 0'
+    assert to(f"gone.test:{port}") == 'nil "no such name"'
+    assert to("peer.test:1") == 'nil "refused"'
+    assert to(f"peer.test:{udp_port}", "/udp") == "1"
+    assert to(f"gone.test:{udp_port}", "/udp") == 'nil "no such name"'
+    assert gate.stats()["script_sockets_active"] == 0
+
+
+def test_a_name_leads_only_where_route_allow_lets_it(moongate, nameserver, peers):
+    names = nameserver(**{"peer.test": "127.0.0.1"})
+    peer = peers(ping)
+    port = peer.address.split(":")[1]
+    gate = moongate(names.directive, LOOPBACK + "script a.lua;\n}\nfrontend strict {\n listen 127.0.0.1:%d;\n script a.lua;"
+                    % (other := free_port()), {"a.lua": TOP + answers(
+                        'local u, no = gate.udp.connect(req.headers["x-to"]) if no then return nil, no end ' + NAMED)
+                        + "\nreturn hooks\n"})
+    assert gate.get("/", {"X-To": f"peer.test:{port}"}).text == '"1" 0'
+    gate.port = other
+    assert gate.get("/", {"X-To": f"peer.test:{port}"}).text == 'nil "denied"'  # not the pooled one either
+    assert gate.get("/", {"X-To": f"127.0.0.1:{port}"}).text == '"2" 0'
+
+
+def test_a_name_that_is_slow_to_resolve(moongate, nameserver, peers):
+    names = nameserver(relay=True, **{"peer.test": "127.0.0.1"})
+    peer = peers(ping)
+    to = "peer.test:" + peer.address.split(":")[1]
+    gate = make(moongate, answers(NAMED), top=names.directive + LOOPBACK)
+    names.delay = 1
+    assert gate.get("/", {"X-To": to, "X-Timeout": "0.1"}).text == 'nil "timeout"'
+    with gate.connect() as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\nX-To: %s\r\n\r\n" % b"other.test:80")
+        eventually(lambda: gate.stats()["script_sockets_active"] == 1)
+    eventually(lambda: gate.stats()["script_sockets_active"] == 0)
+    assert gate.get("/", {"X-To": to}).text == '"1" 0'
 
 
 # ---- TCP: the pool
@@ -1039,3 +1103,46 @@ def test_a_line_from_the_log_hook(moongate, datagrams):
         gate.get("/")
     eventually(lambda: peer.got == [b"requests:1|c"] * 20)
     assert gate.stats()["script_sockets_active"] == 0
+
+
+# ---- the example of the manual
+
+
+@pytest.fixture
+def redis(tmp_path):
+    """The address of a redis, and a socket to it. redis-tools has the whole server, under the name of a tool."""
+    program = shutil.which("redis-server") or shutil.which("redis-check-rdb")
+    if not program:
+        pytest.skip("needs redis (Debian: redis-tools)")
+    port = free_port()
+    with subprocess.Popen(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)],
+                          executable=program, stdout=subprocess.DEVNULL) as process:
+        def answers_ping():
+            with contextlib.suppress(ConnectionRefusedError):
+                return socket.create_connection(("127.0.0.1", port))
+        try:
+            with eventually(answers_ping) as sock:
+                sock.settimeout(5)
+                yield f"127.0.0.1:{port}", sock
+        finally:
+            process.terminate()
+
+
+def test_the_example_of_the_manual(moongate, origins, redis, datagrams):
+    address, sock = redis
+    sock.sendall(b"SET upstream:one.example one\r\nSET upstream:two.example two\r\n")
+    assert after(sock, b"+OK\r\n+OK\r\n")
+    one, two, statsd = origins(), origins(), datagrams()
+    two.reply = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\ntwo"
+    page = (SRCDIR / "man/moongate-lua.7.in").read_text().partition(".Sh EXAMPLES")[2]
+    script = re.search(r"(?ms)^\.Bd -literal[^\n]*\n(.*?)^\.Ed$", page)[1].replace("\\e", "\\")
+    gate = moongate(f"upstream one {{ server {one.address}; }} upstream two {{ server {two.address}; }}",
+                    f"script a.lua redis={address} statsd={statsd.address}; route /unused one; route /unused2 two;",
+                    {"a.lua": script})
+    for _ in range(2):
+        assert gate.get("/", {"Host": "one.example"}).body == b"ok"
+        assert gate.get("/", {"Host": "two.example"}).body == b"two"
+    assert gate.get("/", {"Host": "three.example"}).status == 404
+    eventually(lambda: statsd.got == [b"web.status.200:1|c"] * 4 + [b"web.status.404:1|c"])
+    stats = gate.stats()
+    assert (stats["script_sockets_reused"], stats["script_sockets_idle"], stats["script_sockets_active"]) == (4, 1, 0)
