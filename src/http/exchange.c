@@ -199,12 +199,11 @@ static void filter_response(struct exchange *x) {
     x->res_changed |= result == FILTER_ENDED;
 }
 
-// Puts what goes on first in front of what came from the client.
-static void put_in_front(struct exchange *x) {
-    if (x->req_again.bytes == 0)
+static void put_in_front(struct queue *first, struct queue *body) {
+    if (first->bytes == 0)
         return;
-    queue_move(&x->req_again, &x->req_body);
-    queue_move(&x->req_body, &x->req_again);
+    queue_move(first, body);
+    queue_move(body, first);
 }
 
 // Keeps what is about to be passed on of the request body, as long as another attempt could need it.
@@ -236,7 +235,7 @@ static int push_request(struct exchange *x) {
     filter_request(x);
     if (x->responded && !x->head_sent)
         return 0;
-    put_in_front(x);
+    put_in_front(&x->req_again, &x->req_body);
     if (x->req_discard && !x->req_filter)
         x->req_ended = true;
     if (x->req_replaced)
@@ -351,6 +350,8 @@ static enum step_result step_response(struct exchange *x) {
         bool bodiless = x->res.framing == BODY_NONE;
         x->res_filter = !bodiless;
         filter_response(x);
+        if (x->res_filter)
+            queue_move(&x->res_first, &x->res_body);  // the hooks' output must not become their input
         // What comes out of the hooks has a length that nobody knows yet, also where only a head tells it
         // (HEAD, 304).
         if (!x->responded && (bodiless || x->res_filter || x->res_changed)) {
@@ -393,6 +394,7 @@ static enum step_result step_reply(struct exchange *x) {
 
 static enum step_result step_relay(struct exchange *x) {
     filter_response(x);
+    put_in_front(&x->res_first, &x->res_body);
     if (push_request(x) < 0 ||
         (x->res_ended && x->res_changed && rules_body_changed(&x->res.trailers, &x->arena) < 0) ||
         ((x->res_body.bytes > 0 || x->res_ended) && x->down->body(x) < 0)) {
@@ -432,7 +434,8 @@ static enum step_result conclude(struct exchange *x) {
 }
 
 static void release_bodies(struct exchange *x) {
-    struct queue *all[] = { &x->req_body, &x->req_held, &x->req_again, &x->req_in, &x->res_body, &x->res_in };
+    struct queue *all[] = { &x->req_body, &x->req_held, &x->req_again, &x->req_in,
+                            &x->res_body, &x->res_in, &x->res_first };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         queue_release(all[i]);
 }
@@ -543,7 +546,8 @@ static void hold_back(struct exchange *x) {
 
 // What waits must not pin receive buffers: others need them.
 static void unpin_bodies(struct exchange *x) {
-    struct queue *all[] = { &x->req_body, &x->req_held, &x->req_again, &x->req_in, &x->res_body, &x->res_in };
+    struct queue *all[] = { &x->req_body, &x->req_held, &x->req_again, &x->req_in,
+                            &x->res_body, &x->res_in, &x->res_first };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i]->head && queue_unpin(all[i]) < 0)
             log_warn("no memory to copy a body out of receive buffers (request %s)", exchange_id(x));
@@ -750,6 +754,7 @@ int exchange_respond(struct exchange *x, unsigned status, const struct headers *
         .status = (uint16_t)status, .major = 1, .minor = 1, .framing = BODY_LENGTH, .length = body.len
     };
     queue_release(&x->res_body);
+    queue_release(&x->res_first);
     if (headers)
         for (uint32_t i = 0; i < headers->count; i++) {
             const struct header *header = &headers->at[i];

@@ -189,6 +189,7 @@ struct exchange {
     bool req_ended, res_ended;   // the last byte is on the queue (or passed on)
     struct queue req_held;       // the request body as passed on so far, for another attempt (retry_body)
     struct queue req_again;      // goes on before req_body: of an earlier attempt, or a script's own
+    struct queue res_first;      // goes on before res_body: what hooks wrote before the head was sent
     struct queue req_in, res_in; // what body hooks have still to read, when there are any
     bool req_in_ended, res_in_ended;
     bool req_filter, res_filter; // the body goes through hooks that have not run to their end

@@ -392,6 +392,23 @@ def test_a_hook_that_reads_makes_digests_go_and_the_etag_weak(moongate, origin):
     assert gate.get(method="HEAD").headers["etag"] == 'W/"one"'
 
 
+@pytest.mark.parametrize("waits", ["", "gate.sleep(0.001) "])
+def test_every_piece_goes_through_a_hook_once(moongate, origin, waits):
+    origin.reply = lambda request: origin_answer(request.body)
+    mark = "local n = 0 for chunk in {0}:body() do n = n + #chunk {0}:write('<' .. chunk .. '>') end {0}:write('=' .. n)"
+    gate = scripted(moongate, origin.address, request_body=waits + mark.format("req"),
+                    response_body=waits + mark.format("res"), more={"b.lua": hooks(
+                        response_body="for chunk in res:body() do res:write('(' .. chunk .. ')') end")})
+    with contextlib.closing(gate.client()) as client:
+        for size in (1, 1000, 100000):
+            got = client.ask(method="POST", body=b"x" * size).body
+            plain = re.sub(rb"[<>()]|=\d+", b"", got)
+            assert plain == b"x" * size
+            sent = origin.requests[-1].body
+            assert sent.endswith(b"=%d" % size) and re.fullmatch(rb"(<x+>)+=\d+", sent)
+            assert re.search(rb"=%d\)?$" % len(sent), got)
+
+
 def test_a_hook_may_look_at_the_beginning_and_pass_the_rest(moongate, origin):
     origin.reply = lambda request: origin_answer(request.body)
     look = "local first = ({0}:body())({0}) {0}:write('<' .. first:sub(1, 1) .. '>' .. first) {0}:pass()"
