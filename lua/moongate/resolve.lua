@@ -24,16 +24,16 @@ end
 --- gate.resolve(name, options)
 --- Asks for the addresses of a name, as the directive resolver says, and remembers the answer as long as it holds
 --- (resolver_cache). An IP address is its own answer. options is a table, all of it may be left out: family (4 or 6;
---- else both), timeout (seconds, 30; resolver_timeout is what counts where it is shorter). Whoever connects to such
---- an address by himself should look whether it is one that he means to reach: a name can be made to stand for any
---- address, those of this machine included.
+--- else both), timeout (seconds, 30; resolver_timeout is what counts where it is shorter), allowed (true: only addresses
+--- that the directive route_allow lets in). Who connects by himself to what a name from a request stands for wants the
+--- last one: such a name can be made to stand for any address, those of this machine included.
 --- @where every hook, timers, tasks
 --- @yields when the answer is not known
 --- @return a list of addresses as strings, the best first, with the fields ttl (seconds that it still holds) and, when
 --- it is past its time and the resolvers do not answer, stale = true; or nil and why: "no such name", "the name has no
 --- address", "this is no host name", "timeout" (of options), "no resolver answered in time" (resolver_timeout), "the
 --- resolvers cannot be reached or refuse to answer", "the resolvers failed", "a resolver sent nonsense", "too many names
---- are being resolved" (resolver_queries)
+--- are being resolved" (resolver_queries), "route_allow lets none of its addresses in"
 --- @example
 ---   local found, why = gate.resolve("localhost", { family = 4, timeout = 0.5 })
 ---   if not found then gate.log.warn("no address:", why) else gate.log.info(found[1], found.ttl) end
@@ -45,7 +45,7 @@ function gate.resolve(name, options)
   if family ~= nil and family ~= 4 and family ~= 6 then wrong("gate.resolve", "family 4 or 6", family) end
   if type(timeout) ~= "number" then wrong("gate.resolve", "a timeout in seconds", timeout) end
   local deadline = gate.now() + timeout
-  local result = c_new(name, #name, family or 0, out_number)
+  local result = c_new(name, #name, family or 0, options.allowed and 1 or 0, out_number)
   if result ~= OK then fail(result, "name") end
   local id = out_number[0]
   owners[id] = opened(id, close)

@@ -378,11 +378,12 @@
     X(route_allow, SCOPE_SETTINGS, OWN, conf_settings, route_allow, 0, 0, 0, "public | any | none | NETWORK ...", \
       "public", NULL, \
       "Which addresses a name may stand for that a script gives as where to send a request (the route hook, " \
-      "gate.fetch) or to connect to (gate.tcp, gate.udp). public: those that are routed in the Internet, not " \
-      "loopback, private, link-local, documentation or multicast ones and the like, so that whoever can put a " \
-      "name into a request cannot reach this machine or its neighbours by way of the DNS. NETWORK: an address " \
-      "or a network such as 10.0.0.0/8; several may stand beside public. Other addresses are passed over, and " \
-      "when none is left the request is answered 502. Addresses that a script gives as such, and the servers of upstreams, are not looked at.") \
+      "gate.fetch) or to connect to (gate.tcp, gate.udp), and which ones gate.resolve tells that is asked for " \
+      "these alone. public: those that are routed in the Internet, not loopback, private, link-local, " \
+      "documentation or multicast ones and the like, so that whoever can put a name into a request cannot reach " \
+      "this machine or its neighbours by way of the DNS. NETWORK: an address or a network such as 10.0.0.0/8; " \
+      "several may stand beside public. Other addresses are passed over, and when none is left the request is " \
+      "answered 502. Addresses that a script gives as such, and the servers of upstreams, are not looked at.") \
     X(access_log, SCOPE_SETTINGS, OWN, conf_settings, access_log, 0, 0, 0, \
       "off | stderr | PATH [combined | json | FORMAT]", "off", NULL, \
       "Where a line for each request goes, and in which format: combined (which is meant when none is " \

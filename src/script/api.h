@@ -15,7 +15,7 @@
 
 /* cdef begin */
 enum {
-    MG_ABI = 5,
+    MG_ABI = 6,
 
     /* Results. */
     MG_OK = 0,
@@ -196,8 +196,8 @@ struct mg_api {
     int (*fetch_read)(double fetch, struct mg_text *ret_text);
     int (*fetch_close)(double fetch);
     /* Names (lua/moongate/resolve.lua). MG_WAIT: the caller parks and asks again; MG_ERROR: why there is no
-       address. family is 4, 6 or 0 for both. */
-    int (*resolve_new)(const char *name, size_t len, int family, double *ret_resolution);
+       address. family is 4, 6 or 0 for both; allowed: only those that route_allow lets in. */
+    int (*resolve_new)(const char *name, size_t len, int family, int allowed, double *ret_resolution);
     int (*resolve_result)(double resolution, struct mg_resolved *ret_resolved);
     int (*resolve_address)(double resolution, uint32_t at, struct mg_text *ret_ip); /* from 0; then MG_NONE */
     int (*resolve_close)(double resolution);

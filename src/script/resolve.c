@@ -7,6 +7,7 @@
 #include "base/handle.h"
 #include "base/slab.h"
 #include "net/resolver.h"
+#include "proxy/allow.h"
 #include "script/api_impl.h"
 
 #include <stdlib.h>
@@ -14,9 +15,10 @@
 enum { RESOLUTIONS_MAX = 10000 };  // of a worker: a client may be what makes a script begin them
 
 struct resolution {
-    struct resolver_ask *ask;  // NULL: it is over
-    uint64_t id;               // its handle
-    uint64_t ticket;           // of the task that waits, 0: none does
+    struct resolver_ask *ask;        // NULL: it is over
+    uint64_t id;                     // its handle
+    uint64_t ticket;                 // of the task that waits, 0: none does
+    const struct conf_allow *allow;  // NULL: any
     struct addr *addrs;
     unsigned count;
     uint32_t ttl;
@@ -27,20 +29,27 @@ struct resolution {
 static struct slab resolution_slab = SLAB_INIT(sizeof(struct resolution), 64);
 static unsigned count;
 
+// Takes what of the answer is wanted; *ret_text says why it is nothing.
+static unsigned take(struct resolution *resolution, const struct resolver_answer *answer,
+                     const char **ret_text) {
+    unsigned taken = 0;
+    *ret_text = answer->text;
+    if (answer->count == 0)
+        return 0;
+    resolution->addrs = malloc(answer->count * sizeof *answer->addrs);
+    *ret_text =
+        resolution->addrs ? "route_allow lets none of its addresses in" : dns_failure_text(DNS_memory);
+    for (unsigned i = 0; i < answer->count && resolution->addrs; i++)
+        if (!resolution->allow || allow_addr(resolution->allow, &answer->addrs[i]))
+            resolution->addrs[taken++] = answer->addrs[i];
+    return taken;
+}
+
 static void answered(void *owner, const struct resolver_answer *answer) {
     struct resolution *resolution = owner;
     resolution->ask = NULL;
     resolution->over = true;
-    resolution->text = answer->text;
-    if (answer->count > 0) {
-        resolution->addrs = malloc(answer->count * sizeof *answer->addrs);
-        if (resolution->addrs) {
-            memcpy(resolution->addrs, answer->addrs, answer->count * sizeof *answer->addrs);
-            resolution->count = answer->count;
-        } else {
-            resolution->text = dns_failure_text(DNS_memory);
-        }
-    }
+    resolution->count = take(resolution, answer, &resolution->text);
     resolution->ttl = answer->ttl;
     resolution->stale = answer->stale;
     if (resolution->ticket)
@@ -52,7 +61,7 @@ static struct resolution *resolution_of(double id) {
     return handle_get(HANDLE_RESOLUTION, mg_handle(id));
 }
 
-int mg_resolve_new(const char *name, size_t len, int family, double *ret_resolution) {
+int mg_resolve_new(const char *name, size_t len, int family, int allowed, double *ret_resolution) {
     struct script_host *host = task_running ? task_running->chain->host : NULL;
     if (!host)
         return mg_error("gate.resolve is for hooks, timers and tasks: a script must not wait while it loads");
@@ -63,7 +72,7 @@ int mg_resolve_new(const char *name, size_t len, int family, double *ret_resolut
     struct resolution *resolution = slab_get(&resolution_slab);
     if (!resolution)
         return mg_error("memory is out");
-    *resolution = (struct resolution){ 0 };
+    *resolution = (struct resolution){ .allow = allowed ? task_settings(task_running)->route_allow : NULL };
     resolution->id = handle_new(HANDLE_RESOLUTION, resolution);
     if (!resolution->id) {
         slab_put(&resolution_slab, resolution);

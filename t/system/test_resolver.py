@@ -14,6 +14,7 @@ ASK = """
 local gate = require "moongate"
 return { request = function(req)
   local found, why = gate.resolve(req.path:sub(2), { family = tonumber(req.headers["x-family"]),
+    allowed = req.headers["x-allowed"] and true,
     timeout = tonumber(req.headers["x-timeout"]) })
   if not found then return req:respond(200, nil, "nil " .. why) end
   table.sort(found)
@@ -43,6 +44,15 @@ def test_addresses_of_both_families(moongate, nameserver):
     assert resolve(gate, "both.test", family=4) == "192.0.2.1 600"
     assert resolve(gate, "four.test") == "192.0.2.2,192.0.2.3 600"
     assert resolve(gate, "four.test", family=6) == "nil the name has no address"
+
+
+def test_only_what_route_allow_lets_in(moongate, nameserver):
+    names = nameserver(**{"mixed.test": "10.0.0.1 8.8.8.8 127.0.0.1 192.168.7.7", "inside.test": "10.0.0.1"})
+    gate = asker(moongate, names, "route_allow public 192.168.7.0/24;")
+    assert resolve(gate, "mixed.test") == "10.0.0.1,127.0.0.1,192.168.7.7,8.8.8.8 600"
+    assert resolve(gate, "mixed.test", allowed=1) == "192.168.7.7,8.8.8.8 600"
+    assert resolve(gate, "inside.test", allowed=1) == "nil route_allow lets none of its addresses in"
+    assert resolve(gate, "10.0.0.1", allowed=1) == "nil route_allow lets none of its addresses in"
 
 
 def test_what_is_no_name_is_not_asked_for(moongate, nameserver):
