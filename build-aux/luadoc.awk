@@ -24,6 +24,7 @@ BEGIN {
     known("form", "A form")
     known("field", "A field of a form")
     known("set", "A set of networks")
+    known("key", "A public key")
     known("dict", "A shared dictionary")
     known("counter", "A counter")
     known("gauge", "A gauge")

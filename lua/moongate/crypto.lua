@@ -4,10 +4,11 @@ local core = ...
 
 local gate, C, ffi = core.parts.gate, core.parts.C, core.parts.ffi
 local fail, wrong, raise = core.parts.fail, core.parts.wrong, core.parts.raise
-local type, tostring, ffi_string, floor = type, tostring, ffi.string, math.floor
+local type, tostring, setmetatable, ffi_string, floor = type, tostring, setmetatable, ffi.string, math.floor
 local OK = ffi.C.MG_OK
 local RANDOM_MAX, HEX = ffi.C.MG_RANDOM_MAX, ffi.C.MG_HEX
 local c_digest, c_hmac, c_siphash, c_equal = C.digest, C.hmac, C.siphash, C.equal
+local c_key_verify = C.key_verify
 local c_random_bytes, c_random_integer, c_encode = C.random_bytes, C.random_integer, C.text_encode
 local out, out_number = ffi.new("struct mg_text"), ffi.new("double[1]")
 
@@ -100,6 +101,50 @@ function gate.equal(a, b)
   if type(a) ~= "string" then wrong("gate.equal", "two strings", a) end
   if type(b) ~= "string" then wrong("gate.equal", "two strings", b) end
   return c_equal(a, #a, b, #b) ~= 0
+end
+
+-- Scripts hold a number that stands for the key; the pointers stay here.
+local keys = {}
+local key_methods = {}
+local Key = { __index = key_methods, __metatable = "public key" }
+
+local function key_object(key)
+  if key == nil then fail(nil) end
+  keys[#keys + 1] = ffi.gc(key, C.key_free)
+  return setmetatable({ #keys }, Key)
+end
+
+--- gate.public_key(pem)
+--- The public key of somebody else, to check what they have signed: PEM text of a key or of a certificate, RSA with
+--- at least 2048 bits. gate.public_key_file(path): from a file, whose relative path begins at the configuration's folder;
+--- a reload reads it again. Only while the script loads.
+--- @return an object with the method verify
+--- @error for text or a file that holds none
+--- @example
+---   local ok = pcall(gate.public_key, "no key")          -- false
+function gate.public_key(pem)
+  if type(pem) ~= "string" then wrong("gate.public_key", "PEM as a string", pem) end
+  if not core.loading then raise("public keys are made while a script loads, not in a hook") end
+  local key = key_object(C.key_new(pem, #pem))
+  return key
+end
+function gate.public_key_file(path)
+  if type(path) ~= "string" then wrong("gate.public_key_file", "a path", path) end
+  if not core.loading then raise("public keys are made while a script loads, not in a hook") end
+  local key = key_object(C.key_load(path))
+  return key
+end
+
+--- key:verify(name, text, signature)
+--- @return whether the signature is one of the text by that key: RSASSA-PKCS1-v1_5 (RFC 8017, 8.2.2) with the digest
+--- of that name (sha256, sha384, sha512; as gate.digest). RS256 of JSON Web Tokens is sha256
+function key_methods.verify(t, name, text, signature)
+  local kind = kind_of(name, "verify")
+  if type(text) ~= "string" then wrong("verify", "a string", text) end
+  if type(signature) ~= "string" then wrong("verify", "a signature as a string", signature) end
+  local result = c_key_verify(keys[t[1]], kind, text, #text, signature, #signature)
+  if result < 0 then fail(result) end
+  return result == 1
 end
 
 gate.random = {}

@@ -274,6 +274,12 @@ struct mg_api {
                 struct mg_text *ret_text);
     int (*siphash)(const char *key, size_t key_len, const char *at, size_t len, struct mg_text *ret_text);
     int (*equal)(const char *a, size_t a_len, const char *b, size_t b_len); /* 1 or 0 */
+    /* Public keys, while loading; NULL: error_text(). key_verify: 1 or 0. */
+    void *(*key_new)(const char *pem, size_t len);
+    void *(*key_load)(const char *path);
+    void (*key_free)(void *key);
+    int (*key_verify)(const void *key, int kind, const char *at, size_t len, const char *signature,
+                      size_t signature_len);
     int (*random_bytes)(size_t len, struct mg_text *ret_text);
     int (*random_integer)(double limit, double *ret_number); /* 0 to limit, inclusive */
     double (*monotonic)(void);

@@ -144,6 +144,13 @@ int mg_dict_stats(void *dict, struct mg_dict_stats *ret_stats);
 int mg_metric_define(int kind, const char *names, size_t len, const double *bounds, int bound_count);
 int mg_metric_series(int id, const char *values, size_t len, double **ret_words);
 
+// api_keys.c
+void *mg_key_new(const char *pem, size_t len);
+void *mg_key_load(const char *path);
+void mg_key_free(void *key);
+int mg_key_verify(const void *key, int kind, const char *at, size_t len, const char *signature,
+                  size_t signature_len);
+
 // api_text.c
 // Room for a result, until the next call; NULL when memory is out.
 char *mg_scratch(size_t len);
