@@ -57,7 +57,8 @@ void h2_request_closed(struct h2_stream *stream) {
     struct h2_request *request = h2_request_of(stream);
     if (request->server->reading == request)
         request->server->reading = NULL;
-    remember(request->server, stream->id, stream->error != NGHTTP2_NO_ERROR || !request->ended);
+    bool by_client = request->taken_back || (stream->error == NGHTTP2_NO_ERROR && request->ended);
+    remember(request->server, stream->id, !by_client);
 }
 
 static int broken(struct h2_server *server, uint32_t error, int32_t id, const char *why) {
@@ -117,6 +118,10 @@ int h2_request_frame(struct h2_mux *mux, const nghttp2_frame_hd *head) {
     case NGHTTP2_WINDOW_UPDATE:
         return count(server, H2_GUARD_window_update);
     case NGHTTP2_PRIORITY:
+        // nghttp2 takes no notice of these any more.
+        if (head->stream_id == 0)
+            return broken(server, NGHTTP2_PROTOCOL_ERROR, 0, "PRIORITY on stream 0");
+        return count(server, H2_GUARD_priority);
     case NGHTTP2_PRIORITY_UPDATE:
         return count(server, H2_GUARD_priority);
     case NGHTTP2_PUSH_PROMISE:
@@ -302,6 +307,8 @@ static int on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
         break;
     case NGHTTP2_RST_STREAM:
         counters->http2_resets++;
+        if (request)
+            request->taken_back = true;
         return 0;
     case NGHTTP2_PING:
         if (frame->hd.flags & NGHTTP2_FLAG_ACK)

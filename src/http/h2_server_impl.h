@@ -57,12 +57,13 @@ struct h2_request {
     enum close_reason reason;  // why it was reset
     bool malformed;            // reset, not answered (RFC 9113, 8.1.1)
     bool has_host;
-    bool bodiless;   // the head ended it
-    bool started;    // the exchange was
-    bool ended;      // the client's side ended
-    bool paused;     // the exchange wants no more of the body
-    bool skip_body;  // no content goes with the response
-    bool answered;   // the response head was submitted
+    bool taken_back;  // the client reset it
+    bool bodiless;    // the head ended it
+    bool started;     // the exchange was
+    bool ended;       // the client's side ended
+    bool paused;      // the exchange wants no more of the body
+    bool skip_body;   // no content goes with the response
+    bool answered;    // the response head was submitted
     struct slice scheme;
     struct pace body_pace, send_pace;
     struct pace_limits send_limits;
