@@ -144,8 +144,8 @@ struct conn *conn_connect(const struct addr *addr, void (*connected)(struct conn
 // Gives the conn to a new owner.
 void conn_adopt(struct conn *conn, const struct conn_handler *handler, void *owner);
 
-// Before the first conn_read(): reads nothing, but calls ended(): -ECONNRESET when the peer is gone, 0 (and later
-// perhaps again) when it will send no more. Only conn_read() and conn_close() may follow.
+// Before the first conn_read(): reads nothing, but calls ended(): -ECONNRESET when the peer is gone, 0 (and
+// later perhaps again) when it will send no more. Only conn_read() and conn_close() may follow.
 void conn_watch(struct conn *conn);
 void conn_read(struct conn *conn);   // deliver bytes from now on
 void conn_pause(struct conn *conn);  // deliver no more than what is under way

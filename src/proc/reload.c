@@ -115,8 +115,8 @@ static void committed(struct master *master) {
     finish(master, true, text);
 }
 
-// One worker loads it first, alone: should it not survive that (a script's init hook that never ends), the others
-// have not noticed anything. Whether one had to be asked.
+// One worker loads it first, alone: should it not survive that (a script's init hook that never ends), the
+// others have not noticed anything. Whether one had to be asked.
 static bool let_more_workers_load(struct master *master) {
     struct reload *reload = &master->reload;
     bool first = true;

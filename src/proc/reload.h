@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Changes the generation in all workers, or in none: read and check, try the scripts in a child, bind and
-// open what is new, let one worker load it and then the others, and only when all are ready let all take it into use. It is
-// over when all have.
+// open what is new, let one worker load it and then the others, and only when all are ready let all take it
+// into use. It is over when all have.
 #ifndef MOONGATE_PROC_RELOAD_H
 #define MOONGATE_PROC_RELOAD_H
 

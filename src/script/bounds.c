@@ -32,8 +32,8 @@ enum {
 static uint64_t run_until_us;  // of the code that runs now
 static bool impatient;         // it did not stop by then
 
-// "file:line: " of the script's innermost line when it was found to pass a bound, or empty: after an error of
-// memory there is none to be found, and an error that the script catches is raised again elsewhere.
+// "file:line: " of the script's innermost line when it was found to pass a bound, or empty: after an error
+// of memory there is none to be found, and an error that the script catches is raised again elsewhere.
 static char passed_where[LUA_IDSIZE + 16];
 
 // Also from within an allocation: allocates nothing.

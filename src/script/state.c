@@ -135,7 +135,8 @@ static int take_reference(lua_State *lua, const char *field) {
     return luaL_ref(lua, LUA_REGISTRYINDEX);
 }
 
-// MOONGATE_SCRIPT_TRACE: what LuaJIT compiles, and what it gives up, told on the standard output by its own module.
+// MOONGATE_SCRIPT_TRACE: what LuaJIT compiles, and what it gives up, told on the standard output by its own
+// module.
 static void trace_compiler(lua_State *lua) {
     if (getenv("MOONGATE_SCRIPT_TRACE") && luaL_dostring(lua, "require('jit.v').on('-')"))
         log_warn("MOONGATE_SCRIPT_TRACE: %s", lua_tostring(lua, -1));
