@@ -286,9 +286,111 @@ function conn_get.ctx(t)
   return ctx
 end
 
+-- What TLS fields are called here, and how they are read. `client` is a table of its own.
+local function words(text)
+  local list = {}
+  for word in text:gmatch("%S+") do list[#list + 1] = word end
+  return list
+end
+local function same(text) return text end
+local tls_fields = {
+  version = { ffi.C.MG_TLS_VERSION, same },
+  cipher = { ffi.C.MG_TLS_CIPHER, same },
+  group = { ffi.C.MG_TLS_GROUP, same },
+  server_name = { ffi.C.MG_TLS_SERVER_NAME, same },
+  alpn = { ffi.C.MG_TLS_ALPN, same },
+  resumed = { ffi.C.MG_TLS_RESUMED, function(text) return text == "yes" end },
+  fingerprint = { ffi.C.MG_TLS_FINGERPRINT, same },
+  offered_alpn = { ffi.C.MG_TLS_OFFERED_ALPN, words },
+  offered_versions = { ffi.C.MG_TLS_OFFERED_VERSIONS, words },
+}
+local client_fields = {
+  subject = { ffi.C.MG_TLS_CLIENT_SUBJECT, same },
+  issuer = { ffi.C.MG_TLS_CLIENT_ISSUER, same },
+  serial = { ffi.C.MG_TLS_CLIENT_SERIAL, same },
+  fingerprint = { ffi.C.MG_TLS_CLIENT_FINGERPRINT, same },
+  names = { ffi.C.MG_TLS_CLIENT_NAMES, words },
+  not_before = { ffi.C.MG_TLS_CLIENT_NOT_BEFORE, tonumber },
+  not_after = { ffi.C.MG_TLS_CLIENT_NOT_AFTER, tonumber },
+}
+
+local function tls_get(handle, row)
+  local result = C.conn_tls(handle, row[1], out)
+  if result == OK then return row[2](ffi_string(out.at, out.len)) end
+  if result == NONE then return nil end
+  fail(result, "connection")
+end
+
+local function no_setting()
+  raise("what is known of a TLS connection cannot be set")
+end
+
+local Client = { __metatable = "certificate", __newindex = no_setting }
+function Client.__index(t, name)
+  local row = client_fields[name]
+  if not row then raise('a client\'s certificate has no field "' .. tostring(name) .. '"') end
+  return tls_get(rawget(t, 1), row)
+end
+
+local Tls = { __metatable = "tls", __newindex = no_setting }
+function Tls.__index(t, name)
+  local row = tls_fields[name]
+  if row then return tls_get(rawget(t, 1), row) end
+  if name ~= "client" then raise('conn.tls has no field "' .. tostring(name) .. '"') end
+  if not tls_get(rawget(t, 1), client_fields.fingerprint) then return nil end
+  return setmetatable({ rawget(t, 1) }, Client)
+end
+
+--- conn.tls
+--- What is known of the TLS connection, nil for one without TLS. Its fields, each nil while or where there is no
+--- such thing: version ("TLSv1.3"), cipher, group, server_name (what the client asked for), alpn, resumed (true
+--- or false), fingerprint (of the client's hello, in the manner of JA4: a client of one make has one, whatever
+--- it asks for); in tls_hello also offered_alpn and offered_versions, lists, and of the others only
+--- server_name and fingerprint. conn.tls.client is the client's certificate, verified by verify_client, nil if
+--- it has shown none: subject, issuer, serial, fingerprint (SHA-256), names (a list: DNS names, mail addresses
+--- and URIs), not_before and not_after (seconds since 1970).
+--- @example
+---   local client = req.conn.tls and req.conn.tls.client
+---   req.headers["x-client"] = client and client.subject
+function conn_get.tls(t)
+  local result = C.conn_tls(t[1], ffi.C.MG_TLS_FIELD_COUNT, out)
+  if result == NONE then return nil end
+  if result ~= OK then fail(result, "connection") end
+  return setmetatable({ t[1] }, Tls)
+end
+
+--- conn:certificate(name)
+--- The handshake goes on with the certificates of that name, whatever name the client has asked for. A verdict:
+--- return what it returns.
+--- @where tls_hello
+--- @error when no certificate of the listener has the name
+--- @example
+---   if conn.tls.server_name == nil then return conn:certificate("old-clients.example") end
+function conn_methods.certificate(t, name)
+  if type(name) ~= "string" then wrong("the name of a certificate", "a string", name) end
+  local result = C.conn_certificate(t[1], name, #name)
+  if result ~= OK then fail(result, "connection") end
+  return VERDICT
+end
+
+--- conn:tunnel(address)
+--- The connection goes to that address as it is, encrypted by the client for whoever is there, from its first
+--- byte on; moongate only passes bytes in both directions, under tunnel_timeout. A verdict: return what it
+--- returns.
+--- @where tls_hello
+--- @error when it is no address with a port
+--- @example
+---   if conn.tls.server_name == "mail.example" then return conn:tunnel("192.0.2.7:443") end
+function conn_methods.tunnel(t, address)
+  if type(address) ~= "string" then wrong("an address", "a string", address) end
+  local result = C.conn_tunnel(t[1], address, #address)
+  if result ~= OK then fail(result, "connection") end
+  return VERDICT
+end
+
 --- conn:reject()
---- Closes the connection; nothing is sent. A verdict: return what it returns.
---- @where connect
+--- Closes the connection; nothing is sent, in tls_hello an alert. A verdict: return what it returns.
+--- @where connect, tls_hello, tls_done
 --- @example
 ---   if denied:contains(conn.remote_ip) then return conn:reject() end
 function conn_methods.reject(t)

@@ -186,6 +186,7 @@ struct conf_file_text {
     struct conf_place place;
 };
 
+enum conf_verify_client { VERIFY_CLIENT_OFF, VERIFY_CLIENT_OPTIONAL, VERIFY_CLIENT_REQUIRED };
 enum conf_tls_version { TLS_VERSION_1_2 = 1, TLS_VERSION_1_3 = 2 };
 
 // What a `tls` block says: of a listener.
@@ -196,6 +197,8 @@ struct conf_tls {
     const char *ciphers;          // of TLS 1.2, ':' between them
     const char *ciphersuites;     // of TLS 1.3
     const char *groups;
+    enum conf_verify_client verify_client;
+    struct conf_file_text *client_ca, *client_crl;
     bool session_tickets;
     uint64_t session_timeout;
     struct conf_file_text *ticket_keys;  // the first encrypts; none: the master's

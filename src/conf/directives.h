@@ -50,6 +50,11 @@
       "one, a connection that has brought no request for a second); while there is none, new ones wait") \
     W("wait", CONNECTIONS_FULL_WAIT, "new ones wait in the listener's backlog until one ends") \
     W("refuse", CONNECTIONS_FULL_REFUSE, "new ones are closed at once, with a reset")
+#define WORDS_verify_client(W) \
+    W("off", VERIFY_CLIENT_OFF, "clients are not asked for a certificate") \
+    W("optional", VERIFY_CLIENT_OPTIONAL, \
+      "they are asked; one without goes on, one with a certificate that is not good is refused") \
+    W("required", VERIFY_CLIENT_REQUIRED, "one without a good certificate is refused")
 #define WORDS_balance(W) \
     W("round_robin", BALANCE_ROUND_ROBIN, "each server in turn, by its weight")
 
@@ -531,6 +536,17 @@
       "Cipher suites of TLS 1.3, in order of preference.") \
     X(groups, SCOPE_TLS, OWN, conf_tls, groups, 0, 0, 0, "GROUP ...", "X25519 P-256 P-384", NULL, \
       "Groups for the key exchange, in order of preference.") \
+    X(verify_client, SCOPE_TLS, WORD, conf_tls, verify_client, 0, 0, 0, NULL, "off", NULL, \
+      "Whether clients must show a certificate that one of client_ca has signed (mutual TLS). What it says is " \
+      "in conn.tls for scripts and in the tls_client_ variables of access logs.") \
+    X(client_ca, SCOPE_TLS, OWN, conf_tls, client_ca, 0, 0, DIRECTIVE_MANY, "FILE", NULL, \
+      "/etc/moongate/clients-ca.pem", \
+      "Certificates of the authorities that clients' certificates come from, in PEM form.") \
+    X(client_crl, SCOPE_TLS, OWN, conf_tls, client_crl, 0, 0, DIRECTIVE_MANY, "FILE", NULL, \
+      "/etc/moongate/clients-crl.pem", \
+      "Lists of revoked certificates (CRL), in PEM form: of every authority in the chain of a client's " \
+      "certificate, or it is refused. A list that is out of date refuses, too. A reload reads them again, " \
+      "and no session from before a change is resumed.") \
     X(session_tickets, SCOPE_TLS, FLAG, conf_tls, session_tickets, 0, 0, 0, NULL, "on", NULL, \
       "Gives clients tickets, with which they resume a session in any worker for less than a full handshake " \
       "costs. Without tickets every handshake is a full one.") \

@@ -216,6 +216,14 @@ static int finish_listen(struct parser *parser, const struct conf_listen *listen
     int err = read_certificates(parser, listen->tls);
     if (!err)
         err = read_files(parser, listen->tls->ticket_keys);
+    if (!err)
+        err = read_files(parser, listen->tls->client_ca);
+    if (!err)
+        err = read_files(parser, listen->tls->client_crl);
+    if (!err && (listen->tls->verify_client != VERIFY_CLIENT_OFF) != (listen->tls->client_ca != NULL))
+        err = parser_fail(parser, listen->tls->client_ca ? listen->tls->client_ca->place : listen->tls->place,
+                          listen->tls->client_ca ? "\"client_ca\" without verify_client"
+                                                 : "\"verify_client\" without client_ca, expected some file");
     return err ? err : check_ticket_keys(parser, listen->tls);
 }
 

@@ -93,6 +93,8 @@ static void print_files(FILE *out, int indent, const char *name, const struct co
         print_files(out, indent, #name, tls->field);                                                \
     }
 FILES(ticket_key, ticket_keys)
+FILES(client_ca, client_ca)
+FILES(client_crl, client_crl)
 
 // All words as one text.
 static int join(struct parser *parser, const struct statement *statement, char between, const char **ret_text,

@@ -24,7 +24,20 @@ static void cancel_connect(void *scripts, struct conn *conn) {
     script_connect_cancel(scripts, conn);
 }
 
+static enum step_result run_tls_hello(void *scripts, struct conn *conn, bool *ret_reject,
+                                      void (*decided)(struct conn *conn, void *owner, bool reject),
+                                      void *owner) {
+    return script_tls_hello(scripts, conn, ret_reject, decided, owner);
+}
+
+static enum step_result run_tls_done(void *scripts, struct conn *conn, bool *ret_reject,
+                                     void (*decided)(struct conn *conn, void *owner, bool reject), void *owner) {
+    return script_tls_done(scripts, conn, ret_reject, decided, owner);
+}
+
 static const struct connect_hook connect_hook = { run_connect, cancel_connect };
+static const struct connect_hook tls_hello_hook = { run_tls_hello, cancel_connect };
+static const struct connect_hook tls_done_hook = { run_tls_done, cancel_connect };
 
 // Frontends go first: they name scripts and upstreams.
 static void generation_free(struct generation *generation) {
@@ -85,6 +98,8 @@ static int load_frontends(struct generation *generation, struct error *error) {
             .addresses = &generation->addresses,
             .hooks = chain ? script_chain_hooks(chain) : NULL,
             .connect = chain && script_chain_has_connect(chain) ? &connect_hook : NULL,
+            .tls_hello = chain && script_chain_has_tls_hello(chain) ? &tls_hello_hook : NULL,
+            .tls_done = chain && script_chain_has_tls_done(chain) ? &tls_done_hook : NULL,
             .scripts = chain,
             .hold = generation_hold,
             .drop = generation_drop,

@@ -11,6 +11,7 @@
 #include "http/h1_server.h"
 #include "http/h2_server.h"
 #include "http/preface.h"
+#include "proxy/divert.h"
 #include "proxy/relay.h"
 
 #include <stdlib.h>
@@ -19,7 +20,7 @@
 
 enum phase {
     PHASE_HOOK,    // `conn` is set, the connect hook decides
-    PHASE_SHAKES,  // `conn` is set, on `shaking`: the TLS handshake is under way
+    PHASE_SHAKES,  // `conn` is set, on `shaking`: the TLS handshake is under way, with its hooks
     PHASE_SERVED,  // the codec has it
 };
 
@@ -32,9 +33,11 @@ struct client {
     // Where it came in, until its first request begins: that is answered even if its listener was removed
     // meanwhile. Valid while its listener is current, and while held.
     struct frontend *frontend;
-    const char *listener;  // interned: lives as long as the process
-    uint32_t since_ms;     // the clock's lower part
-    bool held;             // `frontend`, by us
+    const char *listener;              // interned: lives as long as the process
+    uint32_t since_ms;                 // the clock's lower part
+    bool held;                         // `frontend`, by us
+    bool rejected;                     // by a tls_hello hook
+    const struct connect_hook *waits;  // a hook that has yielded
 };
 
 struct frontend *(*frontend_current)(const char *listener_name);
@@ -153,7 +156,14 @@ static void leave_shaking(struct client *client) {
     counters->tls_handshakes_active--;
 }
 
+static void cancel_hook(struct client *client) {
+    if (client->waits)
+        client->waits->cancel(frontend_options_of(client->frontend)->scripts, client->conn);
+    client->waits = NULL;
+}
+
 static void end_handshake(struct client *client, enum close_reason reason) {
+    cancel_hook(client);
     leave_shaking(client);
     reject(client, reason);
 }
@@ -162,13 +172,61 @@ static void handshake_timeout(struct conn *conn) {
     counters->tls_handshake_timeouts++;
     end_handshake(conn->owner, CLOSE_tls_timeout);
 }
-static const struct conn_handler shaking_handler = { .timeout = handshake_timeout };
+
+// While a tls_done hook waits.
+static void left_shaking(struct conn *conn, int error) {
+    end_handshake(conn->owner, error ? CLOSE_client_reset : CLOSE_client_closed);
+}
+static const struct conn_handler shaking_handler = { .ended = left_shaking,
+                                                     .broken = left_shaking,
+                                                     .timeout = handshake_timeout };
+
+// Runs a hook of the handshake. STEP_WAIT: decided() is called.
+static enum step_result run_hook(struct client *client, const struct connect_hook *hook, bool *ret_reject,
+                                 void (*decided)(struct conn *conn, void *owner, bool rejected)) {
+    void *scripts = frontend_options_of(client->frontend)->scripts;
+    enum step_result result = hook->run(scripts, client->conn, ret_reject, decided, client);
+    client->waits = result == STEP_WAIT ? hook : NULL;
+    return result;
+}
+
+static enum tls_answer answer_of(struct client *client, bool rejected) {
+    client->rejected = rejected;
+    return rejected ? TLS_REFUSE : tls_has_diversion(client->conn) ? TLS_DIVERT : TLS_GO_ON;
+}
+
+static void hello_decided(struct conn *conn, void *owner, bool rejected) {
+    struct client *client = owner;
+    client->waits = NULL;
+    tls_answered(conn, answer_of(client, rejected));
+}
+
+static enum tls_answer on_hello(struct conn *conn, void *owner) {
+    struct client *client = owner;
+    bool rejected = false;
+    (void)conn;
+    const struct connect_hook *hook = frontend_options_of(client->frontend)->tls_hello;
+    if (run_hook(client, hook, &rejected, hello_decided) == STEP_WAIT)
+        return TLS_WAIT;
+    return answer_of(client, rejected);
+}
+
+static void diverted(struct conn *conn, void *owner, struct queue *read, const struct addr *to) {
+    struct client *client = owner;
+    const struct frontend_options *options = frontend_options_of(client->frontend);
+    leave_shaking(client);
+    divert_start(conn, read, to, frontend_site(client->frontend), options->conf->of_address.connect_timeout);
+    client_free(client);
+}
 
 enum { ALERT_LINGER_MS = 1000, ALERT_LINGER_BYTES = 64 << 10 };
 
 static void handshake_failed(struct client *client, const char *why) {
     struct conn *conn = client->conn;
-    counters->tls_handshake_errors++;
+    if (client->rejected)
+        counters->connections_rejected++;
+    else
+        counters->tls_handshake_errors++;
     if (log_enabled(LOG_LEVEL_info)) {
         char ip[ADDR_IP_MAX];
         addr_print_ip(conn_remote(conn), ip);
@@ -176,21 +234,15 @@ static void handshake_failed(struct client *client, const char *why) {
     }
     // An alert may be on its way, which a reset for what is still unread would take with it.
     conn->linger_left = ALERT_LINGER_BYTES;
-    conn_finish(conn, CLOSE_tls_handshake, ALERT_LINGER_MS);
+    conn_finish(conn, client->rejected ? CLOSE_rejected : CLOSE_tls_handshake, ALERT_LINGER_MS);
     client_free(client);
 }
 
-static void handshake_done(struct conn *conn, void *owner, int error, const char *why) {
-    struct client *client = owner;
-    leave_shaking(client);
-    timer_stop(&conn->timer);
-    if (error) {
-        handshake_failed(client, why);
-        return;
-    }
-    counters->tls_handshakes++;
-    counters->tls_resumed += slice_eq(tls_field(conn, TLS_resumed), SLICE_LIT("yes"));
+// The handshake is done, and its hook, if any, agreed.
+static void serve_shaken(struct client *client) {
     struct frontend *current = frontend_current(client->listener);
+    leave_shaking(client);
+    timer_stop(&client->conn->timer);
     if (current) {
         leave_frontend(client);
         client->frontend = current;
@@ -198,7 +250,42 @@ static void handshake_done(struct conn *conn, void *owner, int error, const char
     serve(client);
 }
 
+static void done_decided(struct conn *conn, void *owner, bool rejected) {
+    struct client *client = owner;
+    client->waits = NULL;
+    if (rejected) {
+        end_handshake(client, CLOSE_rejected);
+        return;
+    }
+    serve_shaken(client);
+    tls_go_on(conn);
+}
+
+static void handshake_done(struct conn *conn, void *owner, int error, const char *why) {
+    struct client *client = owner;
+    if (error) {
+        cancel_hook(client);
+        leave_shaking(client);
+        timer_stop(&conn->timer);
+        handshake_failed(client, why);
+        return;
+    }
+    counters->tls_handshakes++;
+    counters->tls_resumed += slice_eq(tls_field(conn, TLS_resumed), SLICE_LIT("yes"));
+    const struct connect_hook *hook = frontend_options_of(client->frontend)->tls_done;
+    bool rejected = false;
+    if (hook && run_hook(client, hook, &rejected, done_decided) == STEP_WAIT)
+        tls_hold(conn);
+    else if (rejected)
+        end_handshake(client, CLOSE_rejected);
+    else
+        serve_shaken(client);
+}
+
 static const struct tls_callbacks tls_callbacks = { .done = handshake_done };
+static const struct tls_callbacks tls_callbacks_hello = { .done = handshake_done,
+                                                          .hello = on_hello,
+                                                          .diverted = diverted };
 
 // The client keeps the frontend, whose settings it is under, until the handshake is done.
 static void shake_hands(struct client *client, struct tls_server *tls) {
@@ -216,7 +303,7 @@ static void shake_hands(struct client *client, struct tls_server *tls) {
     counters->tls_handshakes_active++;
     conn_adopt(conn, &shaking_handler, client);
     timer_start(&conn->timer, frontend_site(client->frontend)->settings->tls_handshake_timeout);
-    if (tls_accept(conn, tls, &tls_callbacks, client) < 0)
+    if (tls_accept(conn, tls, options->tls_hello ? &tls_callbacks_hello : &tls_callbacks, client) < 0)
         end_handshake(client, CLOSE_memory);
 }
 

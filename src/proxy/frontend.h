@@ -11,7 +11,8 @@
 #include "proxy/upstream.h"
 #include "tls/server.h"
 
-// The connect hook's side of the scripts, filled in by proc/ from script/ (proxy never includes script/).
+// The side of the scripts of one of the hooks for connections (connect, tls_hello, tls_done), filled in by proc/ from
+// script/ (proxy never includes script/).
 struct connect_hook {
     enum step_result (*run)(void *scripts, struct conn *conn, bool *ret_reject,
                             void (*decided)(struct conn *conn, void *owner, bool reject), void *owner);
@@ -24,7 +25,7 @@ struct frontend_options {
     struct list *upstreams;                // struct upstream, of the generation
     struct address_book *addresses;        // the generation's
     const struct exchange_hooks *hooks;    // NULL: none
-    const struct connect_hook *connect;    // NULL: none
+    const struct connect_hook *connect, *tls_hello, *tls_done;  // NULL: none
     void *scripts;
     void (*hold)(void *generation);        // one more exchange, waiting connect hook or relay lives in it
     void (*drop)(void *generation);        // one less; may free the generation and the frontend

@@ -250,12 +250,22 @@ static void put_tls(struct log_line *line, enum tls_field field) {
     line_text(line, conn ? tls_field(conn, field) : (struct slice){ 0 });
 }
 
-#define X(name, doc)                                     \
+#define TLS_VARIABLE(name)                               \
     static void put_tls_##name(struct log_line *line) { \
         put_tls(line, TLS_##name);                       \
     }
-TLS_FIELDS(X)
-#undef X
+TLS_VARIABLE(version)
+TLS_VARIABLE(cipher)
+TLS_VARIABLE(group)
+TLS_VARIABLE(server_name)
+TLS_VARIABLE(alpn)
+TLS_VARIABLE(resumed)
+TLS_VARIABLE(fingerprint)
+TLS_VARIABLE(client_subject)
+TLS_VARIABLE(client_issuer)
+TLS_VARIABLE(client_serial)
+TLS_VARIABLE(client_fingerprint)
+TLS_VARIABLE(client_names)
 
 static void put_protocol(struct log_line *line) {
     line_open(line);

@@ -33,6 +33,12 @@
     X(tls_server_name, "the name that the client asked for in the TLS handshake (SNI)") \
     X(tls_alpn, "the protocol that ALPN chose") \
     X(tls_resumed, "yes when the connection resumed an earlier TLS session, no when not") \
+    X(tls_fingerprint, "a fingerprint of the client's TLS hello, in the manner of JA4") \
+    X(tls_client_subject, "the subject of the client's certificate, as RFC 2253 writes it") \
+    X(tls_client_issuer, "who signed the client's certificate") \
+    X(tls_client_serial, "the serial number of the client's certificate, in hexadecimal digits") \
+    X(tls_client_fingerprint, "the SHA-256 digest of the client's certificate, likewise") \
+    X(tls_client_names, "the DNS names, mail addresses and URIs of the client's certificate") \
     X(protocol, "the request's protocol: HTTP/1.1") \
     X(status, "the response's status; absent when no response was begun") \
     X(reason, "the response's reason phrase") \

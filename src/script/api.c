@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "script/api_impl.h"
 #include "script/host.h"
+#include "tls/stream.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -88,8 +89,64 @@ static int mg_conn_reject(double handle) {
     if (!conn)
         return MG_STALE;
     if (!task_running || !task_running->conn || task_running->conn->conn != conn)
-        return mg_error("reject() is for the connect hook alone: answer a request with req:respond(...)");
+        return mg_error("reject() is for the hooks of the connection alone: answer a request with req:respond(...)");
     task_running->conn->rejected = true;
+    return MG_OK;
+}
+
+_Static_assert(MG_TLS_FIELD_COUNT == (int)TLS_FIELD_COUNT && MG_TLS_CLIENT_NOT_AFTER == (int)TLS_client_not_after &&
+                   MG_TLS_FINGERPRINT == (int)TLS_fingerprint,
+               "fields of TLS connections have the order of tls/stream.h");
+
+static int mg_conn_tls(double handle, int field, struct mg_text *ret_text) {
+    struct conn *conn = handle_get(HANDLE_CONN, mg_handle(handle));
+    if (!conn)
+        return MG_STALE;
+    if (!tls_on(conn))
+        return MG_NONE;
+    if (field < 0 || field >= MG_TLS_FIELD_COUNT)
+        return MG_OK;
+    struct slice text = tls_field(conn, (enum tls_field)field);
+    if (text.len == 0)
+        return MG_NONE;
+    mg_text_set(ret_text, text);
+    return MG_OK;
+}
+
+// The conn whose tls_hello hook runs.
+static int greeted(double handle, const char *call, struct conn **ret_conn) {
+    struct conn *conn = *ret_conn = handle_get(HANDLE_CONN, mg_handle(handle));
+    if (!conn)
+        return MG_STALE;
+    if (!task_running || !task_running->conn || task_running->conn->conn != conn ||
+        task_running->hook != HOOK_tls_hello)
+        return mg_error("%s is for the tls_hello hook alone", call);
+    return MG_OK;
+}
+
+static int mg_conn_certificate(double handle, const char *name, size_t len) {
+    struct conn *conn;
+    int rc = greeted(handle, "certificate()", &conn);
+    if (rc != MG_OK)
+        return rc;
+    if (tls_choose(conn, slice_make(name, len)) < 0)
+        return mg_error("the listener has no certificate of \"%.*s\"", (int)(len > 255 ? 255 : len), name);
+    task_running->conn->answered = true;
+    return MG_OK;
+}
+
+static int mg_conn_tunnel(double handle, const char *address, size_t len) {
+    struct conn *conn;
+    struct addr addr;
+    struct error error;
+    int rc = greeted(handle, "tunnel()", &conn);
+    if (rc != MG_OK)
+        return rc;
+    if (addr_parse(slice_make(address, len), &addr, &error) < 0)
+        return mg_error("%s", error.text);
+    if (tls_set_diversion(conn, &addr) < 0)
+        return mg_error("memory is out");
+    task_running->conn->answered = true;
     return MG_OK;
 }
 
@@ -155,6 +212,9 @@ const struct mg_api mg_api = {
     .conn_text = mg_conn_text,
     .conn_number = mg_conn_number,
     .conn_reject = mg_conn_reject,
+    .conn_tls = mg_conn_tls,
+    .conn_certificate = mg_conn_certificate,
+    .conn_tunnel = mg_conn_tunnel,
     .sleep = mg_sleep,
     .job_timer = mg_job_timer,
     .job_spawn = mg_job_spawn,

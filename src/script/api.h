@@ -58,6 +58,25 @@ enum {
     MG_CONN_BYTES_IN,
     MG_CONN_BYTES_OUT,
 
+    /* Of a TLS connection: in the order of TLS_FIELDS (tls/stream.h). */
+    MG_TLS_VERSION = 0,
+    MG_TLS_CIPHER,
+    MG_TLS_GROUP,
+    MG_TLS_SERVER_NAME,
+    MG_TLS_ALPN,
+    MG_TLS_RESUMED,
+    MG_TLS_FINGERPRINT,
+    MG_TLS_OFFERED_ALPN,
+    MG_TLS_OFFERED_VERSIONS,
+    MG_TLS_CLIENT_SUBJECT,
+    MG_TLS_CLIENT_ISSUER,
+    MG_TLS_CLIENT_SERIAL,
+    MG_TLS_CLIENT_FINGERPRINT,
+    MG_TLS_CLIENT_NAMES,
+    MG_TLS_CLIENT_NOT_BEFORE,
+    MG_TLS_CLIENT_NOT_AFTER,
+    MG_TLS_FIELD_COUNT,
+
     /* Whose headers. */
     MG_REQUEST = 0,
     MG_RESPONSE = 1,
@@ -175,6 +194,10 @@ struct mg_api {
     int (*conn_text)(double conn, int field, struct mg_text *ret_text);
     int (*conn_number)(double conn, int field, double *ret_number);
     int (*conn_reject)(double conn);
+    int (*conn_tls)(double conn, int field, struct mg_text *ret_text); /* MG_NONE: unknown; MG_TLS_FIELD_COUNT: whether
+                                                                          it has TLS at all */
+    int (*conn_certificate)(double conn, const char *name, size_t len);
+    int (*conn_tunnel)(double conn, const char *address, size_t len);
 
     int (*sleep)(double seconds); /* the caller yields after it */
     /* Timers and tasks (lua/moongate/tasks.lua). A job's function is found in Lua by the job's number; a ticket

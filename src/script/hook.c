@@ -83,7 +83,7 @@ const char *task_bad_value(struct task *task, const char *expected) {
 // Whether the running hook has decided; what went before it does not count.
 static bool task_decided(const struct task *task) {
     if (!task->x)
-        return task->conn->rejected;
+        return task->conn->rejected || task->conn->answered;
     return task->hook != HOOK_log && (task->hook == HOOK_error ? !task->x->failed : task->x->responded);
 }
 
@@ -128,6 +128,8 @@ enum verdict { VERDICT_NONE, VERDICT_GIVEN, VERDICT_BAD };
 static enum verdict verdict_of(struct task *task, const char **ret_text) {
     static const char *const expected[HOOK_COUNT] = {
         [HOOK_connect] = "nothing or conn:reject()",
+        [HOOK_tls_hello] = "nothing, conn:reject(), conn:certificate(...) or conn:tunnel(...)",
+        [HOOK_tls_done] = "nothing or conn:reject()",
         [HOOK_request] = "nothing or req:respond(...)",
         [HOOK_route] =
             "nothing, an upstream's name, an address, a list of at most 64 of them, or req:respond(...)",
@@ -360,6 +362,8 @@ void chain_bind(struct script_chain *chain) {
     for (unsigned i = 0; i < chain->count; i++) {
         const int *hooks = chain->scripts[i].hooks;
         chain->has_connect |= hooks[HOOK_connect] != LUA_NOREF;
+        chain->has_tls_hello |= hooks[HOOK_tls_hello] != LUA_NOREF;
+        chain->has_tls_done |= hooks[HOOK_tls_done] != LUA_NOREF;
         chain->hooks.has_request |= hooks[HOOK_request] != LUA_NOREF;
         chain->hooks.has_route |= hooks[HOOK_route] != LUA_NOREF;
         chain->hooks.has_response |= hooks[HOOK_response] != LUA_NOREF;
@@ -450,8 +454,8 @@ void conn_records_detach(struct script_host *host) {
     list_each(link, &host->conns) conn_record_end(container_of(link, struct conn_record, link));
 }
 
-enum step_result script_connect(struct script_chain *chain, struct conn *conn, bool *ret_reject,
-                                void (*decided)(struct conn *conn, void *owner, bool reject), void *owner) {
+static enum step_result conn_hook(struct script_chain *chain, enum hook_id hook, struct conn *conn, bool *ret_reject,
+                                  void (*decided)(struct conn *conn, void *owner, bool reject), void *owner) {
     struct conn_record *record = conn_record_of(chain->host, conn);
     if (!record) {
         *ret_reject = true;
@@ -459,13 +463,29 @@ enum step_result script_connect(struct script_chain *chain, struct conn *conn, b
     }
     bool failed;
     record->task.chain = chain;
-    if (begin(&record->task, HOOK_connect, &failed) == STEP_WAIT) {
+    record->answered = false;
+    if (begin(&record->task, hook, &failed) == STEP_WAIT) {
         record->decided = decided;
         record->owner = owner;
         return STEP_WAIT;
     }
     *ret_reject = failed || record->rejected;
     return STEP_MORE;
+}
+
+enum step_result script_connect(struct script_chain *chain, struct conn *conn, bool *ret_reject,
+                                void (*decided)(struct conn *conn, void *owner, bool reject), void *owner) {
+    return conn_hook(chain, HOOK_connect, conn, ret_reject, decided, owner);
+}
+
+enum step_result script_tls_hello(struct script_chain *chain, struct conn *conn, bool *ret_reject,
+                                  void (*decided)(struct conn *conn, void *owner, bool reject), void *owner) {
+    return conn_hook(chain, HOOK_tls_hello, conn, ret_reject, decided, owner);
+}
+
+enum step_result script_tls_done(struct script_chain *chain, struct conn *conn, bool *ret_reject,
+                                 void (*decided)(struct conn *conn, void *owner, bool reject), void *owner) {
+    return conn_hook(chain, HOOK_tls_done, conn, ret_reject, decided, owner);
 }
 
 void script_connect_cancel(struct script_chain *chain, struct conn *conn) {

@@ -13,6 +13,8 @@
     X(worker_init, 0, "the configuration has come into use in this worker: hooks.worker_init()") \
     X(exit, 0, "the configuration is no longer in use in this worker: hooks.exit()") \
     X(connect, 0, "a client has connected, no byte is read: hooks.connect(conn)") \
+    X(tls_hello, 0, "a client begins a TLS handshake, nothing is answered yet: hooks.tls_hello(conn)") \
+    X(tls_done, 0, "the TLS handshake is done, no request is read: hooks.tls_done(conn)") \
     X(request, 500, "the head of a request is there, nothing is forwarded yet: hooks.request(req)") \
     X(route, 500, "where to, asked again for each retry: hooks.route(req)") \
     X(request_body, 500, "the body of a request on its way to the upstream: hooks.request_body(req)") \

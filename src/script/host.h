@@ -40,7 +40,7 @@ struct script_chain {
     const struct conf_frontend *frontend;
     struct exchange_hooks hooks;
     struct exchange_site *inner;  // of requests that its scripts make; the frontend's
-    bool has_connect;
+    bool has_connect, has_tls_hello, has_tls_done;
     unsigned count;
     struct script scripts[];
 };
@@ -191,7 +191,8 @@ struct conn_record {
     struct task task;
     unsigned sockets;  // of its hooks and of what they spawned
     bool rejected;
-    void (*decided)(struct conn *conn, void *owner, bool reject);  // set while a connect hook waits
+    bool answered;  // a tls_hello hook gave another verdict
+    void (*decided)(struct conn *conn, void *owner, bool reject);  // set while a hook waits
     void *owner;
 };
 

@@ -124,6 +124,14 @@ bool script_chain_has_connect(const struct script_chain *chain) {
     return chain->has_connect;
 }
 
+bool script_chain_has_tls_hello(const struct script_chain *chain) {
+    return chain->has_tls_hello;
+}
+
+bool script_chain_has_tls_done(const struct script_chain *chain) {
+    return chain->has_tls_done;
+}
+
 void script_host_stats(const struct script_host *host, struct script_stats *ret_stats) {
     *ret_stats = host->stats;
     ret_stats->lua_bytes =

@@ -80,8 +80,17 @@ const struct exchange_hooks *script_chain_hooks(struct script_chain *chain);  //
 // called later, unless script_connect_cancel() came first.
 enum step_result script_connect(struct script_chain *chain, struct conn *conn, bool *ret_reject,
                                 void (*decided)(struct conn *conn, void *owner, bool reject), void *owner);
+// The hooks of a TLS handshake, likewise: at the client's hello, and when it is done. What a tls_hello hook chose is
+// with the conn (tls/stream.h).
+enum step_result script_tls_hello(struct script_chain *chain, struct conn *conn, bool *ret_reject,
+                                  void (*decided)(struct conn *conn, void *owner, bool reject), void *owner);
+enum step_result script_tls_done(struct script_chain *chain, struct conn *conn, bool *ret_reject,
+                                 void (*decided)(struct conn *conn, void *owner, bool reject), void *owner);
+// Of any of the three.
 void script_connect_cancel(struct script_chain *chain, struct conn *conn);
 bool script_chain_has_connect(const struct script_chain *chain);
+bool script_chain_has_tls_hello(const struct script_chain *chain);
+bool script_chain_has_tls_done(const struct script_chain *chain);
 
 // Sockets of scripts that the descriptors of this worker suffice for, whatever script_sockets says.
 void script_sockets_bound(uint64_t most);

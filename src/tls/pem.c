@@ -154,6 +154,42 @@ bool pem_pair_names(const struct pem_pair *pair, struct slice name, bool wildcar
     return false;
 }
 
+static bool at_end(void) {
+    bool end = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+    if (end)
+        ERR_clear_error();
+    return end;
+}
+
+int pem_add_authorities(SSL_CTX *ctx, struct slice text, unsigned *count) {
+    BIO *bio = reader(text);
+    X509 *certificate;
+    bool good = bio != NULL;
+    ERR_clear_error();
+    while (good && (certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL))) {
+        good = X509_STORE_add_cert(SSL_CTX_get_cert_store(ctx), certificate) &&
+            SSL_CTX_add_client_CA(ctx, certificate);
+        X509_free(certificate);
+        *count += good;
+    }
+    BIO_free(bio);
+    return good && at_end() ? 0 : -EINVAL;
+}
+
+int pem_add_lists(X509_STORE *store, struct slice text, unsigned *count) {
+    BIO *bio = reader(text);
+    X509_CRL *list;
+    bool good = bio != NULL;
+    ERR_clear_error();
+    while (good && (list = PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL))) {
+        good = X509_STORE_add_crl(store, list);
+        X509_CRL_free(list);
+        *count += good;
+    }
+    BIO_free(bio);
+    return good && at_end() ? 0 : -EINVAL;
+}
+
 static void warn(const struct conf_certificate *c, const X509 *certificate) {
     time_t soon = time(NULL) + SOON;
     struct tm until = { 0 };

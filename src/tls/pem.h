@@ -7,6 +7,7 @@
 #include "conf/conf.h"
 
 #include <openssl/evp.h>
+#include <openssl/ssl.h>
 #include <openssl/x509.h>
 
 enum { PEM_KINDS = 8 };  // kinds of keys that one name may have certificates of, at most
@@ -28,6 +29,10 @@ int pem_load(const struct conf *conf, const struct conf_certificate *certificate
 void pem_free(struct pem_pair *pairs);
 // Whether the certificate has exactly this name, or with wildcards: one that fits it, too.
 bool pem_pair_names(const struct pem_pair *pair, struct slice name, bool wildcards);
+// Adds all certificates of a text to those that a context trusts, and to those that it names to clients; all lists of
+// revoked certificates to a store. -EINVAL with OpenSSL's error queued.
+int pem_add_authorities(SSL_CTX *ctx, struct slice text, unsigned *count) __attribute__((warn_unused_result));
+int pem_add_lists(X509_STORE *store, struct slice text, unsigned *count) __attribute__((warn_unused_result));
 // Logs a warning for each certificate that is out of date, or will be within a week.
 void pem_warn(const struct conf_certificate *certificates);
 

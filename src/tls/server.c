@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "tls/names.h"
 #include "tls/pem.h"
+#include "tls/stream_impl.h"
 #include "tls/tickets.h"
 
 #include <errno.h>
@@ -33,7 +34,7 @@ struct tls_server {
     bool strict;
     unsigned char alpn[ALPN_MAX + 1];  // as on the wire
     unsigned alpn_len;
-    struct ticket_ring tickets;      // without keys: the master's are used
+    struct ticket_ring tickets;  // without keys: the master's are used
     unsigned char session_context[SSL_MAX_SID_CTX_LENGTH];
 };
 
@@ -43,12 +44,17 @@ static struct tls_site *find_site(const struct tls_server *server, const char *n
     return names_find(server->names, slice_of(name));
 }
 
+void *tls_server_site(const struct tls_server *server, struct slice name) {
+    return names_find(server->names, name);
+}
+
 static int on_server_name(SSL *ssl, int *alert, void *arg) {
     const struct tls_server *server = arg;
+    const struct tls_stream *stream = tls_stream_of(SSL_get_app_data(ssl));
     const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
-    if (!name)
+    if (!name && !stream->chosen)
         return SSL_TLSEXT_ERR_NOACK;
-    const struct tls_site *site = find_site(server, name);
+    const struct tls_site *site = stream->chosen ? stream->chosen : find_site(server, name);
     if (!site && server->strict) {
         *alert = SSL_AD_UNRECOGNIZED_NAME;
         return SSL_TLSEXT_ERR_ALERT_FATAL;
@@ -129,6 +135,43 @@ static int set_ciphers(const struct tls_server *server, SSL_CTX *ctx, struct err
     return 0;
 }
 
+// Certificates, or lists of revoked ones, of all files go into the store.
+static int add_to_store(const struct tls_server *server, SSL_CTX *ctx, const struct conf_file_text *file,
+                        bool lists, struct error *error) {
+    for (; file; file = file->next) {
+        X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+        unsigned count = 0;
+        int rc =
+            lists ? pem_add_lists(store, file->text, &count) : pem_add_authorities(ctx, file->text, &count);
+        if (rc < 0)
+            return fail(server, file->place, error,
+                        lists ? "bad list of revoked certificates" : "bad certificate");
+        if (count == 0)
+            return conf_error(server->conf, file->place, error, "no %s in \"%s\", expected some in PEM form",
+                              lists ? "list of revoked certificates" : "certificate", file->path);
+    }
+    return 0;
+}
+
+static int set_client_verification(const struct tls_server *server, SSL_CTX *ctx, struct error *error) {
+    const struct conf_tls *tls = server->tls;
+    if (tls->verify_client == VERIFY_CLIENT_OFF)
+        return 0;
+    int rc = add_to_store(server, ctx, tls->client_ca, false, error);
+    if (rc == 0)
+        rc = add_to_store(server, ctx, tls->client_crl, true, error);
+    if (rc < 0)
+        return rc;
+    // An authority that is no root is trusted as it is.
+    unsigned long flags = X509_V_FLAG_PARTIAL_CHAIN;
+    if (tls->client_crl)
+        flags |= X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL;
+    X509_STORE_set_flags(SSL_CTX_get_cert_store(ctx), flags);
+    bool required = tls->verify_client == VERIFY_CLIENT_REQUIRED;
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | (required ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), NULL);
+    return 0;
+}
+
 static int use_pair(const struct tls_server *server, SSL_CTX *ctx, const struct pem_pair *pair,
                     struct error *error) {
     if (!SSL_CTX_use_cert_and_key(ctx, pair->certificate, pair->key, pair->chain, 1))
@@ -156,10 +199,13 @@ static int context_new(struct tls_server *server, struct tls_site *site, struct 
         SSL_CTX_set_num_tickets(ctx, 0);
     }
     SSL_CTX_set_session_id_context(ctx, server->session_context, sizeof server->session_context);
+    SSL_CTX_set_client_hello_cb(ctx, tls_stream_hello, NULL);
     SSL_CTX_set_tlsext_servername_callback(ctx, on_server_name);
     SSL_CTX_set_tlsext_servername_arg(ctx, server);
     SSL_CTX_set_alpn_select_cb(ctx, on_alpn, server);
     int rc = set_ciphers(server, ctx, error);
+    if (rc == 0)
+        rc = set_client_verification(server, ctx, error);
     for (unsigned i = 0; rc == 0 && i < site->count; i++)
         rc = use_pair(server, ctx, site->pairs[i], error);
     return rc;
@@ -216,13 +262,25 @@ static int make_sites(struct tls_server *server, const struct pem_pair *pairs) {
     return 0;
 }
 
-// A session is resumed only where it could have begun: with the same frontend.
+static bool digest_files(EVP_MD_CTX *md, const struct conf_file_text *file) {
+    bool good = true;
+    for (; file; file = file->next)
+        good = good && EVP_DigestUpdate(md, file->text.at, file->text.len);
+    return good;
+}
+
+// A session is resumed only where it could have begun: with the same frontend, and where clients are verified in the
+// same way, for a resumed one is not verified again.
 static void set_session_context(struct tls_server *server, const struct conf_frontend *frontend) {
+    const struct conf_tls *tls = server->tls;
     unsigned char digest[EVP_MAX_MD_SIZE];
     unsigned len = 0;
     EVP_MD_CTX *md = EVP_MD_CTX_new();
     if (md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) &&
-        EVP_DigestUpdate(md, frontend->name, strlen(frontend->name)) && EVP_DigestFinal_ex(md, digest, &len))
+        EVP_DigestUpdate(md, frontend->name, strlen(frontend->name) + 1) &&
+        EVP_DigestUpdate(md, &tls->verify_client, sizeof tls->verify_client) &&
+        digest_files(md, tls->client_ca) && digest_files(md, tls->client_crl) &&
+        EVP_DigestFinal_ex(md, digest, &len))
         memcpy(server->session_context, digest, sizeof server->session_context);
     EVP_MD_CTX_free(md);
 }

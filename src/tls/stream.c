@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/slab.h"
 #include "net/conn_layer.h"
+#include "tls/peer.h"
 #include "tls/stream_impl.h"
 
 #include <errno.h>
@@ -14,6 +15,7 @@
 #include <openssl/ssl.h>
 #include <openssl/x509_vfy.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 enum {
     RECORD = 16384,       // plain bytes of a full record
@@ -44,6 +46,9 @@ static int bio_read(BIO *bio, char *to, size_t room, size_t *ret_len) {
     }
     size_t len = stream->input.len < room ? stream->input.len : room;
     memcpy(to, stream->input.at, len);
+    if (stream->hello_state != HELLO_ANSWERED && stream->callbacks->hello &&
+        queue_copy(&stream->read, to, len) < 0)
+        return 0;
     stream->input.at += len;
     stream->input.len -= (uint32_t)len;
     *ret_len = len;
@@ -115,6 +120,123 @@ static void fail_handshake(struct conn *conn, struct tls_stream *stream, int err
     stream->callbacks->done(conn, stream->owner, error, text);
 }
 
+// ---- the client's hello -----------------------------------------------------------------------------------
+
+static struct slice extension(SSL *ssl, unsigned type) {
+    const unsigned char *at = NULL;
+    size_t len = 0;
+    if (!SSL_client_hello_get0_ext(ssl, type, &at, &len))
+        return (struct slice){ 0 };
+    return slice_make(at ? (const char *)at : "", len);
+}
+
+static void take_hello(SSL *ssl, struct tls_hello *hello) {
+    const unsigned char *at = NULL;
+    size_t len = SSL_client_hello_get0_ciphers(ssl, &at), count = 0;
+    int *types = NULL;
+    *hello = (struct tls_hello){ .version = SSL_client_hello_get0_legacy_version(ssl),
+                                 .ciphers = slice_make((const char *)at, len),
+                                 .server_name = extension(ssl, TLSEXT_TYPE_server_name),
+                                 .alpn = extension(ssl, TLSEXT_TYPE_application_layer_protocol_negotiation),
+                                 .versions = extension(ssl, TLSEXT_TYPE_supported_versions),
+                                 .algorithms = extension(ssl, TLSEXT_TYPE_signature_algorithms) };
+    if (SSL_client_hello_get1_extensions_present(ssl, &types, &count))
+        for (size_t i = 0; i < count && i < HELLO_EXTENSIONS; i++)
+            hello->extensions[hello->extension_count++] = (uint16_t)types[i];
+    OPENSSL_free(types);
+}
+
+static void ask(struct conn *conn, struct tls_stream *stream) {
+    stream->hello_state = HELLO_ASKED;
+    enum tls_answer answer =
+        stream->callbacks->hello ? stream->callbacks->hello(conn, stream->owner) : TLS_GO_ON;
+    if (answer == TLS_WAIT) {
+        conn_pause(conn);
+        return;
+    }
+    stream->answer = answer;
+    stream->hello_state = HELLO_ANSWERED;
+}
+
+int tls_stream_hello(struct ssl_st *ssl, int *alert, void *arg) {
+    struct conn *conn = SSL_get_app_data(ssl);
+    struct tls_stream *stream = tls_stream_of(conn);
+    (void)arg;
+    if (stream->hello_state == HELLO_AWAITED) {
+        struct tls_hello hello;
+        take_hello(ssl, &hello);
+        if (hello_fingerprint(&hello, stream->fingerprint) < 0)
+            *stream->fingerprint = 0;
+        ask(conn, stream);
+    }
+    if (stream->hello_state == HELLO_ASKED)
+        return SSL_CLIENT_HELLO_RETRY;
+    if (stream->answer == TLS_GO_ON) {
+        queue_release(&stream->read);
+        return SSL_CLIENT_HELLO_SUCCESS;
+    }
+    *alert = SSL_AD_ACCESS_DENIED;
+    return SSL_CLIENT_HELLO_ERROR;
+}
+
+void tls_answered(struct conn *conn, enum tls_answer answer) {
+    struct tls_stream *stream = tls_stream_of(conn);
+    if (!stream || stream->hello_state != HELLO_ASKED)
+        return;
+    stream->answer = answer;
+    stream->hello_state = HELLO_ANSWERED;
+    if (conn->state != CONN_OPEN)
+        return;
+    conn_read(conn);
+    tls_stream_go_on(conn, stream);
+}
+
+int tls_choose(struct conn *conn, struct slice name) {
+    struct tls_stream *stream = tls_stream_of(conn);
+    void *site = stream ? tls_server_site(stream->held, name) : NULL;
+    if (!site)
+        return -ENOENT;
+    stream->chosen = site;
+    return 0;
+}
+
+int tls_set_diversion(struct conn *conn, const struct addr *addr) {
+    struct tls_stream *stream = tls_stream_of(conn);
+    if (!stream)
+        return -ENOENT;
+    if (!stream->diversion && !(stream->diversion = malloc(sizeof *addr)))
+        return -ENOMEM;
+    *stream->diversion = *addr;
+    return 0;
+}
+
+bool tls_has_diversion(const struct conn *conn) {
+    const struct tls_stream *stream = tls_stream_of(conn);
+    return stream && stream->diversion;
+}
+
+static void freed(struct conn *conn);
+
+// The conn is its owner's again, with all that was read of it.
+static void divert(struct conn *conn, struct tls_stream *stream) {
+    const struct tls_callbacks *callbacks = stream->callbacks;
+    void *owner = stream->owner;
+    struct queue read = stream->read;
+    queue_init(&stream->read);
+    bool whole = stream->input.len == 0 || queue_put_whole(&read, stream->input) == 0;
+    if (stream->input.len > 0)
+        stream->input = (struct span){ 0 };
+    queue_move(&read, &stream->behind);
+    ERR_clear_error();
+    struct addr to = *stream->diversion;
+    queue_release(&conn->layer->wire);
+    freed(conn);
+    conn->layer = NULL;
+    if (!whole)
+        queue_release(&read);
+    callbacks->diverted(conn, owner, &read, &to);
+}
+
 // ---- receiving --------------------------------------------------------------------------------------------
 
 static void handshake(struct conn *conn, struct tls_stream *stream) {
@@ -129,8 +251,13 @@ static void handshake(struct conn *conn, struct tls_stream *stream) {
     switch (SSL_get_error(stream->ssl, rc)) {
     case SSL_ERROR_WANT_READ:
     case SSL_ERROR_WANT_WRITE:
+    case SSL_ERROR_WANT_CLIENT_HELLO_CB:
         return;
     default:
+        if (stream->hello_state == HELLO_ANSWERED && stream->answer == TLS_DIVERT && stream->diversion) {
+            divert(conn, stream);
+            return;
+        }
         fail_handshake(conn, stream, -EPROTO, why(stream, "the handshake failed"));
     }
 }
@@ -195,19 +322,35 @@ static void read_all(struct conn *conn, struct tls_stream *stream) {
     }
 }
 
-// Goes on with what has come.
-void tls_stream_go_on(struct conn *conn, struct tls_stream *stream) {
-    if (stream->state == TLS_HANDSHAKE)
-        handshake(conn, stream);
-    if (stream->state == TLS_OPEN && conn->state == CONN_OPEN)
-        read_all(conn, stream);
-}
-
 static void forget_input(struct tls_stream *stream) {
     if (stream->input.block)
         block_unref(stream->input.block);
     stream->input = (struct span){ 0 };
     queue_release(&stream->behind);
+}
+
+// Goes on with what has come.
+void tls_stream_go_on(struct conn *conn, struct tls_stream *stream) {
+    if (stream->state == TLS_HANDSHAKE)
+        handshake(conn, stream);
+    if (conn->layer != &stream->layer)
+        return;  // it was diverted
+    if (stream->state == TLS_OPEN && conn->state == CONN_OPEN && !stream->held_back)
+        read_all(conn, stream);
+    if (stream->input.len == 0 || stream->state == TLS_FAILED || conn->state != CONN_OPEN)
+        forget_input(stream);
+}
+
+void tls_hold(struct conn *conn) {
+    tls_stream_of(conn)->held_back = true;
+    conn_pause(conn);
+}
+
+void tls_go_on(struct conn *conn) {
+    struct tls_stream *stream = tls_stream_of(conn);
+    stream->held_back = false;
+    if (conn->state == CONN_OPEN)
+        tls_stream_go_on(conn, stream);
 }
 
 static void received(struct conn *conn, struct span span) {
@@ -221,8 +364,6 @@ static void received(struct conn *conn, struct span span) {
         return;
     }
     tls_stream_go_on(conn, stream);
-    if (stream->input.len == 0 || stream->state == TLS_FAILED || conn->state != CONN_OPEN)
-        forget_input(stream);
 }
 
 static void ended(struct conn *conn, int error) {
@@ -301,6 +442,8 @@ static void shut_down(struct conn *conn) {
 static void freed(struct conn *conn) {
     struct tls_stream *stream = tls_stream_of(conn);
     forget_input(stream);
+    queue_release(&stream->read);
+    free(stream->diversion);
     // A session that did not end with close_notify may be resumed all the same: that is what everybody does.
     SSL_set_quiet_shutdown(stream->ssl, 1);
     SSL_free(stream->ssl);
@@ -337,6 +480,7 @@ int tls_stream_begin(struct conn *conn, struct ssl_st *ssl, const struct tls_cal
         .ssl = ssl, .callbacks = callbacks, .owner = owner, .held = held, .drop = drop, .state = TLS_HANDSHAKE
     };
     queue_init(&stream->behind);
+    queue_init(&stream->read);
     SSL_set_bio(ssl, bio, bio);
     SSL_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS);
     conn_set_layer(conn, &stream->layer, &tls_ops);
@@ -355,13 +499,33 @@ static struct slice text_of(const char *text) {
     return text ? slice_of(text) : (struct slice){ 0 };
 }
 
+// What is known of the hello while hello() decides.
+static struct slice hello_field(const struct tls_stream *stream, enum tls_field field) {
+    static char text[1024];
+    struct tls_hello hello;
+    take_hello(stream->ssl, &hello);
+    switch (field) {
+    case TLS_server_name:
+        return hello_server_name(&hello);
+    case TLS_fingerprint:
+        return text_of(stream->fingerprint);
+    case TLS_offered_alpn:
+        return slice_make(text, hello_alpn(&hello, text, sizeof text));
+    case TLS_offered_versions:
+        return slice_make(text, hello_versions(&hello, text, sizeof text));
+    default:
+        return (struct slice){ 0 };
+    }
+}
+
 struct slice tls_field(const struct conn *conn, enum tls_field field) {
     const struct tls_stream *stream = tls_stream_of(conn);
-    struct slice alpn = { 0 };
     const unsigned char *at;
     unsigned len;
-    if (!stream || stream->state == TLS_HANDSHAKE)
-        return alpn;
+    if (!stream)
+        return (struct slice){ 0 };
+    if (stream->state == TLS_HANDSHAKE)
+        return stream->hello_state == HELLO_ASKED ? hello_field(stream, field) : (struct slice){ 0 };
     switch (field) {
     case TLS_version:
         return text_of(SSL_get_version(stream->ssl));
@@ -373,12 +537,15 @@ struct slice tls_field(const struct conn *conn, enum tls_field field) {
         return text_of(SSL_get_servername(stream->ssl, TLSEXT_NAMETYPE_host_name));
     case TLS_alpn:
         SSL_get0_alpn_selected(stream->ssl, &at, &len);
-        alpn = slice_make((const char *)at, len);
-        break;
+        return slice_make((const char *)at, len);
     case TLS_resumed:
         return SSL_session_reused(stream->ssl) ? SLICE_LIT("yes") : SLICE_LIT("no");
-    case TLS_FIELD_COUNT:
-        break;
+    case TLS_fingerprint:
+        return text_of(stream->fingerprint);
+    case TLS_offered_alpn:
+    case TLS_offered_versions:
+        return (struct slice){ 0 };
+    default:
+        return peer_field(stream->ssl, field);
     }
-    return alpn;
 }

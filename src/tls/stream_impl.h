@@ -4,6 +4,7 @@
 #define MOONGATE_TLS_STREAM_IMPL_H
 
 #include "net/conn_layer.h"
+#include "tls/hello.h"
 #include "tls/stream.h"
 
 enum tls_state {
@@ -22,7 +23,25 @@ struct tls_stream {
     struct span input;    // what OpenSSL reads from; what it has not read yet
     struct queue behind;  // came after `input`, while the handshake waits for somebody
     enum tls_state state;
+    enum {
+        HELLO_AWAITED,
+        HELLO_ASKED,     // hello() decides, or said TLS_WAIT: OpenSSL has the client's hello
+        HELLO_ANSWERED,  // `answer` is what came of it
+    } hello_state;
+    enum tls_answer answer;
+    struct queue read;       // all that came until then, where it may have to go elsewhere
+    struct addr *diversion;  // NULL: none
+    void *chosen;            // server.c's: the site that a script chose
+    bool held_back;          // tls_hold()
+    char fingerprint[HELLO_FINGERPRINT + 1];
 };
+
+struct tls_server;
+// server.c's: whose certificates have that name; NULL: nobody's.
+void *tls_server_site(const struct tls_server *server, struct slice name);
+
+// OpenSSL calls it with the client's hello.
+int tls_stream_hello(struct ssl_st *ssl, int *alert, void *arg);
 
 // NULL when the conn has no TLS.
 struct tls_stream *tls_stream_of(const struct conn *conn);

@@ -4,10 +4,12 @@ server. Those of lua/moongate/ are run by test_lua_libraries.py, those of lua/te
 import contextlib
 import re
 import socket
+import ssl
 
 import pytest
 
 from conftest import SRCDIR, eventually, read_all
+from pki import Authority
 from test_lua_libraries import examples
 
 MOONGATE_LUA = [(one.id.partition(":")[2], one.values[0]) for one in examples([SRCDIR / "lua/moongate.lua"])]
@@ -40,6 +42,8 @@ def as_script(example):
         return TOP + body + BOTTOM, re.findall(r"function hooks\.(\w+)", body)
     if re.match(r"local \w+ = gate\.(cidr|cidr_file|settings)\b", body):
         return TOP + re.sub(r"^local (denied|settings)\b", r"local their_\1", body) + "function hooks.log() end\n" + BOTTOM, ["log"]
+    if re.search(r"conn:(certificate|tunnel)", body):
+        return TOP + f"function hooks.tls_hello(conn)\n{body}\nend\n" + BOTTOM, ["tls_hello"]
     if re.search(r"(?<!req\.)conn[.:]", body):
         return TOP + f"function hooks.connect(conn)\n{body}\nend\n" + BOTTOM, ["connect"]
     lines = body.splitlines()
@@ -50,10 +54,18 @@ def as_script(example):
     return TOP + text + BOTTOM, ["request"] * bool(req) + ["response"] * bool(res)
 
 
-def test_every_example_of_a_hook_runs(moongate, origin):
+def greet(s):
+    """As a TLS client that asks for no name and trusts everybody."""
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    return trusting.wrap_socket(s)
+
+
+def test_every_example_of_a_hook_runs(moongate, origin, tmp_path):
+    certificate = Authority(tmp_path).issue("site", "site.example", "old-clients.example")
     assert len(MOONGATE_LUA) > 20
     gate = moongate(start=False, files={"denied.txt": "198.51.100.0/24\n"})
-    frontends, wanted = "", []
+    frontends, wanted, encrypted = "", [], []
     for number, (_, example) in enumerate(MOONGATE_LUA):
         text, hooks = as_script(example)
         gate.write(f"{number}.lua", text)
@@ -61,16 +73,20 @@ def test_every_example_of_a_hook_runs(moongate, origin):
         if "gate.settings" in example:
             gate.write(f"{number}.lua", text.replace("settings.number", str(number)))
         route = "dead" if "error" in hooks else "app"
-        frontends += (f"frontend f{number} {{ listen unix:{gate.folder}/{number}.sock; script {number}.lua denied="
+        tls = f"tls {{ {certificate.lines} }}" if "tls_hello" in hooks else ";"
+        frontends += (f"frontend f{number} {{ listen unix:{gate.folder}/{number}.sock {tls} script {number}.lua denied="
                       f"{gate.folder}/denied.txt{more}; route / {route}; }}\n")
+        encrypted += [number] if "tls_hello" in hooks else []
         wanted += [f"example {number} {hook} came to its end" for hook in hooks]
     gate.configure(f"upstream app {{ server {origin.address}; }} upstream dead {{ server unix:{gate.folder}/none; }}\n"
                    f"upstream reserve {{ server {origin.address}; }}\n" + frontends, "route / app; route /reserve reserve;")
     gate.start()
     for number in range(len(MOONGATE_LUA)):
-        with contextlib.closing(socket.socket(socket.AF_UNIX)) as s:
+        with contextlib.ExitStack() as stack:
+            s = stack.enter_context(contextlib.closing(socket.socket(socket.AF_UNIX)))
             s.settimeout(10)
             s.connect(str(gate.folder / f"{number}.sock"))
+            s = greet(s) if number in encrypted else s
             s.sendall(b"POST /api/x//y?page=2&b HTTP/1.1\r\nHost: h\r\nUser-Agent: a/1\r\nConnection: close\r\n"
                       b"Content-Length: 4\r\n\r\nbody")
             assert read_all(s).startswith(b"HTTP/1.1 "), MOONGATE_LUA[number]

@@ -54,9 +54,11 @@ Test(script, a_script_that_is_wrong_is_refused_with_its_line) {
     check_refused("\nerror('why')", "test.lua:2: why");
     check_refused("return 5", "test.lua: the script returned a number, expected a table of hooks");
     check_refused("local x", "test.lua: the script returned nothing");
-    check_refused("return { reqest = function() end }", "test.lua:1: unknown hook \"reqest\", did you mean \"request\"?");
+    check_refused("return { reqest = function() end }",
+                  "test.lua:1: unknown hook \"reqest\", did you mean \"request\"?");
     check_refused("return { zzzzzzzzz = function() end }",
-                  "expected one of init, worker_init, exit, connect, request, route, request_body, response, "
+                  "expected one of init, worker_init, exit, connect, tls_hello, tls_done, request, route, "
+                  "request_body, response, "
                   "response_body, error, log");
     check_refused("return { request = 5 }", "the hook \"request\" is a number, expected a function");
     check_refused("\x1bLJ", "test.lua:1: this is bytecode");
