@@ -7,7 +7,7 @@ local gate, C, ffi = core.parts.gate, core.parts.C, core.parts.ffi
 local fail, wrong, raise = core.parts.fail, core.parts.wrong, core.raise
 local park = core.park
 local type, tostring, setmetatable, ipairs = type, tostring, setmetatable, ipairs
-local concat, ffi_string = table.concat, ffi.string
+local concat, ffi_string, max = table.concat, ffi.string, math.max
 local OK, NONE, AGAIN = ffi.C.MG_OK, ffi.C.MG_NONE, ffi.C.MG_WAIT
 local EXACTLY, SOME = ffi.C.MG_RECEIVE_EXACTLY, ffi.C.MG_RECEIVE_SOME
 local UNTIL, END = ffi.C.MG_RECEIVE_UNTIL, ffi.C.MG_RECEIVE_END
@@ -125,7 +125,7 @@ end
 local function send_all(sock, data, deadline)
   local id, at, left = sock.id, ffi.cast("const char *", data), #data
   while left > 0 do
-    local ok, why = await("send", deadline - monotonic(), tcp_rest, tcp_send, id, at, left, out_number)
+    local ok, why = await("send", max(deadline - monotonic(), 0), tcp_rest, tcp_send, id, at, left, out_number)
     if not ok then return nil, why end
     local taken = out_number[0]
     at, left = at + taken, left - taken

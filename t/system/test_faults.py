@@ -25,8 +25,27 @@ pytestmark = pytest.mark.skipif(
 SIZES = {"/small": 5, "/64k": 64 << 10, "/10m": 10 << 20}
 SCRIPT = """
 local gate = require "moongate"
+local settings = ...
 local hooks = {}
+-- The same as /fetch by hand, on a socket that is kept.
+local function by_socket()
+  local sock, why = gate.tcp.connect(settings.peer)
+  if not sock then return nil, why end
+  local sent, no = sock:send { "POST /small?socket HTTP/1.1\\r\\nHost: h\\r\\nContent-Length: 5000\\r\\n\\r\\n", ("b"):rep(5000) }
+  if not sent then return nil, no end
+  local head, body
+  head, why = sock:receive_until("\\r\\n\\r\\n")
+  if head then body, why = sock:receive(tonumber(head:match("Length: (%d+)"))) end
+  if body then sock:keepalive() end
+  return body, why
+end
 function hooks.request(req)
+  if req.path == "/socket" then
+    local udp = gate.udp.connect(settings.peer)
+    if udp then udp:send("x") end
+    local body, why = by_socket()
+    return req:respond(body and 200 or 502, {}, body or why)
+  end
   if req.path == "/slow" then gate.sleep(0.01) end
   if req.path == "/fetch" then
     local res, why = gate.fetch("/small?fetched", { upstream = "app", method = "POST", body = ("b"):rep(5000) })
@@ -90,7 +109,7 @@ def peer():
 
 def start(moongate, peer, monkeypatch, faults, upstream="", top="", **how):
     monkeypatch.setenv("MOONGATE_FAULTS", faults)
-    return moongate(f"upstream app {{ server {peer.address}; {upstream} }}\n{top}", "script s.lua; route / app;",
+    return moongate(f"upstream app {{ server {peer.address}; {upstream} }}\n{top}", f"script s.lua peer={peer.address}; route / app;",
                     files={"s.lua": SCRIPT}, level="notice", **how)
 
 
@@ -98,11 +117,11 @@ def start(moongate, peer, monkeypatch, faults, upstream="", top="", **how):
 
 def keep_alive(gate, seed):
     client = gate.client(20)
-    for i in range(15):
-        path = ("/small", "/64k", "/slow", "/own", "/fetch")[i % 5] + f"?{seed}.{i}"
+    for i in range(18):
+        path = ("/small", "/64k", "/slow", "/own", "/fetch", "/socket")[i % 6] + f"?{seed}.{i}"
         response = client.ask(path)
         assert response.status == 200, (path, response.status, response.body)
-        own = {"/own": b"own", "/fetch": content("/small?fetched")}.get(path.partition("?")[0])
+        own = {"/own": b"own", "/fetch": content("/small?fetched"), "/socket": content("/small?socket")}.get(path.partition("?")[0])
         assert response.body == (own or content(path)), path
     client.close()
 
@@ -264,6 +283,7 @@ REQUESTS = {
              % (len(BODY), BODY), BODY),
     "own": (b"GET /own HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", b"own"),
     "fetch": (b"GET /fetch HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", content("/small?fetched")),
+    "socket": (b"GET /socket HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", content("/small?socket")),
     "slow": (b"GET /slow HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", content("/slow")),
 }
 

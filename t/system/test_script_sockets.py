@@ -461,8 +461,10 @@ def test_time_outs_of_each_kind(moongate, peers, full):
         sock.read_timeout = 0
         note(sock:receive(1) or "nothing", true)
         note(timed(sock.send, sock, ("x"):rep(16777216)))
+        sock = assert(gate.tcp.connect("{silent.address}", {{ send_timeout = 0 }}))
+        note(select(2, sock:send(("x"):rep(16777216))))
         return unpack(list)"""))
-    assert gate.get("/").text == '"timeout" true "timeout" true "timeout" true "nothing" true "timeout" true'
+    assert gate.get("/").text == '"timeout" true "timeout" true "timeout" true "nothing" true "timeout" true "timeout"'
 
 
 def test_nothing_is_lost_by_a_time_out(moongate, peers):
