@@ -735,11 +735,12 @@ def test_a_name_leads_only_where_route_allow_lets_it(moongate, nameserver, peers
     port = peer.address.split(":")[1]
     gate = moongate(names.directive, LOOPBACK + "script a.lua;\n}\nfrontend strict {\n listen 127.0.0.1:%d;\n script a.lua;"
                     % (other := free_port()), {"a.lua": TOP + answers(
-                        'local u, no = gate.udp.connect(req.headers["x-to"]) if no then return nil, no end ' + NAMED)
+                        'if req.path == "/udp" then return gate.udp.connect(req.headers["x-to"]) end' + NAMED)
                         + "\nreturn hooks\n"})
     assert gate.get("/", {"X-To": f"peer.test:{port}"}).text == '"1" 0'
     gate.port = other
     assert gate.get("/", {"X-To": f"peer.test:{port}"}).text == 'nil "denied"'  # not the pooled one either
+    assert gate.get("/udp", {"X-To": f"peer.test:{port}"}).text == 'nil "denied"'
     assert gate.get("/", {"X-To": f"127.0.0.1:{port}"}).text == '"2" 0'
 
 
