@@ -899,6 +899,20 @@ def test_the_sockets_of_one_request_are_bounded(moongate, peers):
     assert gate.stats()["script_sockets_limited"] == 4
 
 
+def test_sockets_that_were_closed_do_not_count(moongate, peers):
+    peer = peers(ping)
+    gate = make(moongate, answers(f"""
+        for i = 1, 10 do
+          local one, two = gate.tcp.connect("{peer.address}"), gate.udp.connect("{peer.address}")
+          one:send("x")
+          one:receive_line()
+          if i % 2 == 0 then one:close() else one:keepalive() end
+          two:close()
+        end
+        return "ok\""""), top="script_sockets_each 2;")
+    assert gate.get("/").text == '"ok"'
+
+
 def test_the_sockets_of_a_worker_are_bounded(moongate, peers):
     peer = peers()
     gate = make(moongate, answers(f"""
