@@ -48,6 +48,81 @@ def tests(tmp_path):
     return run_text
 
 
+def test_bodies_in_a_made_up_world(tests):
+    done = tests('''
+        local test = require "moongate.test"
+        local function script(text) return test.script(test.file("a.lua", "return { " .. text .. " }")) end
+        test("a body that is read, replaced and passed on", function()
+          local web = script [[request = function(req) req:set_body(req:read_body(5):upper()) end]]
+          local answer = web:request { method = "POST", body = { "ab", "c" }, headers = { expect = "100-continue" } }
+          test.equal(answer.forwarded.body, "ABC")
+          test.equal(answer.forwarded.headers["content-length"], "3")
+        end)
+        test("a hook waits for the rest of a body", function()
+          local web = script [[request = function(req) req.headers["x-body"] = req:read_body() end]]
+          local answer = web:request { method = "POST", body = "a", open = true, headers = { expect = "100-continue" } }
+          test.truthy(answer.waits)
+          test.equal(answer.forwarded, nil)
+          answer:send("b")
+          answer:finish()
+          test.equal(answer.forwarded.headers["x-body"], "ab")
+          test.equal(answer.forwarded.body, "ab")
+        end)
+        test("a body that is too large is passed on", function()
+          local web = script [[request = function(req) req.headers["x-why"] = select(2, req:read_body(2)) end]]
+          local answer = web:request { method = "POST", body = { "ab", "c" } }
+          test.equal(answer.forwarded.headers["x-why"], "too large")
+          test.equal(answer.forwarded.body, "abc")
+        end)
+        test("a response that is read and replaced", function()
+          local web = script [[response = function(req, res) res:set_body("<" .. res:read_body() .. ">") end]]
+          test.upstream("origin", { body = { "a", 1, "b" } })
+          local answer = web:get("/")
+          test.truthy(answer.waits)
+          test.advance(2)
+          test.equal(answer.body, "<ab>")
+          test.equal(answer.headers["content-length"], "4")
+        end)
+        test("text in front and behind", function()
+          local web = script [[response_body = function(req, res) res:prepend("1") res:append("2") end]]
+          test.upstream("origin", { body = { "a", "b" } })
+          test.equal(web:get("/").body, "1ab2")
+        end)
+        test("a request is given up", function()
+          local web = script [[request_body = function(req) return req:abort(422) end]]
+          local answer = web:request { method = "POST", body = "a" }
+          test.equal(answer.status, 422)
+          test.equal(answer.termination, "script_abort")
+        end)
+        test("a response is cut off", function()
+          local web = script [[response_body = function(req, res)
+            for chunk in res:body() do if chunk == "b" then return res:abort(502) end res:write(chunk) end
+          end]]
+          test.upstream("origin", { body = { "a", 1, "b" } })
+          local answer = web:get("/")
+          test.advance(2)
+          test.truthy(answer.aborted)
+          test.equal(answer.body, "a")
+        end)
+        test("a form", function()
+          local web = script [[request_body = function(req)
+            for field in req:form():fields() do if field.name == "b" then return req:abort(403) end end
+          end]]
+          local headers = { ["content-type"] = "application/x-www-form-urlencoded" }
+          test.equal(web:request { method = "POST", body = { "a=", "1" }, headers = headers }.forwarded.body, "a=1")
+          test.equal(web:request { method = "POST", body = { "a=1&b", "=2" }, headers = headers }.status, 403)
+        end)
+        test("a list of servers in order", function()
+          local web = script [[route = function(req) return { "127.0.0.1:81", "127.0.0.1:82" } end,
+            response = function(req, res) res.headers["x-tried"] = table.concat(req.tried) .. req.last_error.kind end]]
+          test.upstream("127.0.0.1:81", { fail = "connect" })
+          test.upstream("127.0.0.1:82", {})
+          test.equal(web:get("/").headers["x-tried"], "127.0.0.1:81upstream_connect")
+        end)
+    ''')
+    assert done.status == 0 and len(done.tests) == 9, done.out
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_a_ready_made_script_has_tests(script):
     assert script.with_name(script.stem + "_test.lua") in TEST_FILES
