@@ -364,13 +364,12 @@ static bool seal(struct conn *conn) {
     return false;
 }
 
-// All output has left the owner's hands. True when the wire is empty and was told that no more comes.
-static bool say_end(struct conn *conn) {
-    if (conn->layer && !conn->layer->closed) {
-        conn->layer->closed = true;
-        conn->layer->ops->shutdown(conn);
-    }
-    return wire(conn)->bytes == 0;
+// No more comes from the owner, and all that came is on the wire: the layer says so behind it, in the same send.
+static void say_end(struct conn *conn) {
+    if (!conn->layer || conn->layer->closed)
+        return;
+    conn->layer->closed = true;
+    conn->layer->ops->shutdown(conn);
 }
 
 static void finish(struct conn *conn) {
@@ -399,12 +398,13 @@ static void flush(struct ring_flush *flusher) {
         if (conn->layer && !seal(conn))
             return;
     }
-    bool to_end = conn->shut_wanted || conn->state == CONN_FINISHING;
-    bool ended = conn_waiting(conn) == 0 && to_end && !conn->shut && !conn->broken && say_end(conn);
+    bool ends = (conn->shut_wanted || conn->state == CONN_FINISHING) && conn->out.bytes == 0 && !conn->shut;
+    if (ends && !conn->broken)
+        say_end(conn);
     if (wire(conn)->bytes > 0 && !conn->broken) {
         if (!conn->send.pending)
             start_send(conn);
-    } else if (ended && conn->shut_wanted) {
+    } else if (ends && conn->shut_wanted) {
         do_shutdown(conn);
     }
     if (conn->state == CONN_FINISHING && wire(conn)->bytes == 0 && conn->out.bytes == 0)

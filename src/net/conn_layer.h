@@ -24,7 +24,7 @@ struct conn_layer_ops {
     // layer->wire; adds their number to layer->sealed. Called with an empty wire and nothing in flight.
     // Negative errno: the conn can send no more.
     int (*seal)(struct conn *conn, size_t most);
-    // Puts what ends the output in good order on layer->wire; called once, when all else has left.
+    // Puts what ends the output in good order on layer->wire; called once, when all else is on it.
     void (*shutdown)(struct conn *conn);
     // The conn ends: releases all that the layer has, itself too, but for `wire`.
     void (*freed)(struct conn *conn);

@@ -118,10 +118,16 @@ static int by_value(const void *a, const void *b) {
     return *(const uint16_t *)a - *(const uint16_t *)b;
 }
 
+static const char digits[] = "0123456789abcdef";
+
 static size_t put_list(char *to, const uint16_t *values, unsigned count) {
     size_t len = 0;
-    for (unsigned i = 0; i < count; i++)
-        len += (size_t)sprintf(to + len, "%s%04x", i ? "," : "", values[i]);
+    for (unsigned i = 0; i < count; i++) {
+        if (i > 0)
+            to[len++] = ',';
+        for (int shift = 12; shift >= 0; shift -= 4)
+            to[len++] = digits[values[i] >> shift & 15];
+    }
     return len;
 }
 
@@ -133,8 +139,8 @@ static int put_digest(char *to, const char *text, size_t len) {
         return 0;
     if (digest_of(DIGEST_sha256, slice_make(text, len), digest) < 0)
         return -EIO;
-    for (int i = 0; i < 6; i++)
-        sprintf(to + 2 * i, "%02x", digest[i]);
+    for (int i = 0; i < 12; i++)
+        to[i] = digits[digest[i / 2] >> (i % 2 ? 0 : 4) & 15];
     return 0;
 }
 
@@ -143,7 +149,6 @@ static bool is_alphanumeric(char c) {
 }
 
 static void put_alpn(const struct tls_hello *hello, char to[2]) {
-    static const char digits[] = "0123456789abcdef";
     struct slice list = list_body(hello->alpn, 2), first;
     to[0] = to[1] = '0';
     if (!next_protocol(&list, &first))

@@ -194,6 +194,7 @@ static int context_new(struct tls_server *server, struct tls_site *site, struct 
     SSL_CTX_set_timeout(ctx, (long)(server->tls->session_timeout / 1000));
     if (server->tls->session_tickets) {
         tickets_use(ctx, &server->tickets);
+        SSL_CTX_set_num_tickets(ctx, 1);  // a second one costs a tenth of the handshake
     } else {
         SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
         SSL_CTX_set_num_tickets(ctx, 0);

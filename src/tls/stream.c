@@ -245,6 +245,9 @@ static void handshake(struct conn *conn, struct tls_stream *stream) {
     if (rc == 1) {
         stream->state = TLS_OPEN;
         conn->secure = true;
+        // In the handshake they are used again and again.
+        SSL_set_mode(stream->ssl, SSL_MODE_RELEASE_BUFFERS);
+        (void)SSL_free_buffers(stream->ssl);
         stream->callbacks->done(conn, stream->owner, 0, NULL);
         return;
     }
@@ -482,7 +485,6 @@ int tls_stream_begin(struct conn *conn, struct ssl_st *ssl, const struct tls_cal
     queue_init(&stream->behind);
     queue_init(&stream->read);
     SSL_set_bio(ssl, bio, bio);
-    SSL_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS);
     conn_set_layer(conn, &stream->layer, &tls_ops);
     SSL_set_app_data(ssl, conn);
     conn_read(conn);

@@ -22,7 +22,8 @@ struct shared_keys {
 };
 
 static struct shared_keys *shared;
-static int ring_index = -1;  // of the ring in a context
+static int ring_index = -1;     // of the ring in a context
+static EVP_CIPHER *cipher_256;  // found once, it costs more to find than to use
 
 // ---- the shared keys --------------------------------------------------------------------------------------
 
@@ -82,7 +83,7 @@ static bool set_keys(const struct ticket_key *key, unsigned char *iv, EVP_CIPHER
         OSSL_PARAM_construct_end(),
     };
     return EVP_MAC_CTX_set_params(mac, params) &&
-        EVP_CipherInit_ex(cipher, EVP_aes_256_cbc(), NULL, key->cipher, iv, encrypt);
+        EVP_CipherInit_ex(cipher, cipher_256, NULL, key->cipher, iv, encrypt);
 }
 
 // RFC: 1 goes on, 2 goes on and sends a ticket with the newest key, 0 knows no such key, -1 fails.
@@ -91,7 +92,7 @@ static int with_keys(const struct ticket_key *keys, unsigned count, unsigned cha
     if (encrypt) {
         if (count == 0)
             return 0;
-        if (RAND_bytes(iv, EVP_CIPHER_get_iv_length(EVP_aes_256_cbc())) != 1)
+        if (RAND_bytes(iv, EVP_CIPHER_get_iv_length(cipher_256)) != 1)
             return -1;
         memcpy(name, keys[0].name, sizeof keys[0].name);
         return set_keys(&keys[0], iv, cipher, mac, true) ? 1 : -1;
@@ -121,9 +122,11 @@ struct ticket_key ticket_key_of(struct slice bytes) {
 _Static_assert(sizeof(struct ticket_key) == TICKET_FILE_BYTES, "the file has the parts of a key in order");
 
 void tickets_use(struct ssl_ctx_st *ctx, const struct ticket_ring *ring) {
+    if (!cipher_256)
+        cipher_256 = EVP_CIPHER_fetch(NULL, "AES-256-CBC", NULL);
     if (ring_index < 0)
         ring_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
     SSL_CTX_set_ex_data(ctx, ring_index, (void *)(uintptr_t)ring);
-    if (shared || (ring && ring->count > 0))
+    if (cipher_256 && (shared || (ring && ring->count > 0)))
         SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, on_ticket);
 }

@@ -8,6 +8,7 @@ run calls these.
 import json
 import os
 import socket
+import ssl
 import subprocess
 
 import procs
@@ -33,8 +34,12 @@ class Wrong(Exception):
 class Client:
     """One HTTP/1.1 connection that accepts answers with a Content-Length, which is all the origin sends."""
 
-    def __init__(self, port, timeout=10):
+    def __init__(self, port, timeout=10, tls=False):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout)
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            self.socket = context.wrap_socket(self.socket)
 
     def close(self):
         self.socket.close()
@@ -67,9 +72,9 @@ class Client:
         return self.socket.recv(1) == b""
 
 
-def check(port, path, body, hooks=False, close=False):
+def check(port, path, body, hooks=False, close=False, tls=False):
     """Raises Wrong unless the proxy serves path as the origin has it. Returns the size of an answer."""
-    client = Client(port)
+    client = Client(port, tls=tls)
     try:
         for _ in range(1 if close else 2):
             status, fields, got, size = client.get(path, *(["Connection: close"] if close else []))
@@ -91,14 +96,14 @@ def check(port, path, body, hooks=False, close=False):
         client.close()
 
 
-def wrk(folder, core, port, path, connections, seconds, close=False):
+def wrk(folder, core, port, path, connections, seconds, close=False, tls=False):
     """Runs wrk on its core and returns its sums, with the seconds of processor time that it took itself."""
     program = servers.find_program("wrk", "wrk")
     script = servers.write(os.path.join(folder, "wrk.lua"), WRK_SCRIPT)
     argv = [program, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", script]
     if close:
         argv += ["-H", "Connection: close"]
-    argv.append(f"http://127.0.0.1:{port}{path}")
+    argv.append(f"http{'s' if tls else ''}://127.0.0.1:{port}{path}")
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, preexec_fn=procs.pinned(core))
     try:

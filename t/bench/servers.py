@@ -106,8 +106,26 @@ def unprivileged():
     return account.pw_name, grp.getgrgid(account.pw_gid).gr_name
 
 
+# What all three speak: their defaults differ.
+CIPHERS = ("ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
+           "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305")
+
+
+def certificate(folder):
+    """The paths of a certificate, its key, and a file with both; made once."""
+    pem, key, both = (os.path.join(folder, name) for name in ("site.pem", "site.key", "both.pem"))
+    if not os.path.exists(both):
+        subprocess.run([find_program("openssl", "openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                        "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=bench", "-days", "30", "-keyout", key,
+                        "-out", pem], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        write(both, open(pem).read() + open(key).read())
+    return pem, key, both
+
+
 class Server:
     """What the origin and the proxies share: a folder, a port, and from start() to stop() a procs.Tree."""
+
+    tls = None                          # the paths that certificate() gives, or none
 
     def __init__(self, folder, core):
         self.folder = os.path.join(folder, self.name)
@@ -175,12 +193,17 @@ class Nginx(Server):
         keepalive_requests 1000000000;
     }}
     server {{
-        listen 127.0.0.1:{self.port} backlog=4096;
+        listen 127.0.0.1:{self.port} backlog=4096{" ssl" if self.tls else ""};
+        {self.tls_lines() if self.tls else ""}
         location / {{
             proxy_pass http://origin;
             {NGINX_HOOKS if self.hooks else ""}
         }}
     }}"""
+
+    def tls_lines(self):
+        return (f"ssl_certificate {self.tls[0]}; ssl_certificate_key {self.tls[1]}; ssl_protocols TLSv1.2 TLSv1.3; "
+                f"ssl_ciphers {CIPHERS}; ssl_prefer_server_ciphers on;")
 
     def command(self):
         name, group = unprivileged()
@@ -271,7 +294,7 @@ defaults
     timeout server 300s
     timeout http-keep-alive 300s
 frontend bench
-    bind 127.0.0.1:{self.port} backlog 4096
+    bind 127.0.0.1:{self.port} backlog 4096 {f"ssl crt {self.tls[2]} ciphers {CIPHERS}" if self.tls else ""}
     {actions}
     default_backend origin
 backend origin
@@ -302,6 +325,7 @@ class Moongate(Server):
         name, _ = unprivileged()
         user = f"user {name};" if name else ""
         script = ""
+        tls = f"tls {{ certificate {self.tls[0]}; key {self.tls[1]}; }}" if self.tls else ";"
         if self.hooks:
             write(self.path("hooks.lua"), self.hooks)
             script = "script hooks.lua;"
@@ -318,7 +342,7 @@ upstream origin {{
 }}
 
 frontend bench {{
-    listen 127.0.0.1:{self.port};
+    listen 127.0.0.1:{self.port} {tls}
     {script}
     route / origin;
     access_log off;
