@@ -133,7 +133,7 @@
     X(resolver_timeout, SCOPE_TOP, TIME, conf, resolver.timeout, 10, 600000, 0, NULL, "5s", NULL, \
       "How long a name may take to be resolved, with all tries at all servers. The first try waits for a part " \
       "of it, each further round through the servers twice as long as the one before.") \
-    X(resolver_tries, SCOPE_TOP, NUMBER, conf, resolver.tries, 1, 10, 0, NULL, "3", NULL, \
+    X(resolver_tries, SCOPE_TOP, NUMBER, conf, resolver.tries, 1, 5, 0, NULL, "3", NULL, \
       "How many times each DNS server is asked for one name before that has failed.") \
     X(resolver_min_ttl, SCOPE_TOP, TIME, conf, resolver.min_ttl, 0, 86400000, 0, NULL, "1s", NULL, \
       "How long an answer is used at least, whatever shorter time it says itself. Must not be longer than " \

@@ -8,6 +8,11 @@
 
 enum { SERVERS_MAX = 16, DNS_PORT = 53 };
 
+// c-ares has no place for it.
+static bool has_scope(const struct addr *addr) {
+    return addr_family(addr) == AF_INET6 && addr->in6.sin6_scope_id != 0;
+}
+
 int own_parse_resolver(struct parser *parser, struct block *block, struct statement *statement) {
     struct conf_resolver *resolver = &((struct conf *)block->owners[OWNER_conf])->resolver;
     int err = own_count_words(parser, statement, 1, SERVERS_MAX);
@@ -22,7 +27,7 @@ int own_parse_resolver(struct parser *parser, struct block *block, struct statem
         struct error inner;
         if (addr_parse_ip(word->text, DNS_PORT, addr) < 0 &&
             (addr_parse(word->text, addr, &inner) < 0 || addr_family(addr) == AF_UNIX ||
-             addr_port(addr) == 0 || word->text.at[0] == '*'))
+             addr_port(addr) == 0 || word->text.at[0] == '*' || has_scope(addr)))
             return parser_fail(
                 parser, word->place,
                 "bad address \"%.64s\" for \"resolver\", expected an IP address, perhaps with a port",

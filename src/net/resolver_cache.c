@@ -178,5 +178,6 @@ void dns_cache_failed(struct dns_cache *cache, struct dns_entry *entry, enum dns
         entry->count = 0;
     }
     entry->failure = failure;
-    entry->quiet_ms = now_ms + cache->conf->negative_ttl;
+    // What this process lacks says nothing of the resolvers.
+    entry->quiet_ms = now_ms + (failure == DNS_memory ? 0 : cache->conf->negative_ttl);
 }

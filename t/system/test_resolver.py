@@ -334,6 +334,7 @@ def test_a_script_that_loads_may_not(moongate):
     ("resolver nameserver.example;", 'bad address "nameserver.example"'),
     ("resolver unix:/x;", "bad address"),
     ("resolver *:53;", "bad address"),
+    ("resolver [fe80::1%lo]:53;", "bad address"),
     ("resolver 127.0.0.1:0;", "bad address"),
     ("resolver;", "too few arguments"),
     ("resolver_min_ttl 2h;", "expected the first not to be longer"),

@@ -108,6 +108,12 @@ Test(resolver_cache, a_failure_leaves_what_was_known) {
     cr_assert_eq(dns_cache_knows(&cache, entry, 31000), DNS_UNKNOWN);
 }
 
+Test(resolver_cache, memory_that_was_out_is_asked_for_again_at_once) {
+    struct dns_entry *entry = need("a.test");
+    dns_cache_failed(&cache, entry, DNS_memory, 1000);
+    cr_assert_eq(dns_cache_knows(&cache, entry, 1000), DNS_UNKNOWN);
+}
+
 Test(resolver_cache, that_a_name_is_gone_is_no_failure) {
     struct dns_entry *entry = need("a.test");
     answer(entry, "192.0.2.1", 10, 0);
