@@ -284,6 +284,9 @@ static void settled(struct client_codec *client, int error) {
     // As if they had just come: there may not be room for all.
     while (attempt->count > 0) {
         struct exchange *x = end_first(attempt);
+        unsigned index = (unsigned)(server - server->upstream->servers);
+        if (index < 64)
+            x->tried &= ~(1ull << index);  // it has not failed them
         give_place(server);
         dial(x);
     }
