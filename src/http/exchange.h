@@ -233,6 +233,8 @@ struct exchange {
     uint64_t tried;              // bit n: server n of the upstream was tried
     bool reused;                 // the upstream connection had served before
 
+    uint32_t bulk;               // the downstream codec's: how many bytes of the response may be read at once, as
+                                 // many exchanges share one client's connection; 0: as they come
     uint64_t handle;             // base/handle.h; 0 until a script asks
     void *script;                // the script layer's record
     char id[28];                 // request id, empty until exchange_id()

@@ -352,11 +352,13 @@ static void want_body(struct exchange *x, bool want) {
         return;
     client->paused = !want;
     if (!want) {
-        conn->bulk = (uint32_t)x->settings->buffer_high;
+        conn->bulk = x->bulk ? x->bulk : (uint32_t)x->settings->buffer_high;
         conn_pause(conn);
         set_read_timer(client);
         return;
     }
+    if (x->bulk)
+        conn->bulk = x->bulk;
     struct span span;
     if (queue_take(&client->pending, &span)) {
         // exchange_run() is on the stack: parse() only notes that there is more, and we look again.
@@ -396,7 +398,7 @@ static void release(struct exchange *x, bool reusable) {
     queue_release(&client->pending);
     timer_stop(&conn->timer);
     if (reusable) {
-        conn->bulk = 0;
+        conn->bulk = x->bulk;  // the next one is likely to be of the same kind
         conn_read(conn);
     }
     client->public.streams = 0;
@@ -440,6 +442,9 @@ static void h1_carry(struct client_codec *public, struct exchange *x, const stru
     client->interims = 0;
     client->interim_bytes = 0;
     start_response(client);
+    public->conn->bulk = x->bulk;
+    if (x->bulk && public->conn->reading == READING_MULTI)
+        conn_pause(public->conn);
     conn_read(public->conn);
     exchange_dialled(x, &upstream, client, reused);
 }

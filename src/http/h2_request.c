@@ -353,7 +353,8 @@ static int on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *
             return 0;
         default:
             counters->http2_errors++;
-            return count(server, H2_GUARD_error) < 0 ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+            count(server, H2_GUARD_error);  // GOAWAY is made next
+            return 0;
         }
     case NGHTTP2_DATA:
         h2_guard_allow(&server->guard, H2_GUARD_window_update, 2);

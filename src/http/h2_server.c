@@ -13,6 +13,7 @@
 #include <errno.h>
 
 // The share that a connection has of a turn, as h1_server.c has it.
+enum { OUTBOUND_ACKS = 10000 };  // to a client that does not read them; http2_max_pings is the limit before
 enum { TURN_REQUESTS = 16, FIRST_REQUEST_MS = 1000, STREAM_ROOM_MIN = 16 * 1024 };
 
 static struct slab server_slab = SLAB_INIT(sizeof(struct h2_server), 64);
@@ -148,6 +149,12 @@ static bool overloaded(const struct h2_server *server) {
     return server->callbacks->overloaded && server->callbacks->overloaded(server->owner);
 }
 
+// What is read at once of each response, when as many could come and none be taken.
+static uint32_t bulk(const struct h2_server *server) {
+    unsigned count = server->mux.stream_count;
+    return (count <= 8 ? 64 : count <= 32 ? 32 : 16) * 1024;
+}
+
 static void start(struct h2_request *request) {
     struct h2_server *server = request->server;
     struct exchange *x = request->stream.x;
@@ -158,6 +165,7 @@ static void start(struct h2_request *request) {
     request->body_pace = (struct pace){ 0 };
     pace_begin(&request->body_pace, 0);
     x->at.received = clock_us();
+    x->bulk = bulk(server);
     x->req_ended = request->ended;
     if (server->keepalive_requests > 0 && server->requests >= server->keepalive_requests)
         drain(&server->codec);
@@ -472,6 +480,7 @@ static size_t backlog(struct exchange *x) {
     struct h2_request *request = x->down_owner;
     const struct h2_mux *mux = &request->server->mux;
     size_t queued = request->stream.queued;
+    x->bulk = bulk(request->server);
     if (mux->queued > request->server->limits.output_buffer / 2) {
         size_t share = request->server->limits.output_buffer / mux->stream_count;
         if (queued > (share > STREAM_ROOM_MIN ? share : STREAM_ROOM_MIN))
@@ -603,6 +612,7 @@ static int make_session(struct h2_server *server, const struct conf_settings *se
     // Ours are looked at first.
     nghttp2_option_set_stream_reset_rate_limit(option, UINT32_MAX, UINT32_MAX);
     nghttp2_option_set_max_continuations(option, SIZE_MAX);
+    nghttp2_option_set_max_outbound_ack(option, OUTBOUND_ACKS);
     int rc = nghttp2_session_server_new3(&server->mux.session.ng, callbacks, &server->mux.session, option,
                                          &h2_memory);
     nghttp2_option_del(option);
