@@ -173,9 +173,9 @@ struct conf_upstream {
 // A certificate chain with its key, as PEM texts; both may be in one file.
 struct conf_certificate {
     struct conf_certificate *next;
-    const char *path, *key_path;
-    struct slice text, key;       // kept by the configuration
-    struct conf_place place, key_place;
+    const char *path, *key_path, *staple_path;
+    struct slice text, key, staple;  // kept by the configuration
+    struct conf_place place, key_place, staple_place;
 };
 
 // A file that a tls block names, beside its certificates.
@@ -202,6 +202,7 @@ struct conf_tls {
     bool session_tickets;
     uint64_t session_timeout;
     struct conf_file_text *ticket_keys;  // the first encrypts; none: the master's
+    const char *key_log;          // NULL: none
     bool strict_names;            // a name that no certificate has ends the handshake
     struct conf_place place, alpn_place, ciphers_place, ciphersuites_place, groups_place;
 };

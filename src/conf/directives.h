@@ -521,6 +521,11 @@
       "/etc/moongate/site.key", \
       "The private key of the certificate before it, in PEM form and not encrypted. Without this line it is " \
       "in the certificate's own file.") \
+    X(staple, SCOPE_TLS, OWN, conf_tls, certificates, 0, 0, DIRECTIVE_MANY, "FILE", NULL, \
+      "/etc/moongate/site.ocsp", \
+      "An OCSP response for the certificate before it, in DER form (openssl ocsp -respout), which is sent to " \
+      "clients that ask for it until it is out of date. A reload reads it again. A certificate that demands a " \
+      "staple and has none is served with a warning in the error log.") \
     X(alpn, SCOPE_TLS, OWN, conf_tls, alpn, 0, 0, 0, "PROTOCOL ...", "h2 http/1.1", NULL, \
       "The protocols that are offered by ALPN (RFC 7301), the preferred one first. A client that asks for " \
       "none of them is refused; one that does not use ALPN speaks HTTP/1.1.") \
@@ -558,6 +563,10 @@
       "instead of the master's own: machines with the same file resume each other's sessions. Of several " \
       "the first encrypts, all decrypt: put a new one first on all machines, reload, and remove the last " \
       "one when its tickets are over.") \
+    X(key_log, SCOPE_TLS, OWN, conf_tls, key_log, 0, 0, 0, "FILE", NULL, "/tmp/keys", \
+      "Writes the secrets of all connections of this listener to a file, in the form that Wireshark reads. " \
+      "For debugging alone: who has the file can read and forge what was sent. The workers open it, so it must " \
+      "be in a folder in which their user may write.") \
     X(strict_names, SCOPE_TLS, FLAG, conf_tls, strict_names, 0, 0, 0, NULL, "off", NULL, \
       "Refuses the handshake of a client that asks for a name that no certificate has, instead of answering " \
       "with the first certificate.")

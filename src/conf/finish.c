@@ -184,6 +184,8 @@ static int read_certificates(struct parser *parser, const struct conf_tls *tls) 
         int err = read_pem(parser, c->path, c->place, &c->text);
         if (!err && c->key_path)
             err = read_pem(parser, c->key_path, c->key_place, &c->key);
+        if (!err && c->staple_path)
+            err = read_pem(parser, c->staple_path, c->staple_place, &c->staple);
         if (err)
             return err;
         if (!c->key_path)

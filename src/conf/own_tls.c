@@ -24,7 +24,9 @@ int own_parse_certificate(struct parser *parser, struct block *block, struct sta
     return 0;
 }
 
-int own_parse_key(struct parser *parser, struct block *block, struct statement *statement) {
+// Reads a path that belongs to the certificate before it and may be given once for each.
+static int of_last(struct parser *parser, struct block *block, const struct statement *statement, size_t path,
+                   size_t place) {
     struct conf_tls *tls = block->owners[OWNER_conf_tls];
     int err = own_count_words(parser, statement, 1, 1);
     if (err)
@@ -32,30 +34,62 @@ int own_parse_key(struct parser *parser, struct block *block, struct statement *
     struct conf_certificate *last = tls->certificates;
     while (last && last->next)
         last = last->next;
-    if (!last || last->key_path)
+    const char **to = (const char **)((char *)last + path);
+    if (!last || *to)
         return parser_fail(parser, statement->place,
-                           "\"key\" without a certificate before it, expected: certificate FILE; key FILE;");
-    last->key_place = statement->words[0].place;
-    last->key_path = parser_path(parser, statement, &statement->words[0]);
-    return last->key_path ? 0 : -EINVAL;
+                           "\"%s\" without a certificate before it, expected: certificate FILE; %s FILE;",
+                           statement->directive->name, statement->directive->name);
+    *(struct conf_place *)((char *)last + place) = statement->words[0].place;
+    *to = parser_path(parser, statement, &statement->words[0]);
+    return *to ? 0 : -EINVAL;
+}
+
+int own_parse_key(struct parser *parser, struct block *block, struct statement *statement) {
+    return of_last(parser, block, statement, offsetof(struct conf_certificate, key_path),
+                   offsetof(struct conf_certificate, key_place));
+}
+
+int own_parse_staple(struct parser *parser, struct block *block, struct statement *statement) {
+    return of_last(parser, block, statement, offsetof(struct conf_certificate, staple_path),
+                   offsetof(struct conf_certificate, staple_place));
+}
+
+int own_parse_key_log(struct parser *parser, struct block *block, struct statement *statement) {
+    struct conf_tls *tls = block->owners[OWNER_conf_tls];
+    int err = own_count_words(parser, statement, 1, 1);
+    if (err)
+        return err;
+    tls->key_log = parser_path(parser, statement, &statement->words[0]);
+    return tls->key_log ? 0 : -EINVAL;
+}
+
+static void print_path(FILE *out, int indent, const char *name, const char *path) {
+    if (!path)
+        return;
+    fprintf(out, "%*s%s ", indent, "", name);
+    value_print_word(out, path);
+    fputs(";\n", out);
+}
+
+void own_print_key_log(FILE *out, int indent, const void *owner) {
+    print_path(out, indent, "key_log", ((const struct conf_tls *)owner)->key_log);
 }
 
 void own_print_certificate(FILE *out, int indent, const void *owner) {
     const struct conf_tls *tls = owner;
     for (const struct conf_certificate *c = tls->certificates; c; c = c->next) {
-        fprintf(out, "%*scertificate ", indent, "");
-        value_print_word(out, c->path);
-        fputs(";\n", out);
-        if (!c->key_path)
-            continue;
-        fprintf(out, "%*skey ", indent, "");
-        value_print_word(out, c->key_path);
-        fputs(";\n", out);
+        print_path(out, indent, "certificate", c->path);
+        print_path(out, indent, "key", c->key_path);
+        print_path(out, indent, "staple", c->staple_path);
     }
 }
 
 // Printed with their certificates.
 void own_print_key(FILE *out, int indent, const void *owner) {
+    (void)out, (void)indent, (void)owner;
+}
+
+void own_print_staple(FILE *out, int indent, const void *owner) {
     (void)out, (void)indent, (void)owner;
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "tls/names.h"
+#include "tls/staple.h"
 
 #include <errno.h>
 #include <openssl/err.h>
@@ -203,6 +204,9 @@ static void warn(const struct conf_certificate *c, const X509 *certificate) {
     if (when)
         log_warn("%s:%d:%d: the certificate in \"%s\" %s (valid until %s)", c->place.file, c->place.line,
                  c->place.column, c->path, when, text);
+    if (!c->staple_path && staple_demanded(certificate))
+        log_warn("%s:%d:%d: the certificate in \"%s\" demands a staple and has none: clients may refuse it",
+                 c->place.file, c->place.line, c->place.column, c->path);
 }
 
 void pem_warn(const struct conf_certificate *certificates) {

@@ -5,7 +5,9 @@
 
 #include "base/log.h"
 #include "tls/names.h"
+#include "tls/key_log.h"
 #include "tls/pem.h"
+#include "tls/staple.h"
 #include "tls/stream_impl.h"
 #include "tls/tickets.h"
 
@@ -34,6 +36,8 @@ struct tls_server {
     bool strict;
     unsigned char alpn[ALPN_MAX + 1];  // as on the wire
     unsigned alpn_len;
+    struct staple *staples;
+    struct key_log *key_log;     // NULL: none
     struct ticket_ring tickets;  // without keys: the master's are used
     unsigned char session_context[SSL_MAX_SID_CTX_LENGTH];
 };
@@ -207,6 +211,8 @@ static int context_new(struct tls_server *server, struct tls_site *site, struct 
     int rc = set_ciphers(server, ctx, error);
     if (rc == 0)
         rc = set_client_verification(server, ctx, error);
+    staples_use(ctx, &server->staples);
+    key_log_use(ctx, server->key_log);
     for (unsigned i = 0; rc == 0 && i < site->count; i++)
         rc = use_pair(server, ctx, site->pairs[i], error);
     return rc;
@@ -317,6 +323,11 @@ int tls_server_new(const struct conf *conf, const struct conf_frontend *frontend
     int rc = set_alpn(server, error);
     if (rc == 0)
         rc = pem_load(conf, listen->tls->certificates, &pairs, error);
+    for (const struct pem_pair *pair = pairs; pair && rc == 0; pair = pair->next)
+        if (pair->conf->staple_path)
+            rc = staple_add(&server->staples, conf, pair->conf, pair->certificate, error);
+    if (rc == 0 && listen->tls->key_log && !(server->key_log = key_log_new(listen->tls->key_log)))
+        rc = error_set(error, -ENOMEM, "memory is out");
     if (rc == 0 && (set_ticket_keys(server) < 0 || make_sites(server, pairs) < 0))
         rc = error_set(error, -ENOMEM, "memory is out");
     for (struct tls_site *site = server->sites; rc == 0 && site; site = site->next)
@@ -343,6 +354,8 @@ void tls_server_unref(void *of) {
         free(site);
     }
     names_free(server->names);
+    staples_free(server->staples);
+    key_log_free(server->key_log);
     free(server->tickets.keys);
     free(server);
 }
@@ -358,6 +371,9 @@ int tls_server_check(const struct conf *conf, struct error *error) {
                 return rc;
             tls_server_unref(server);
             pem_warn(listen->tls->certificates);
+            if (listen->tls->key_log)
+                log_warn("listener \"%s\": key_log is on: who reads \"%s\" can read all that is sent",
+                         listen->name, listen->tls->key_log);
         }
     return 0;
 }
