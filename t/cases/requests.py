@@ -265,7 +265,8 @@ for name, version, status in [
     ("9.9", b"HTTP/9.9", 505), ("0.0", b"HTTP/0.0", 505),
 ]:
     refused(name, get(version=version), status)
-refused("the preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9), 505)
+refused("almost the preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r-" + bytes(9), 505)
+refused("the preface of HTTP/2 with a field", b"PRI * HTTP/2.0\r\nHost: a\r\n\r\nSM\r\n\r\n", 505)
 
 # ---- Host and authorities -----------------------------------------------------------------------------
 _class("Host")

@@ -221,7 +221,8 @@ def test_names_being_asked_for_are_bounded_and_so_are_those_kept(moongate, names
     for name, address in records.items():
         assert resolve(gate, name).startswith(f"{address} ")
     assert gate.stats()["dns_entries_active"] == 20
-    assert resolve(gate, "n39.test").startswith("192.0.2.39 ") and names.asked("n39.test") == 1  # the last ones stayed
+    before = names.asked("n39.test")  # whether it was among the ten at the beginning is a matter of who came first
+    assert resolve(gate, "n39.test").startswith("192.0.2.39 ") and names.asked("n39.test") == before  # the last stay
 
 
 def test_who_waits_may_have_less_time_and_the_answer_is_kept_all_the_same(moongate, nameserver):
