@@ -18,6 +18,7 @@
 #include "script/examine.h"
 #include "script/script.h"
 #include "script/test.h"
+#include "tls/client.h"
 #include "tls/digest.h"
 #include "tls/server.h"
 
@@ -146,6 +147,8 @@ static int test_or_print(const char *file, enum action action) {
             code = identity_find(conf, &identity, &error);
         if (code == 0)
             code = tls_server_check(conf, &error);
+        if (code == 0)
+            code = tls_client_check(conf, &error);
         if (code == 0)
             code = script_check(conf, &error);
         if (code == 0)

@@ -24,20 +24,21 @@ local function parse(url, upstream)
     if upstream and url:sub(1, 1) == "/" then return upstream, url:match("^[^#]*"), upstream end
     raise('gate.fetch: expected "http://host/path", or "/path" and an upstream, got "' .. url:sub(1, 200) .. '"')
   end
-  if scheme:lower() ~= "http" then return nil, nil, nil, scheme .. " is not offered" end
+  scheme = scheme:lower()
+  if scheme ~= "http" and scheme ~= "https" then return nil, nil, nil, scheme .. " is not offered" end
   if authority == "" or authority:find("@", 1, true) then
     raise('gate.fetch: expected host[:port] in the URL, got "' .. authority:sub(1, 200) .. '"')
   end
   local target = rest:match("^[^#]*")
   if target:sub(1, 1) ~= "/" then target = "/" .. target end
   if upstream then return upstream, target, authority end
-  local to = authority:match(":%d+$") and authority or authority .. ":80"
+  local to = authority:match(":%d+$") and authority or authority .. (scheme == "https" and ":443" or ":80")
   local host = to:match("^%[(.*)%]:%d+$") or to:match("^(.*):%d+$")
   -- A label of digits alone at the end is a number that wants to be an address.
   if not gate.network(host) and (host:find("[^%w._-]") or host:find("^%d+%.?$") or host:find("%.%d+%.?$")) then
     return nil, nil, nil, "this is no host name"
   end
-  return to, target, authority
+  return (scheme == "https" and "https://" or "") .. to, target, authority
 end
 
 -- Fetches that were begun, with the table that says who closes them at its end.
@@ -98,7 +99,9 @@ local function read_headers(id)
 end
 
 --- gate.fetch(url, options)
---- Asks another server: "http://192.0.2.1:8080/path?query", "http://name.example/path", or with an upstream "/path".
+--- Asks another server: "http://192.0.2.1:8080/path?query", "https://name.example/path", or with an upstream "/path".
+--- Over https:// the server must show a certificate for its name or address that an authority of fetch_ca (of the
+--- system) has signed, and may choose HTTP/2; other authorities, pins and certificates are an upstream's affair (tls).
 --- It goes through the pools and limits of the upstream (an address or a name has their defaults); an idempotent request
 --- may be sent again, as `retry` allows, and to the next address of a name when one cannot be connected to. Which
 --- addresses a name may stand for the directive route_allow says: those of this machine and of private networks only
@@ -114,7 +117,8 @@ end
 --- @return a table with status, headers (by name in lower case, repeated ones joined by commas; fields[name]
 --- has them
 --- as a list) and body; or nil and why: "timeout", "too large", or a word of the log variable $termination ("upstream_name": the name could not be resolved;
---- "upstream_denied": it stands for no address that route_allow lets in)
+--- "upstream_tls": its
+--- certificate was refused, or the handshake failed otherwise; "upstream_denied": it stands for no address that route_allow lets in)
 --- @example
 ---   local answer, why = gate.fetch("http://127.0.0.1:1/check", { timeout = 0.5, headers = { accept = "text/plain" } })
 ---   if not answer then gate.log.warn("no answer:", why) end

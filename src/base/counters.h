@@ -59,6 +59,9 @@
     X(bytes_to_clients, "bytes sent to clients") \
     X(upstream_connects, "connections made to upstream servers") \
     X(upstream_connect_errors, "connections to upstream servers that failed") \
+    X(upstream_tls_handshakes, "TLS handshakes with upstream servers") \
+    X(upstream_tls_resumed, "of these: those that resumed a session") \
+    X(upstream_tls_errors, "TLS handshakes with upstream servers that failed") \
     X(upstream_reused, "requests sent on a pooled connection") \
     X(upstream_retries, "requests sent again to the same or another server") \
     X(retries_connect, "of these: the server could not be connected to") \

@@ -136,6 +136,7 @@ struct conf_server {
     struct conf_server *next;
     struct addr addr;
     const char *name;             // as written
+    struct slice host;            // that its certificate must have; at NULL: what `name` says
     uint64_t weight;              // 1 to 256
     struct conf_place place;
 };
@@ -147,6 +148,7 @@ struct conf_upstream {
     unsigned server_count;
     enum conf_balance balance;
     enum conf_protocol protocol;
+    struct conf_tls *tls;         // NULL: none
     uint64_t http2_connections;   // of one server, for each worker
     uint64_t http2_streams;       // requests under way on one of them
     uint64_t http2_window;        // bytes of a response that a server may send beyond what was passed on
@@ -187,9 +189,15 @@ struct conf_file_text {
 };
 
 enum conf_verify_client { VERIFY_CLIENT_OFF, VERIFY_CLIENT_OPTIONAL, VERIFY_CLIENT_REQUIRED };
+// `pin`: the SHA-256 of a public key (RFC 7469, 2.4)
+struct conf_pin {
+    struct conf_pin *next;
+    unsigned char digest[32];
+};
+
 enum conf_tls_version { TLS_VERSION_1_2 = 1, TLS_VERSION_1_3 = 2 };
 
-// What a `tls` block says: of a listener.
+// What a `tls` block says: of a listener, or of an upstream.
 struct conf_tls {
     struct conf_certificate *certificates;  // in order; of a listener at least one, the first is the default
     const char *alpn;             // protocols in order of preference, a space between them
@@ -204,6 +212,13 @@ struct conf_tls {
     struct conf_file_text *ticket_keys;  // the first encrypts; none: the master's
     const char *key_log;          // NULL: none
     bool strict_names;            // a name that no certificate has ends the handshake
+    bool verify;                  // an upstream: the server's certificate
+    const char *ca;               // file of those who sign; NULL: the system's
+    const char *crl;              // file of what they revoked; NULL: none
+    struct slice ca_text, crl_text;
+    const char *name;             // that the server's certificate must have; NULL: what the server is called
+    struct conf_pin *pins;        // of which its key, or a signer's, must have one; NULL: any
+    struct conf_place ca_place, crl_place;
     struct conf_place place, alpn_place, ciphers_place, ciphersuites_place, groups_place;
 };
 
@@ -296,6 +311,9 @@ struct conf {
 
     struct conf_upstream *upstreams;
     struct conf_upstream of_address;  // the defaults: for addresses that scripts name
+    struct conf_tls of_address_tls;   // and for those with https://
+    const char *fetch_ca;         // file of those who sign for these; NULL: the system's
+    struct conf_place fetch_ca_place;
     struct conf_frontend *frontends;
 };
 

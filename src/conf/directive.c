@@ -68,6 +68,8 @@ const char *scope_name(unsigned scope) {
         return "frontend";
     case SCOPE_TLS:
         return "the tls block of a listen";
+    case SCOPE_UPSTREAM_TLS:
+        return "the tls block of an upstream";
     default:
         return "route";
     }

@@ -15,9 +15,10 @@ enum {
     SCOPE_UPSTREAM = 1 << 1,
     SCOPE_FRONTEND = 1 << 2,
     SCOPE_ROUTE = 1 << 3,
-    SCOPE_TLS = 1 << 4,  // the block of a listen with tls
+    SCOPE_TLS = 1 << 4,           // the block of a listen with tls
+    SCOPE_UPSTREAM_TLS = 1 << 5,  // that of an upstream
     SCOPE_SETTINGS = SCOPE_TOP | SCOPE_FRONTEND | SCOPE_ROUTE,
-    SCOPE_ALL = SCOPE_SETTINGS | SCOPE_UPSTREAM | SCOPE_TLS,
+    SCOPE_ALL = SCOPE_SETTINGS | SCOPE_UPSTREAM | SCOPE_TLS | SCOPE_UPSTREAM_TLS,
 };
 
 enum {

@@ -168,6 +168,8 @@
     X(script_run_limit, SCOPE_TOP, TIME, conf, script_run_limit, 1, 3600000, 0, NULL, "1s", NULL, \
       "How long code of a script may run without waiting, with script_safe on. Should be shorter than " \
       "watchdog.") \
+    X(fetch_ca, SCOPE_TOP, OWN, conf, fetch_ca, 0, 0, 0, "system | FILE", "system", NULL, \
+      "The authorities that are trusted when a script asks for https:// (gate.fetch), as ca says for an upstream.") \
     X(script_memory_limit, SCOPE_TOP, SIZE, conf, script_memory_limit, 4 << 20, 1ull << 40, \
       DIRECTIVE_ZERO, NULL, "256m", NULL, \
       "Memory of the scripts of one worker and configuration: all that Lua holds. Code that asks for more " \
@@ -405,6 +407,11 @@
       "is.") \
     X(balance, SCOPE_UPSTREAM, WORD, conf_upstream, balance, 0, 0, 0, NULL, "round_robin", NULL, \
       "How the server for a request is chosen.") \
+    X(tls, SCOPE_UPSTREAM, OWN, conf_upstream, tls, 0, 0, DIRECTIVE_MAYBE_BLOCK, "[{ ... }]", NULL, "", \
+      "Connections to the servers are encrypted with TLS, and the certificates of the servers verified, as the " \
+      "block says; without one, against the authorities that the system trusts. A server whose handshake " \
+      "fails counts as one that could not be connected to: another is tried, as tries allows, then the request " \
+      "is answered 502; the log says what failed. Sessions are resumed.") \
     X(protocol, SCOPE_UPSTREAM, WORD, conf_upstream, protocol, 0, 0, 0, NULL, "auto", NULL, \
       "The protocol that the servers of the upstream are spoken to in. Whatever a client speaks goes on in it, " \
       "but for upgrades: a request to change the protocol, as WebSocket makes it, is answered 501 where the " \
@@ -509,15 +516,16 @@
       "Requests whose path begins with the prefix go to that upstream; the longest prefix that fits wins." \
       " A block may hold settings for this route alone. A request that fits no route is answered 404, " \
       "unless a script's route hook says where to.") \
-    X(certificate, SCOPE_TLS, OWN, conf_tls, certificates, 0, 0, DIRECTIVE_MANY, "FILE", NULL, \
+    X(certificate, SCOPE_TLS | SCOPE_UPSTREAM_TLS, OWN, conf_tls, certificates, 0, 0, DIRECTIVE_MANY, "FILE", NULL, \
       "/etc/moongate/site.pem", \
       "A certificate in PEM form, those that sign it behind it in the same file, but for the root. Several " \
       "may be given, each with its key: the one whose name (subjectAltName; *.example.com is every name with " \
       "one more label) the client asks for is used, and of several for the same name, of different kinds of " \
       "key (RSA, ECDSA, Ed25519), the one that the client can verify. A client that asks for no name, or for " \
       "one that none has, gets the first (strict_names). Files are read by the master, before privileges are " \
-      "dropped; a reload reads them again, and the next handshakes use them.") \
-    X(key, SCOPE_TLS, OWN, conf_tls, certificates, 0, 0, DIRECTIVE_MANY, "FILE", NULL, \
+      "dropped; a reload reads them again, and the next handshakes use them. Of an upstream: one, with which " \
+      "moongate shows servers who it is.") \
+    X(key, SCOPE_TLS | SCOPE_UPSTREAM_TLS, OWN, conf_tls, certificates, 0, 0, DIRECTIVE_MANY, "FILE", NULL, \
       "/etc/moongate/site.key", \
       "The private key of the certificate before it, in PEM form and not encrypted. Without this line it is " \
       "in the certificate's own file.") \
@@ -529,17 +537,17 @@
     X(alpn, SCOPE_TLS, OWN, conf_tls, alpn, 0, 0, 0, "PROTOCOL ...", "h2 http/1.1", NULL, \
       "The protocols that are offered by ALPN (RFC 7301), the preferred one first. A client that asks for " \
       "none of them is refused; one that does not use ALPN speaks HTTP/1.1.") \
-    X(versions, SCOPE_TLS, OWN, conf_tls, versions, 0, 0, 0, "TLSv1.2 | TLSv1.3 ...", "TLSv1.2 TLSv1.3", NULL, \
+    X(versions, SCOPE_TLS | SCOPE_UPSTREAM_TLS, OWN, conf_tls, versions, 0, 0, 0, "TLSv1.2 | TLSv1.3 ...", "TLSv1.2 TLSv1.3", NULL, \
       "The versions of TLS that are spoken.") \
-    X(ciphers, SCOPE_TLS, OWN, conf_tls, ciphers, 0, 0, 0, "CIPHER ...", \
+    X(ciphers, SCOPE_TLS | SCOPE_UPSTREAM_TLS, OWN, conf_tls, ciphers, 0, 0, 0, "CIPHER ...", \
       "ECDHE-ECDSA-AES128-GCM-SHA256 ECDHE-RSA-AES128-GCM-SHA256 ECDHE-ECDSA-AES256-GCM-SHA384 " \
       "ECDHE-RSA-AES256-GCM-SHA384 ECDHE-ECDSA-CHACHA20-POLY1305 ECDHE-RSA-CHACHA20-POLY1305", NULL, \
       "Cipher suites of TLS 1.2, by the names of openssl-ciphers(1), in order of preference. The client's " \
       "preference for CHACHA20 is followed: it says so when it has no AES in hardware.") \
-    X(ciphersuites, SCOPE_TLS, OWN, conf_tls, ciphersuites, 0, 0, 0, "CIPHER ...", \
+    X(ciphersuites, SCOPE_TLS | SCOPE_UPSTREAM_TLS, OWN, conf_tls, ciphersuites, 0, 0, 0, "CIPHER ...", \
       "TLS_AES_128_GCM_SHA256 TLS_AES_256_GCM_SHA384 TLS_CHACHA20_POLY1305_SHA256", NULL, \
       "Cipher suites of TLS 1.3, in order of preference.") \
-    X(groups, SCOPE_TLS, OWN, conf_tls, groups, 0, 0, 0, "GROUP ...", "X25519 P-256 P-384", NULL, \
+    X(groups, SCOPE_TLS | SCOPE_UPSTREAM_TLS, OWN, conf_tls, groups, 0, 0, 0, "GROUP ...", "X25519 P-256 P-384", NULL, \
       "Groups for the key exchange, in order of preference.") \
     X(verify_client, SCOPE_TLS, WORD, conf_tls, verify_client, 0, 0, 0, NULL, "off", NULL, \
       "Whether clients must show a certificate that one of client_ca has signed (mutual TLS). What it says is " \
@@ -567,6 +575,23 @@
       "Writes the secrets of all connections of this listener to a file, in the form that Wireshark reads. " \
       "For debugging alone: who has the file can read and forge what was sent. The workers open it, so it must " \
       "be in a folder in which their user may write.") \
+    X(verify, SCOPE_UPSTREAM_TLS, FLAG, conf_tls, verify, 0, 0, 0, NULL, "on", NULL, \
+      "Whether a server must show a certificate that a trusted authority has signed for its name. off trusts " \
+      "whoever answers, unless pin says whom.") \
+    X(ca, SCOPE_UPSTREAM_TLS, OWN, conf_tls, ca, 0, 0, 0, "system | FILE", "system", NULL, \
+      "The authorities that are trusted: those of the system (of the file that SSL_CERT_FILE names, or " \
+      "/etc/ssl/certs/ca-certificates.crt and its like), or those of a file in PEM form.") \
+    X(crl, SCOPE_UPSTREAM_TLS, OWN, conf_tls, crl, 0, 0, 0, "FILE", NULL, "/etc/moongate/revoked.pem", \
+      "What the authorities have revoked: lists in PEM form, one for each authority that signed a part of a " \
+      "server's chain. A certificate on them is refused, and so is one whose authority has no list there, or one " \
+      "that is out of date. A reload reads the file again.") \
+    X(name, SCOPE_UPSTREAM_TLS, OWN, conf_tls, name, 0, 0, 0, "NAME", NULL, "app.internal", \
+      "The name that the certificate of each server must have, and that it is asked for (SNI). Without it that is " \
+      "what the server line says: a name or an IP address, which the certificate must then have as such.") \
+    X(pin, SCOPE_UPSTREAM_TLS, OWN, conf_tls, pins, 0, 0, DIRECTIVE_MANY, "sha256/BASE64 ...", NULL, \
+      "sha256/YLh1dUR9y6Kja30RrAn7JKnbQG/uEtLMkBgFF2Fuihg=", \
+      "The SHA-256 of public keys (SubjectPublicKeyInfo), in base64, as of RFC 7469: the server's certificate, or " \
+      "one that was verified to sign it, must have one of them. With verify off only the server's own counts.") \
     X(strict_names, SCOPE_TLS, FLAG, conf_tls, strict_names, 0, 0, 0, NULL, "off", NULL, \
       "Refuses the handshake of a client that asks for a name that no certificate has, instead of answering " \
       "with the first certificate.")

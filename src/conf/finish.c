@@ -6,6 +6,7 @@
 #include "conf/value.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 // ---- values that were not given ---------------------------------------------------------------------------
 
@@ -209,6 +210,66 @@ static int check_ticket_keys(struct parser *parser, const struct conf_tls *tls) 
     return 0;
 }
 
+static const char *const system_files[] = {
+    "/etc/ssl/certs/ca-certificates.crt",  // Debian, Alpine
+    "/etc/pki/tls/certs/ca-bundle.crt",    // Fedora
+    "/etc/ssl/ca-bundle.pem",              // openSUSE
+    "/etc/ssl/cert.pem",
+};
+
+// A worker finds the same: what its master gathered.
+static int read_system_ca(struct parser *parser, struct conf_place place, struct slice *ret_text) {
+    const char *path = getenv("SSL_CERT_FILE");
+    for (size_t i = 0; !path && i < sizeof system_files / sizeof *system_files; i++)
+        if (source_has(parser->source, system_files[i]))
+            path = system_files[i];
+    if (!path)
+        return parser_fail(parser, place, "the system has no file of authorities, expected a file");
+    return read_pem(parser, path, place, ret_text);
+}
+
+static int read_authorities(struct parser *parser, const char *path, struct conf_place place,
+                            struct slice *ret_text) {
+    return path ? read_pem(parser, path, place, ret_text) : read_system_ca(parser, place, ret_text);
+}
+
+static int finish_upstream_tls(struct parser *parser, const struct conf_upstream *upstream) {
+    struct conf_tls *tls = upstream->tls;
+    int err = read_certificates(parser, tls);
+    if (!err && tls->certificates && tls->certificates->next)
+        return parser_fail(parser, tls->certificates->next->place,
+                           "a second certificate for an upstream, expected one");
+    for (const struct conf_server *server = upstream->servers; server && !err; server = server->next)
+        if (tls->verify && !tls->name && strncmp(server->name, "unix:", 5) == 0)
+            return parser_fail(parser, server->place,
+                               "server \"%s\" has no name that a certificate could have, expected \"name\" "
+                               "in \"tls\"",
+                               server->name);
+    if (!err && tls->verify)
+        err = read_authorities(parser, tls->ca, tls->ca_place, &tls->ca_text);
+    if (!err && tls->crl)
+        err = read_pem(parser, tls->crl, tls->crl_place, &tls->crl_text);
+    return err;
+}
+
+// For what scripts fetch. That there are no authorities is told when one of them is wanted.
+static int finish_fetch(struct parser *parser, bool any_script) {
+    struct conf *conf = parser->conf;
+    struct conf_tls *tls = &conf->of_address_tls;
+    struct block block = { .scope = SCOPE_UPSTREAM_TLS, .owners = { [OWNER_conf_tls] = tls } };
+    int err = fill_block(parser, &block);
+    if (err || !any_script)
+        return err;
+    tls->ca = conf->fetch_ca;
+    tls->ca_place = conf->fetch_ca_place;
+    if (conf->fetch_ca)
+        return read_pem(parser, tls->ca, tls->ca_place, &tls->ca_text);
+    err = read_system_ca(parser, tls->ca_place, &tls->ca_text);
+    if (err == -ENOMEM)
+        return err;
+    return 0;
+}
+
 static int finish_listen(struct parser *parser, const struct conf_listen *listen) {
     if (!listen->tls)
         return 0;
@@ -252,7 +313,7 @@ static int check_upstream(struct parser *parser, const struct conf_upstream *ups
         return parser_fail(parser, upstream->place,
                            "upstream \"%s\" is not used, expected a route to it (or a script)",
                            upstream->name);
-    return 0;
+    return upstream->tls ? finish_upstream_tls(parser, upstream) : 0;
 }
 
 int parser_finish(struct parser *parser) {
@@ -285,6 +346,8 @@ int parser_finish(struct parser *parser) {
     if (!err && !conf->frontends)
         err =
             parser_fail(parser, parser->begin, "no frontend, expected at least one: nothing would be served");
+    if (!err)
+        err = finish_fetch(parser, any_script);
     if (!err)
         err = add_ready_made(parser);
     for (struct conf_frontend *frontend = conf->frontends; frontend && !err; frontend = frontend->next) {

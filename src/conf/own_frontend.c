@@ -97,7 +97,7 @@ void own_print_listen(FILE *out, int indent, const void *owner) {
         }
         fputs(" tls {\n", out);
         for (int i = 0; i < DIRECTIVE_COUNT; i++) {
-            if (directives[i].owner == OWNER_conf_tls)
+            if (directives[i].owner == OWNER_conf_tls && (directives[i].scopes & SCOPE_TLS))
                 directive_print(&directives[i], out, indent + 4, listen->tls);
         }
         fprintf(out, "%*s}\n", indent, "");

@@ -174,6 +174,135 @@ JOINED(ciphers, ':')
 JOINED(ciphersuites, ':')
 JOINED(groups, ':')
 
+static int one_path(struct parser *parser, const struct statement *statement, const char **ret_path,
+                    struct conf_place *ret_place) {
+    int err = own_count_words(parser, statement, 1, 1);
+    if (err)
+        return err;
+    *ret_place = statement->words[0].place;
+    *ret_path = parser_path(parser, statement, &statement->words[0]);
+    return *ret_path ? 0 : -EINVAL;
+}
+
+static void print_path(FILE *out, int indent, const char *name, const char *path) {
+    if (!path)
+        return;
+    fprintf(out, "%*s%s ", indent, "", name);
+    value_print_word(out, path);
+    fputs(";\n", out);
+}
+
+static int parse_authorities(struct parser *parser, struct statement *statement, const char **ret_path,
+                             struct conf_place *ret_place) {
+    *ret_place = statement->place;
+    if (statement->count == 1 && own_word_is(&statement->words[0], "system"))
+        return 0;  // finish.c finds it
+    return one_path(parser, statement, ret_path, ret_place);
+}
+
+int own_parse_ca(struct parser *parser, struct block *block, struct statement *statement) {
+    struct conf_tls *tls = block->owners[OWNER_conf_tls];
+    return parse_authorities(parser, statement, &tls->ca, &tls->ca_place);
+}
+
+void own_print_ca(FILE *out, int indent, const void *owner) {
+    const struct conf_tls *tls = owner;
+    print_path(out, indent, "ca", tls->ca ? tls->ca : "system");
+}
+
+int own_parse_fetch_ca(struct parser *parser, struct block *block, struct statement *statement) {
+    struct conf *conf = block->owners[OWNER_conf];
+    return parse_authorities(parser, statement, &conf->fetch_ca, &conf->fetch_ca_place);
+}
+
+void own_print_fetch_ca(FILE *out, int indent, const void *owner) {
+    const struct conf *conf = owner;
+    print_path(out, indent, "fetch_ca", conf->fetch_ca ? conf->fetch_ca : "system");
+}
+
+int own_parse_crl(struct parser *parser, struct block *block, struct statement *statement) {
+    struct conf_tls *tls = block->owners[OWNER_conf_tls];
+    return one_path(parser, statement, &tls->crl, &tls->crl_place);
+}
+
+void own_print_crl(FILE *out, int indent, const void *owner) {
+    print_path(out, indent, "crl", ((const struct conf_tls *)owner)->crl);
+}
+
+int own_parse_name(struct parser *parser, struct block *block, struct statement *statement) {
+    struct conf_tls *tls = block->owners[OWNER_conf_tls];
+    int err = own_count_words(parser, statement, 1, 1);
+    if (err)
+        return err;
+    const struct token *word = &statement->words[0];
+    for (size_t i = 0; i < word->text.len; i++) {
+        char c = word->text.at[i];
+        bool fine = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+            c == '.' || c == '_' || c == ':';
+        if (!fine || word->text.len > 253)
+            return parser_fail(parser, word->place, "bad value \"%.64s\" for \"name\", expected a host name",
+                               word->text.at);
+    }
+    tls->name = word->text.at;
+    return 0;
+}
+
+void own_print_name(FILE *out, int indent, const void *owner) {
+    print_path(out, indent, "name", ((const struct conf_tls *)owner)->name);
+}
+
+// The 43 characters of base64 that 32 bytes are, and the '=' behind them.
+static bool read_digest(struct slice text, unsigned char *to) {
+    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    if (text.len != 44 || text.at[43] != '=')
+        return false;
+    uint32_t bits = 0;
+    unsigned count = 0, written = 0;
+    for (size_t i = 0; i < 43; i++) {
+        const char *letter = text.at[i] ? strchr(letters, text.at[i]) : NULL;
+        if (!letter)
+            return false;
+        bits = bits << 6 | (uint32_t)(letter - letters);
+        count += 6;
+        if (count >= 8) {
+            count -= 8;
+            to[written++] = (unsigned char)(bits >> count);
+        }
+    }
+    return written == 32;
+}
+
+int own_parse_pin(struct parser *parser, struct block *block, struct statement *statement) {
+    struct conf_tls *tls = block->owners[OWNER_conf_tls];
+    struct slice kind = SLICE_LIT("sha256/");
+    int err = own_count_words(parser, statement, 1, WORDS_MAX);
+    for (unsigned i = 0; !err && i < statement->count; i++) {
+        const struct token *word = &statement->words[i];
+        struct conf_pin *pin = parser_new(parser, sizeof *pin);
+        if (!pin)
+            return -ENOMEM;
+        if (!slice_starts(word->text, kind) || !read_digest(slice_from(word->text, kind.len), pin->digest))
+            return parser_fail(parser, word->place,
+                               "bad value \"%.64s\" for \"pin\", expected sha256/ and 32 bytes in base64",
+                               word->text.at);
+        OWN_APPEND(&tls->pins, pin);
+    }
+    return err;
+}
+
+void own_print_pin(FILE *out, int indent, const void *owner) {
+    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const struct conf_tls *tls = owner;
+    for (const struct conf_pin *pin = tls->pins; pin; pin = pin->next) {
+        fprintf(out, "%*spin sha256/", indent, "");
+        for (unsigned i = 0; i < 258; i += 6) {
+            unsigned pair = (unsigned)(pin->digest[i / 8] << 8) | (i / 8 < 31 ? pin->digest[i / 8 + 1] : 0);
+            fputc(letters[pair >> (10 - i % 8) & 63], out);
+        }
+        fputs("=;\n", out);
+    }
+}
+
 int own_parse_versions(struct parser *parser, struct block *block, struct statement *statement) {
     struct conf_tls *tls = block->owners[OWNER_conf_tls];
     int err = own_count_words(parser, statement, 1, 2);

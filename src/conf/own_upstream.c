@@ -41,6 +41,31 @@ void own_print_upstream(FILE *out, int indent, const void *owner) {
     }
 }
 
+int own_parse_tls(struct parser *parser, struct block *block, struct statement *statement) {
+    struct conf_upstream *upstream = block->owners[OWNER_conf_upstream];
+    if (statement->count > 0)
+        return own_too_many(parser, statement, 0);
+    upstream->tls = parser_new(parser, sizeof *upstream->tls);
+    // Without a block the defaults are filled in all the same.
+    statement->child = parser_block(parser, block, DIRECTIVE_ID_tls, SCOPE_UPSTREAM_TLS);
+    if (!upstream->tls || !statement->child)
+        return -ENOMEM;
+    upstream->tls->place = statement->place;
+    statement->child->owners[OWNER_conf_tls] = upstream->tls;
+    return 0;
+}
+
+void own_print_tls(FILE *out, int indent, const void *owner) {
+    const struct conf_upstream *upstream = owner;
+    if (!upstream->tls)
+        return;
+    fprintf(out, "%*stls {\n", indent, "");
+    for (int i = 0; i < DIRECTIVE_COUNT; i++)
+        if (directives[i].owner == OWNER_conf_tls && (directives[i].scopes & SCOPE_UPSTREAM_TLS))
+            directive_print(&directives[i], out, indent + 4, upstream->tls);
+    fprintf(out, "%*s}\n", indent, "");
+}
+
 int own_parse_server(struct parser *parser, struct block *block, struct statement *statement) {
     struct conf_upstream *upstream = block->owners[OWNER_conf_upstream];
     const struct directive *row = statement->directive;

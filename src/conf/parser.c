@@ -202,7 +202,7 @@ static int unknown_directive(struct parser *parser, const struct block *block, c
 
 static int misplaced_directive(struct parser *parser, const struct block *block, const struct token *name,
                                const struct directive *directive) {
-    char scopes[64] = "";
+    char scopes[160] = "";
     for (unsigned scope = SCOPE_TOP, left = directive->scopes; left; left &= ~scope, scope <<= 1) {
         if (left & scope) {
             size_t len = strlen(scopes);

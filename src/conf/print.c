@@ -73,11 +73,20 @@ static void print_settings(FILE *out, int indent, unsigned scope, bool comment) 
 static void print_rows(FILE *out, int indent, enum directive_owner owner) {
     for (int i = 0; i < DIRECTIVE_COUNT; i++) {
         const struct directive *row = &directives[i];
-        if (row->owner != owner || (row->flags & DIRECTIVE_BLOCK))
+        if (row->owner != owner || (row->flags & DIRECTIVE_BLOCK) || i == DIRECTIVE_ID_tls)
             continue;
         bool needed = i == DIRECTIVE_ID_server || i == DIRECTIVE_ID_listen || i == DIRECTIVE_ID_route;
         print_documentation(out, indent, row);
         print_default(out, indent, row, !row->initial && !needed);
+    }
+}
+
+static void print_tls(FILE *out, unsigned scope) {
+    for (int i = 0; i < DIRECTIVE_COUNT; i++) {
+        if (directives[i].owner == OWNER_conf_tls && (directives[i].scopes & scope)) {
+            print_documentation(out, 8, &directives[i]);
+            print_default(out, 8, &directives[i], true);
+        }
     }
 }
 
@@ -96,7 +105,10 @@ void conf_print_defaults(FILE *out) {
     print_documentation(out, 0, upstream);
     fprintf(out, "upstream %s {", upstream->example);
     print_rows(out, 4, OWNER_conf_upstream);
-    fputs("}\n", out);
+    print_documentation(out, 4, &directives[DIRECTIVE_ID_tls]);
+    fputs("    # What has a default is shown with it.\n    #tls {\n", out);
+    print_tls(out, SCOPE_UPSTREAM_TLS);
+    fputs("    #}\n}\n", out);
 
     fputs("\n# ---- a frontend\n", out);
     const struct directive *frontend = &directives[DIRECTIVE_ID_frontend];
@@ -109,12 +121,7 @@ void conf_print_defaults(FILE *out) {
     print_settings(out, 8, SCOPE_ROUTE, false);
     fputs("    }\n\n    # An encrypted way in. What has a default is shown with it.\n"
           "    #listen 127.0.0.1:8443 tls {\n", out);
-    for (int i = 0; i < DIRECTIVE_COUNT; i++) {
-        if (directives[i].owner == OWNER_conf_tls) {
-            print_documentation(out, 8, &directives[i]);
-            print_default(out, 8, &directives[i], true);
-        }
-    }
+    print_tls(out, SCOPE_TLS);
     fputs("    #}\n}\n", out);
 }
 
@@ -167,6 +174,10 @@ static void print_man_item(FILE *out, const struct directive *row) {
     if (row->owner == OWNER_conf_settings)
         fprintf(out, "Stands at the top level, in frontends%s.\n",
                 row->scopes & SCOPE_ROUTE ? " and in routes" : "");
+    if (row->owner == OWNER_conf_tls && row->scopes == SCOPE_UPSTREAM_TLS)
+        fputs("Of an upstream only.\n", out);
+    if (row->owner == OWNER_conf_tls && row->scopes == SCOPE_TLS)
+        fputs("Of a listen only.\n", out);
     if (row->flags & DIRECTIVE_RESTART)
         fputs("Changed by a restart or an upgrade only.\n", out);
 }
@@ -180,7 +191,7 @@ void conf_print_man(FILE *out) {
         { OWNER_conf_settings, "Settings: top level, frontend, route" },
         { OWNER_conf_upstream, "In an upstream" },
         { OWNER_conf_frontend, "In a frontend" },
-        { OWNER_conf_tls, "In the tls block of a listen" },
+        { OWNER_conf_tls, "In the tls block of a listen or an upstream" },
     };
     for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
         fprintf(out, ".Ss %s\n.Bl -tag -width Ds\n", groups[g].title);

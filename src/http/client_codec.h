@@ -43,6 +43,7 @@ struct client_codec {
     const struct client_codec_callbacks *callbacks;
     void *owner;        // of the callbacks
     struct conn *conn;  // NULL: it has none any more
+    bool many;          // it can carry several exchanges at a time
     struct list link;   // the owner's
     unsigned streams;   // exchanges that it carries
     uint64_t requests;  // carried so far

@@ -867,7 +867,7 @@ struct client_codec *h2_client_new(struct conn *conn, const struct conf_upstream
     }
     *client = (struct client){
         .session = { .conn = conn, .taken = on_taken },
-        .public = { .ops = &codec, .callbacks = calls, .owner = owner, .conn = conn, .idle_ms = UINT64_MAX },
+        .public = { .many = true, .ops = &codec, .callbacks = calls, .owner = owner, .conn = conn, .idle_ms = UINT64_MAX },
         .conf = conf,
         .state = SETTLING,
         .secure = secure,

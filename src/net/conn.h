@@ -42,6 +42,7 @@ struct conn_layer;
     X(upstream_name, "the name of a server that a script gave could not be resolved") \
     X(upstream_denied, "the name of a server that a script gave stands for no address that route_allow lets in") \
     X(upstream_connect, "no upstream server could be connected to") \
+    X(upstream_tls, "the TLS handshake with the upstream server failed") \
     X(upstream_timeout, "the upstream server did not answer in time") \
     X(upstream_busy, "no server of the upstream was free (max_active), and the queue was full or too slow") \
     X(upstream_closed, "the upstream server closed the connection too early") \

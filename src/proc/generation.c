@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "conf/source.h"
 #include "net/resolver.h"
+#include "tls/client.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -78,6 +79,11 @@ static int load_upstreams(struct generation *generation, struct error *error) {
         if (!upstream)
             return error_set(error, -ENOMEM, "memory is out");
         list_push_back(&generation->upstreams, &upstream->link);
+        int rc = conf->tls
+            ? tls_client_new(generation->conf, conf->tls, conf->protocol, &upstream->tls, error)
+            : 0;
+        if (rc < 0)
+            return rc;
     }
     return 0;
 }
@@ -126,6 +132,7 @@ static int load(struct generation *generation, const struct generation_options *
         code = load_resolver(generation, error);
     if (code == 0) {
         generation->addresses.defaults = &generation->conf->of_address;
+        generation->addresses.conf = generation->conf;
         generation->addresses.resolver = generation->resolver;
         code = load_upstreams(generation, error);
     }

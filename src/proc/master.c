@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "conf/source.h"
 #include "script/script.h"
+#include "tls/client.h"
 #include "tls/server.h"
 #include "tls/tickets.h"
 
@@ -164,6 +165,8 @@ static int read_configuration(struct master *master, const char *file, struct er
         code = identity_find(master->conf, &master->identity, error);
     if (code == 0)
         code = tls_server_check(master->conf, error);
+    if (code == 0)
+        code = tls_client_check(master->conf, error);
     if (code == 0)
         code = script_check(master->conf, error);
     if (code == 0) {

@@ -9,6 +9,7 @@
 #include "conf/source.h"
 #include "proc/master.h"
 #include "script/script.h"
+#include "tls/client.h"
 #include "tls/server.h"
 
 #include <errno.h>
@@ -220,6 +221,8 @@ static int read_anew(struct master *master, struct error *error) {
         code = conf_check_reloadable(master->conf, reload->conf, error);
     if (code == 0)
         code = tls_server_check(reload->conf, error);
+    if (code == 0)
+        code = tls_client_check(reload->conf, error);
     if (code == 0)
         code = script_check(reload->conf, error);
     if (code == 0)

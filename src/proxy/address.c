@@ -5,13 +5,16 @@
 
 #include "base/clock.h"
 #include "proxy/allow.h"
+#include "tls/client.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
-enum { ADDRESSES_MAX = 4096, TEXT_MAX = DNS_NAME_MAX + 8 };
+enum { ADDRESSES_MAX = 4096, TEXT_MAX = DNS_NAME_MAX + 16, KEY_MAX = ADDR_TEXT_MAX + DNS_NAME_MAX + 16 };
+
+static const struct slice https = SLICE_LIT("https://");
 
 struct address_entry {
     struct conf_upstream conf;  // first: upstream->conf is its address
@@ -19,7 +22,8 @@ struct address_entry {
     struct upstream *upstream;
     struct conf_server server;
     struct named named;
-    char name[];  // as addresses print, or "name:port" in lower case
+    char name[];  // as addresses print, or "name:port" in lower case; with "https://" before it, and where a name was
+                  // resolved a space and the name behind it
 };
 
 static struct address_entry *entry_of(const struct upstream *upstream) {
@@ -49,6 +53,7 @@ void address_book_init(struct address_book *book, const struct conf_upstream *de
 
 void address_book_release(struct address_book *book) {
     list_each(link, &book->upstreams) entry_free(book, container_of(link, struct upstream, link));
+    tls_client_unref(book->tls);
 }
 
 static bool make_room(struct address_book *book) {
@@ -65,9 +70,22 @@ static bool make_room(struct address_book *book) {
     return false;
 }
 
-// `addr` is NULL for a name, whose host is the text's first `host_len` bytes.
+// What those with https:// are connected to by. Reading all that the system trusts takes a while: on demand.
+static struct tls_client *tls_of(struct address_book *book, struct error *error) {
+    const struct conf_tls *tls = book->conf ? &book->conf->of_address_tls : NULL;
+    if (book->tls)
+        return tls_client_ref(book->tls);
+    if (!tls || !tls->ca_text.at)
+        error_set(error, -ENOENT, "there are no authorities to trust (fetch_ca)");
+    else if (tls_client_new(book->conf, tls, PROTOCOL_AUTO, &book->tls, error) == 0)
+        return tls_client_ref(book->tls);
+    return NULL;
+}
+
+// `addr` is NULL for a name, which `named` describes. host: that a certificate must have; none: what the text says.
 static struct upstream *add(struct address_book *book, struct slice text, const struct addr *addr,
-                            size_t host_len, uint16_t port, struct error *error) {
+                            const struct named *named, struct slice host, struct error *error) {
+    bool secure = slice_starts(text, https);
     if (!make_room(book)) {
         error_set(error, -ENOSPC, "%u addresses and names of scripts are in use", book->count);
         return NULL;
@@ -77,7 +95,10 @@ static struct upstream *add(struct address_book *book, struct slice text, const 
     if (entry) {
         entry->conf = *book->defaults;
         memcpy(entry->name, text.at, text.len);
-        entry->conf.name = entry->server.name = entry->name;
+        entry->conf.name = entry->name;
+        entry->server.name = entry->name + (secure ? https.len : 0);
+        if (host.len > 0)
+            entry->server.host = slice_make(entry->name + text.len - host.len, host.len);
         entry->conf.servers = &entry->server;
         entry->conf.server_count = 1;
         entry->server.weight = 1;
@@ -90,9 +111,15 @@ static struct upstream *add(struct address_book *book, struct slice text, const 
         error_set(error, -ENOMEM, "memory is out");
         return NULL;
     }
+    if (secure && addr && !(upstream->tls = tls_of(book, error))) {
+        upstream_free(upstream);
+        free(entry);
+        return NULL;
+    }
     upstream->book = book;
     if (!addr) {
-        entry->named = (struct named){ book, slice_make(entry->name, host_len), port };
+        entry->named = *named;
+        entry->named.host.at = entry->server.name;
         upstream->named = &entry->named;
     }
     struct address_entry **bucket = bucket_of(book, text);
@@ -115,11 +142,29 @@ static struct upstream *find(struct address_book *book, struct slice text) {
     return entry->upstream;
 }
 
-static struct upstream *find_addr(struct address_book *book, const struct addr *addr, struct error *error) {
-    char text[ADDR_TEXT_MAX];
-    struct slice name = slice_make(text, addr_print(addr, text));
-    struct upstream *upstream = find(book, name);
-    return upstream ? upstream : add(book, name, addr, 0, 0, error);
+// The key of an address. host: of a name with https:// that it was resolved for; none: it was given as it is.
+static struct slice key_of(const struct addr *addr, bool secure, struct slice host, char *to) {
+    size_t len = secure ? https.len : 0;
+    memcpy(to, https.at, len);
+    len += addr_print(addr, to + len);
+    if (host.len > 0) {
+        to[len++] = ' ';
+        memcpy(to + len, host.at, host.len);
+    }
+    return slice_make(to, len + host.len);
+}
+
+static struct upstream *find_addr(struct address_book *book, const struct addr *addr, bool secure,
+                                  struct slice host, struct error *error) {
+    char text[KEY_MAX];
+    struct slice key = key_of(addr, secure, host, text);
+    struct upstream *upstream = find(book, key);
+    return upstream ? upstream : add(book, key, addr, NULL, host, error);
+}
+
+// What of a name with https:// its addresses are told apart by: nothing without.
+static struct slice host_of(const struct named *named) {
+    return named->secure ? named->host : slice_make(NULL, 0);
 }
 
 // "name:port"; false when it is none.
@@ -142,29 +187,37 @@ static bool split(struct slice text, size_t *ret_host_len, uint16_t *ret_port) {
     return true;
 }
 
-static struct upstream *find_name(struct address_book *book, struct slice text, size_t host_len,
-                                  uint16_t port, struct error *error) {
+// named: its host's text is not looked at, but for the length.
+static struct upstream *find_name(struct address_book *book, struct slice text, const struct named *named,
+                                  struct error *error) {
     char lower[TEXT_MAX];
+    size_t len = named->secure ? https.len : 0;
+    memcpy(lower, https.at, len);
     for (size_t i = 0; i < text.len; i++)
-        lower[i] = (char)(text.at[i] >= 'A' && text.at[i] <= 'Z' ? text.at[i] | 0x20 : text.at[i]);
-    text = slice_make(lower, text.len);
+        lower[len++] = (char)(text.at[i] >= 'A' && text.at[i] <= 'Z' ? text.at[i] | 0x20 : text.at[i]);
+    text = slice_make(lower, len);
     struct upstream *upstream = find(book, text);
-    return upstream ? upstream : add(book, text, NULL, host_len, port, error);
+    return upstream ? upstream : add(book, text, NULL, named, slice_make(NULL, 0), error);
 }
 
 struct upstream *address_book_find(struct address_book *book, struct slice text, struct error *error) {
     struct addr addr;
     size_t host_len;
     uint16_t port;
-    if (split(text, &host_len, &port))
-        return find_name(book, text, host_len, port, error);
+    bool secure = slice_istarts(text, https);
+    text = slice_from(text, secure ? https.len : 0);
+    if (split(text, &host_len, &port)) {
+        const struct named named = { book, slice_make(NULL, host_len), port, secure };
+        return find_name(book, text, &named, error);
+    }
     if (addr_parse(text, &addr, error) < 0)
         return NULL;
-    if (text.at[0] == '*' || (addr_family(&addr) != AF_UNIX && addr_port(&addr) == 0)) {
+    bool local = addr_family(&addr) == AF_UNIX;
+    if (text.at[0] == '*' || (local && secure) || (!local && addr_port(&addr) == 0)) {
         error_set(error, -EINVAL, "expected one address with a port");
         return NULL;
     }
-    return find_addr(book, &addr, error);
+    return find_addr(book, &addr, secure, slice_make(NULL, 0), error);
 }
 
 // ---- the addresses of a name ------------------------------------------------------------------------------
@@ -180,9 +233,9 @@ uint64_t address_bit(const struct server *server) {
 }
 
 // Whether connecting to it failed lately. Only what has a server can have failed.
-static bool is_down(struct address_book *book, const struct addr *addr) {
-    char text[ADDR_TEXT_MAX];
-    const struct upstream *upstream = find(book, slice_make(text, addr_print(addr, text)));
+static bool is_down(const struct named *named, const struct addr *addr) {
+    char text[KEY_MAX];
+    const struct upstream *upstream = find(named->book, key_of(addr, named->secure, host_of(named), text));
     return upstream && upstream->servers[0].down_until_ms > clock_ms();
 }
 
@@ -200,7 +253,7 @@ struct server *address_choose(const struct named *named, const struct resolver_a
         if (!allow_addr(allow, &addr))
             continue;
         addr_set_port(&addr, named->port);
-        unsigned rank = tried & bit_of(&addr) ? 2 : is_down(book, &addr) ? 1 : 0;
+        unsigned rank = tried & bit_of(&addr) ? 2 : is_down(named, &addr) ? 1 : 0;
         if (rank < best_rank) {
             best_rank = rank;
             best = addr;
@@ -213,6 +266,6 @@ struct server *address_choose(const struct named *named, const struct resolver_a
                   answer->count > 1 ? " and others" : "");
         return NULL;
     }
-    struct upstream *upstream = find_addr(book, &best, error);
+    struct upstream *upstream = find_addr(book, &best, named->secure, host_of(named), error);
     return upstream ? &upstream->servers[0] : NULL;
 }

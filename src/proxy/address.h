@@ -13,7 +13,9 @@
 #include "proxy/upstream.h"
 
 struct address_book {
+    const struct conf *conf;
     const struct conf_upstream *defaults;
+    struct tls_client *tls;     // for https://; NULL: not wanted yet
     struct resolver *resolver;  // the generation's; NULL: names are not resolved (tests of scripts)
     struct list upstreams;      // struct upstream, the last used first
     struct address_entry *buckets[1024];  // by their texts
@@ -27,12 +29,14 @@ struct named {
     struct address_book *book;
     struct slice host;
     uint16_t port;
+    bool secure;
 };
 
 void address_book_init(struct address_book *book, const struct conf_upstream *defaults);
 // Closes idle connections. No exchange may use one of its upstreams any more.
 void address_book_release(struct address_book *book);
-// Of "127.0.0.1:80", "unix:/path" and the like, or of "name.example:80". When the book is full, the upstream
+// Of "127.0.0.1:80", "unix:/path" and the like, or of "name.example:80"; with "https://" before it, connections are
+// encrypted and the server must have a certificate for the address or the name. When the book is full, the upstream
 // goes that was not used for the longest time and is in nobody's use. NULL with an error when the text is
 // neither, memory is out, or all are in use.
 struct upstream *address_book_find(struct address_book *book, struct slice text, struct error *error);

@@ -22,6 +22,7 @@
 #include "http/h1_client.h"
 #include "http/h2_client.h"
 #include "proxy/address.h"
+#include "tls/client.h"
 
 #include <errno.h>
 #include <string.h>
@@ -35,6 +36,7 @@ struct attempt {
     struct client_codec *client;  // NULL: not yet
     struct list waiting;          // struct dialling, in order; each has a place of the server
     unsigned count;               // of them
+    bool shared;                  // counted in server->shared, because more than one may wait for it
     bool over;                    // those that still wait are being sent on: it goes when all are
 };
 
@@ -75,8 +77,11 @@ void dial_tunnel_ended(struct server *server) {
     give_place(server);
 }
 
+// Whether a connection to it will carry several exchanges, or may: over TLS that is known behind the handshake.
 static bool shares(const struct server *server) {
-    return server->upstream->conf->protocol == PROTOCOL_H2;
+    enum conf_protocol protocol = server->upstream->conf->protocol;
+    return protocol == PROTOCOL_H2 ||
+        (protocol == PROTOCOL_AUTO && server->upstream->tls && !server->speaks_http1);
 }
 
 // ---- the pool ---------------------------------------------------------------------------------------------
@@ -97,7 +102,7 @@ static void drop(struct client_codec *client, enum close_reason reason) {
     struct server *server = client->owner;
     if (pooled(client))
         unpool(client);
-    if (shares(server)) {
+    if (client->many) {
         server->shared--;
         wake_later(server);
     }
@@ -167,7 +172,8 @@ static bool is_ours(int error) {
     return error == -EMFILE || error == -ENFILE || error == -ENOMEM || error == -ENOBUFS;
 }
 
-static void failed(struct exchange *x, struct server *server, int error) {
+// why: of a TLS handshake; NULL: of the connection itself.
+static void failed(struct exchange *x, struct server *server, int error, const char *why) {
     static struct log_limit limit;
     uint32_t suppressed;
     if (is_ours(error)) {
@@ -178,11 +184,16 @@ static void failed(struct exchange *x, struct server *server, int error) {
         return;
     }
     bool timeout = error == -ETIMEDOUT;
-    if (log_limit_pass(&limit, 10, &suppressed))
+    if (why && log_limit_pass(&limit, 10, &suppressed))
+        log_error("upstream \"%s\": TLS with \"%s\" failed: %s (request %s)", server->upstream->conf->name,
+                  server->conf->name, why, exchange_id(x));
+    else if (!why && log_limit_pass(&limit, 10, &suppressed))
         log_error("upstream \"%s\": connecting to \"%s\" failed: %s (request %s)",
                   server->upstream->conf->name, server->conf->name, strerror(-error), exchange_id(x));
     exchange_dial_failed(x, true, timeout ? 504 : 502,
-                         timeout ? CLOSE_upstream_timeout : CLOSE_upstream_connect);
+                         timeout   ? CLOSE_upstream_timeout
+                             : why ? CLOSE_upstream_tls
+                                   : CLOSE_upstream_connect);
 }
 
 // Takes it from where it waits; its place at the server, if it has one, is the caller's.
@@ -209,13 +220,13 @@ static struct exchange *end_first(struct attempt *attempt) {
 
 static void end_attempt(struct attempt *attempt) {
     list_remove(&attempt->link);
-    if (shares(attempt->server) && !attempt->client)
+    if (attempt->shared)
         attempt->server->shared--;
     slab_put(&attempt_slab, attempt);
 }
 
 // All that wait for it are told. Each may ask this server again at once: it has left the attempt by then.
-static void fail_attempt(struct attempt *attempt, int error) {
+static void fail_attempt(struct attempt *attempt, int error, const char *why) {
     struct server *server = attempt->server;
     if (!is_ours(error)) {
         counters->upstream_connect_errors++;
@@ -227,7 +238,7 @@ static void fail_attempt(struct attempt *attempt, int error) {
     while (attempt->count > 0) {
         struct exchange *x = end_first(attempt);
         give_place(server);
-        failed(x, server, error);
+        failed(x, server, error, why);
     }
     end_attempt(attempt);
     server->upstream->users--;
@@ -238,59 +249,122 @@ static void serve(struct exchange *x, struct server *server, struct client_codec
     server->requests++;
     if (pooled(client))
         unpool(client);
-    if (shares(server) && !list_linked(&client->link))
+    if (client->many && !list_linked(&client->link))
         list_push_back(&server->busy, &client->link);
     client->ops->carry(client, x, server->upstream->conf);
+}
+
+// Those that waited too are asked for as if they had just come: there may not be room for all.
+static void disperse(struct attempt *attempt) {
+    struct upstream *upstream = attempt->server->upstream;
+    upstream->users++;  // who is told may take others into the book
+    while (attempt->count > 0) {
+        struct exchange *x = end_first(attempt);
+        give_place(attempt->server);
+        dial(x);
+    }
+    end_attempt(attempt);
+    upstream->users--;
+}
+
+// Nothing more stands between it and requests: `conn` is the attempt's no more.
+static void made(struct attempt *attempt, bool h2) {
+    struct server *server = attempt->server;
+    const struct conf_upstream *conf = server->upstream->conf;
+    struct conn *conn = attempt->conn;
+    timer_stop(&conn->timer);
+    counters->upstream_connects++;
+    server->connects++;
+    server_succeeded(server);
+    server->speaks_http1 = !h2;
+    attempt->conn = NULL;
+    struct client_codec *client = h2
+        ? h2_client_new(conn, conf, server->upstream->tls != NULL, &client_callbacks, server)
+        : h1_client_new(conn, conf, &client_callbacks, server);
+    if (!client) {
+        fail_attempt(attempt, -ENOMEM, NULL);
+        return;
+    }
+    server->shared += (unsigned)client->many - attempt->shared;
+    attempt->shared = false;
+    struct exchange *x = end_first(attempt);
+    if (client->many) {
+        attempt->client = client;
+        serve(x, server, client);
+        return;
+    }
+    attempt->over = true;
+    list_remove(&attempt->link);
+    server->upstream->users++;
+    serve(x, server, client);
+    server->upstream->users--;
+    disperse(attempt);
+}
+
+static void shaken(struct conn *conn, void *owner, int error, const char *why) {
+    struct attempt *attempt = owner;
+    enum conf_protocol protocol = attempt->server->upstream->conf->protocol;
+    bool h2 = slice_eq(tls_alpn(conn), SLICE_LIT("h2"));
+    counters->upstream_tls_handshakes++;
+    if (error == 0 && protocol == PROTOCOL_H2 && !h2) {
+        error = -EPROTO;
+        why = "the server does not offer HTTP/2 (ALPN)";
+    } else if (error < 0) {
+        why = tls_connect_why(conn, why);
+    }
+    if (error < 0) {
+        counters->upstream_tls_errors++;
+        conn_finish(conn, CLOSE_upstream_tls, 0);  // an alert may have to leave
+        fail_attempt(attempt, error, why);
+        return;
+    }
+    counters->upstream_tls_resumed += slice_eq(tls_field(conn, TLS_resumed), SLICE_LIT("yes"));
+    made(attempt, h2);
+}
+
+static const struct tls_callbacks tls_callbacks = { .done = shaken };
+
+// What the certificate of the server must be for: what stands in its line before the port.
+static struct slice host_of(const struct server *server) {
+    struct slice name = slice_of(server->conf->name);
+    if (server->conf->host.at)
+        return server->conf->host;
+    if (slice_starts(name, SLICE_LIT("unix:")))
+        return slice_make(NULL, 0);
+    const char *colon = memrchr(name.at, ':', name.len);
+    if (colon)
+        name.len = (size_t)(colon - name.at);
+    if (name.len > 1 && name.at[0] == '[')
+        name = slice_make(name.at + 1, name.len - 2);
+    return name;
 }
 
 static void connected(struct conn *conn, int error) {
     struct attempt *attempt = conn->owner;
     struct server *server = attempt->server;
-    const struct conf_upstream *conf = server->upstream->conf;
     if (error < 0) {
         conn_close(conn, CLOSE_upstream_connect);
-        fail_attempt(attempt, error);
-        return;
+        fail_attempt(attempt, error, NULL);
+    } else if (!server->upstream->tls) {
+        made(attempt, server->upstream->conf->protocol == PROTOCOL_H2);
+    } else if (tls_connect(conn, server->upstream->tls, host_of(server), slice_of(server->conf->name),
+                           &tls_callbacks, attempt) < 0) {
+        conn_close(conn, CLOSE_memory);
+        fail_attempt(attempt, -ENOMEM, NULL);
     }
-    timer_stop(&conn->timer);
-    counters->upstream_connects++;
-    server->connects++;
-    server_succeeded(server);
-    attempt->conn = NULL;
-    attempt->client = shares(server) ? h2_client_new(conn, conf, false, &client_callbacks, server)
-                                     : h1_client_new(conn, conf, &client_callbacks, server);
-    if (!attempt->client) {
-        fail_attempt(attempt, -ENOMEM);
-        return;
-    }
-    struct client_codec *client = attempt->client;
-    struct exchange *x = end_first(attempt);
-    if (!shares(server))
-        end_attempt(attempt);
-    serve(x, server, client);
 }
 
 static void settled(struct client_codec *client, int error) {
     struct attempt *attempt = attempt_of(client);
-    struct server *server = client->owner;
     if (error < 0) {
-        fail_attempt(attempt, error);
+        fail_attempt(attempt, error, NULL);
         return;
     }
     attempt->over = true;
     list_remove(&attempt->link);
     if (client->streams == 0 && client->ops->room(client) > 0)
         pool(client);
-    // As if they had just come: there may not be room for all.
-    while (attempt->count > 0) {
-        struct exchange *x = end_first(attempt);
-        unsigned index = (unsigned)(server - server->upstream->servers);
-        if (index < 64)
-            x->tried &= ~(1ull << index);  // it has not failed them
-        give_place(server);
-        dial(x);
-    }
-    end_attempt(attempt);
+    disperse(attempt);
 }
 
 static const struct client_codec_callbacks client_callbacks = {
@@ -302,8 +376,10 @@ static const struct client_codec_callbacks client_callbacks = {
 
 static void timed_out(struct conn *conn) {
     struct attempt *attempt = conn->owner;
+    bool tls = tls_on(conn);
+    counters->upstream_tls_errors += tls;
     conn_close(conn, CLOSE_upstream_timeout);
-    fail_attempt(attempt, -ETIMEDOUT);
+    fail_attempt(attempt, -ETIMEDOUT, tls ? "connect_timeout has passed" : NULL);
 }
 
 // Only timeout can be called while a conn connects.
@@ -365,10 +441,10 @@ static struct attempt *begin(struct server *server) {
         errno = error;
         return NULL;
     }
-    *attempt = (struct attempt){ .server = server, .conn = conn };
+    *attempt = (struct attempt){ .server = server, .conn = conn, .shared = shares(server) };
     list_init(&attempt->waiting);
     list_push_back(&server->attempts, &attempt->link);
-    server->shared += shares(server);
+    server->shared += attempt->shared;
     timer_start(&conn->timer, server->upstream->conf->connect_timeout);
     return attempt;
 }
@@ -419,7 +495,7 @@ static void ask(struct exchange *x, struct server *server) {
             counters->upstream_connect_errors++;
             server_failed(server);
         }
-        failed(x, server, -error);
+        failed(x, server, -error, NULL);
         return;
     }
     take_place(server);

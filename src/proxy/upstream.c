@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "proxy/dial.h"
+#include "tls/client.h"
 
 #include <stdlib.h>
 
@@ -30,6 +31,7 @@ void upstream_free(struct upstream *upstream) {
     if (!upstream)
         return;
     dial_release(upstream);
+    tls_client_unref(upstream->tls);
     list_remove(&upstream->link);
     free(upstream);
 }

@@ -16,6 +16,7 @@ struct server {
     struct list busy;         // dial.c's: clients that carry something and can carry more
     struct list attempts;     // dial.c's: connections that are being made
     unsigned shared;          // connections that carry several exchanges, made or being made
+    bool speaks_http1;        // over TLS it chose HTTP/1.1 the last time
     int64_t current_weight;   // smooth weighted round robin
     unsigned active;          // exchanges on it or connecting to it, and tunnels
     uint64_t down_until_ms;   // after two failed connects: not chosen before, unless there is no other
@@ -29,6 +30,7 @@ struct upstream {
     struct named *named;      // address.c's: a name to be resolved before each attempt; NULL: none
     unsigned users;           // exchanges that have chosen it
     const struct conf_upstream *conf;
+    struct tls_client *tls;   // NULL: connections are plain
     unsigned server_count;
     unsigned idle_count;      // over all servers
     struct list waiting;      // dial.c's: exchanges for which no server is free, in order
