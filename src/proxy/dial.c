@@ -77,6 +77,12 @@ void dial_tunnel_ended(struct server *server) {
     give_place(server);
 }
 
+// Its bit in x->tried.
+static uint64_t bit_of(const struct server *server) {
+    unsigned index = (unsigned)(server - server->upstream->servers);
+    return server->upstream->book ? address_bit(server) : index < 64 ? 1ull << index : 0;
+}
+
 // Whether a connection to it will carry several exchanges, or may: over TLS that is known behind the handshake.
 static bool shares(const struct server *server) {
     enum conf_protocol protocol = server->upstream->conf->protocol;
@@ -254,14 +260,21 @@ static void serve(struct exchange *x, struct server *server, struct client_codec
     client->ops->carry(client, x, server->upstream->conf);
 }
 
-// Those that waited too are asked for as if they had just come: there may not be room for all.
+// Those that waited too go to the same server, which they have not tried yet; where there is no room for all, as if
+// they had just come.
 static void disperse(struct attempt *attempt) {
-    struct upstream *upstream = attempt->server->upstream;
+    struct server *server = attempt->server;
+    struct upstream *upstream = server->upstream;
     upstream->users++;  // who is told may take others into the book
     while (attempt->count > 0) {
         struct exchange *x = end_first(attempt);
-        give_place(attempt->server);
-        dial(x);
+        give_place(server);
+        if (dial_has_room(server)) {
+            ask(x, server);
+        } else {
+            x->tried &= ~bit_of(server);
+            dial(x);
+        }
     }
     end_attempt(attempt);
     upstream->users--;
@@ -452,14 +465,11 @@ static struct attempt *begin(struct server *server) {
 // Notes which server is asked. One of the book's may be gone when the exchange is logged.
 static int note(struct exchange *x, struct server *server) {
     struct slice name = slice_of(server->conf->name);
-    unsigned index = (unsigned)(server - server->upstream->servers);
+    x->tried |= bit_of(server);
     if (server->upstream->book) {
-        x->tried |= address_bit(server);
         name = arena_copy(&x->arena, name);
         if (!name.at)
             return -ENOMEM;
-    } else if (index < 64) {
-        x->tried |= 1ull << index;
     }
     x->server = server;
     x->upstream_name = name;

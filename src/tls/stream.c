@@ -448,7 +448,7 @@ static void freed(struct conn *conn) {
     queue_release(&stream->read);
     free(stream->diversion);
     // A session that did not end with close_notify may be resumed all the same: that is what everybody does.
-    SSL_set_quiet_shutdown(stream->ssl, 1);
+    SSL_set_shutdown(stream->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(stream->ssl);
     if (stream->drop)
         stream->drop(stream->held);

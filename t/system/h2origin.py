@@ -148,7 +148,8 @@ class Link:
 
     def serve(self):
         with contextlib.suppress(OSError, EOFError), self.sock:
-            assert self.read(len(PREFACE)) == PREFACE
+            if self.read(len(PREFACE)) != PREFACE:
+                return
             if self.origin.greet:
                 self.origin.greet(self)
             elif self.origin.settings is not None:

@@ -85,7 +85,7 @@ def test_what_fails_says_why(moongate, origin, origins):
     assert why(f"http://{closing.address}/") == "nil upstream_closed"
     assert why(f"http://{short.address}/") == "nil upstream_closed"
     assert why(f"http://{origin.address}/", **{"X-Max": "1000"}) == "nil too large"
-    assert why(f"https://{origin.address}/") == "nil https is not offered"
+    assert why(f"ftp://{origin.address}/") == "nil ftp is not offered"
     for bad in ("127.1", "name!.example", "1.2.3.4.5:80"):
         assert why(f"http://{bad}/") == "nil this is no host name", bad
     assert why("/", **{"X-Upstream": "nobody"}) == "nil no_route"

@@ -496,7 +496,8 @@ def test_a_server_that_cannot_be_connected_to(moongate, server):
     nobody = free_port()
     gate = moongate(f"upstream app {{ server 127.0.0.1:{nobody}; server {server.address}; protocol h2; }}",
                     "route / app;")
-    assert [got.status for got in together(*[gate.get] * 6)] == [200] * 6
+    for _ in range(5):
+        assert [got.status for got in together(*[gate.get] * 6)] == [200] * 6
 
 
 # ---- health
