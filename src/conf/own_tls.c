@@ -184,14 +184,6 @@ static int one_path(struct parser *parser, const struct statement *statement, co
     return *ret_path ? 0 : -EINVAL;
 }
 
-static void print_path(FILE *out, int indent, const char *name, const char *path) {
-    if (!path)
-        return;
-    fprintf(out, "%*s%s ", indent, "", name);
-    value_print_word(out, path);
-    fputs(";\n", out);
-}
-
 static int parse_authorities(struct parser *parser, struct statement *statement, const char **ret_path,
                              struct conf_place *ret_place) {
     *ret_place = statement->place;
