@@ -208,6 +208,7 @@ struct conf_tls {
     enum conf_verify_client verify_client;
     struct conf_file_text *client_ca, *client_crl;
     bool session_tickets;
+    bool early_data;
     uint64_t session_timeout;
     struct conf_file_text *ticket_keys;  // the first encrypts; none: the master's
     const char *key_log;          // NULL: none

@@ -571,6 +571,11 @@
       "instead of the master's own: machines with the same file resume each other's sessions. Of several " \
       "the first encrypts, all decrypt: put a new one first on all machines, reload, and remove the last " \
       "one when its tickets are over.") \
+    X(early_data, SCOPE_TLS, FLAG, conf_tls, early_data, 0, 0, 0, NULL, "off", NULL, \
+      "Takes up to 16 KiB from clients that resume a TLS 1.3 session before the handshake is done (0-RTT), " \
+      "which saves them a round trip. Somebody who has recorded it can send it again: only GET, HEAD, OPTIONS " \
+      "and TRACE without a body are let in, with \"Early-Data: 1\" for the server, and all others are answered " \
+      "425 (RFC 8470), after which a client tries again.") \
     X(key_log, SCOPE_TLS, OWN, conf_tls, key_log, 0, 0, 0, "FILE", NULL, "/tmp/keys", \
       "Writes the secrets of all connections of this listener to a file, in the form that Wireshark reads. " \
       "For debugging alone: who has the file can read and forge what was sent. The workers open it, so it must " \

@@ -161,8 +161,8 @@ static enum step_result step_dial(struct exchange *x) {
 // Sends a body through its hooks: `body` and *ended are what the codec brought and become what goes on. A
 // hook that answers or fails leaves the exchange for the step to look at.
 static enum filter_result run_body_hook(struct exchange *x,
-                                      enum filter_result (*hook)(void *scripts, struct exchange *x),
-                                      struct queue *body, bool *ended, struct queue *in, bool *in_ended) {
+                                        enum filter_result (*hook)(void *scripts, struct exchange *x),
+                                        struct queue *body, bool *ended, struct queue *in, bool *in_ended) {
     x->hooked = true;
     queue_move(in, body);
     *in_ended |= *ended;
@@ -184,7 +184,7 @@ static void filter_request(struct exchange *x) {
     if (!x->req_filter)
         return;
     enum filter_result result = run_body_hook(x, x->site->hooks->request_body, &x->req_body, &x->req_ended,
-                                            &x->req_in, &x->req_in_ended);
+                                              &x->req_in, &x->req_in_ended);
     x->req_filter &= result == FILTER_WAITS;
     if (result == FILTER_ENDED)
         x->req_changed = x->req_discard = true;
@@ -194,7 +194,7 @@ static void filter_response(struct exchange *x) {
     if (!x->res_filter || x->up_failed)
         return;
     enum filter_result result = run_body_hook(x, x->site->hooks->response_body, &x->res_body, &x->res_ended,
-                                            &x->res_in, &x->res_in_ended);
+                                              &x->res_in, &x->res_in_ended);
     x->res_filter &= result == FILTER_WAITS;
     x->res_changed |= result == FILTER_ENDED;
 }
@@ -435,7 +435,7 @@ static enum step_result conclude(struct exchange *x) {
 
 static void release_bodies(struct exchange *x) {
     struct queue *all[] = { &x->req_body, &x->req_held, &x->req_again, &x->req_in,
-                            &x->res_body, &x->res_in, &x->res_first };
+                            &x->res_body, &x->res_in,   &x->res_first };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         queue_release(all[i]);
 }
@@ -547,7 +547,7 @@ static void hold_back(struct exchange *x) {
 // What waits must not pin receive buffers: others need them.
 static void unpin_bodies(struct exchange *x) {
     struct queue *all[] = { &x->req_body, &x->req_held, &x->req_again, &x->req_in,
-                            &x->res_body, &x->res_in, &x->res_first };
+                            &x->res_body, &x->res_in,   &x->res_first };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i]->head && queue_unpin(all[i]) < 0)
             log_warn("no memory to copy a body out of receive buffers (request %s)", exchange_id(x));
@@ -600,7 +600,25 @@ static void admit(struct exchange *x) {
     go(x, EXCHANGE_reply);
 }
 
+// What came before the client has proven to be there may be a copy (RFC 8470): it goes on when a second time
+// does no harm, and the server is told. Others are to come again.
+static void admit_early(struct exchange *x) {
+    static const struct slice safe[] = { SLICE_LIT("GET"), SLICE_LIT("HEAD"), SLICE_LIT("OPTIONS"),
+                                         SLICE_LIT("TRACE") };
+    bool good = x->req.framing == BODY_NONE, known = false;
+    for (size_t i = 0; i < sizeof safe / sizeof *safe; i++)
+        known = known || slice_eq(x->req.method, safe[i]);
+    good = good && known &&
+        headers_set(&x->req.headers, &x->arena, SLICE_LIT("early-data"), SLICE_LIT("1")) == 0;
+    if (good)
+        return;
+    counters->requests_too_early++;
+    exchange_fail(x, 425, CLOSE_none);
+    go(x, EXCHANGE_reply);
+}
+
 void exchange_start(struct exchange *x) {
+    const struct conn *conn = x->down->conn ? x->down->conn(x) : NULL;
     x->started = true;
     x->wire_target = x->req.target;
     x->req.takes_trailers = headers_list_has(&x->req.headers, HEADER_te, SLICE_LIT("trailers"));
@@ -609,6 +627,8 @@ void exchange_start(struct exchange *x) {
     if (request_is_http10(&x->req))
         headers_remove_id(&x->req.headers, HEADER_expect);
     admit(x);
+    if (conn && conn->early && x->step != EXCHANGE_reply)
+        admit_early(x);
     exchange_run(x);
 }
 
@@ -659,8 +679,9 @@ static void note_failure(struct exchange *x, bool asked, bool stale, enum close_
     struct exchange_failure *failure = arena_zalloc(&x->arena, sizeof *failure);
     if (!failure)
         return;  // nobody is told
-    *failure = (struct exchange_failure){ .before = x->failures, .choice = x->route_choice, .reason = reason,
-                                          .stale = stale };
+    *failure = (struct exchange_failure){
+        .before = x->failures, .choice = x->route_choice, .reason = reason, .stale = stale
+    };
     if (asked)
         failure->server = arena_copy(&x->arena, x->upstream_name);
     x->failures = failure;

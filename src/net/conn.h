@@ -118,6 +118,7 @@ struct conn {
     uint32_t bulk;             // not 0: single reads of at most so many bytes, not multishot; set by
                                // the owner once a receiver was slow
     bool secure;               // encrypted: requests of it are https
+    bool early;                // what comes may be somebody's copy of what the peer sent before (RFC 8470)
     bool shut;                 // our sending side was shut down
     bool shut_wanted;          // shut it down when the output has drained
     bool broken;               // output failed

@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALPN_MAX = 255 };
+enum { ALPN_MAX = 255, EARLY_MAX = 16384 };
 
 // The certificates of some names, of different kinds of key, with their context.
 struct tls_site {
@@ -33,7 +33,7 @@ struct tls_server {
     const struct conf_tls *tls;  // likewise
     struct tls_site *sites;      // the first is for who asks for no name
     struct names *names;         // to a struct tls_site
-    bool strict;
+    bool strict, early_data;
     unsigned char alpn[ALPN_MAX + 1];  // as on the wire
     unsigned alpn_len;
     struct staple *staples;
@@ -204,6 +204,12 @@ static int context_new(struct tls_server *server, struct tls_site *site, struct 
         SSL_CTX_set_num_tickets(ctx, 0);
     }
     SSL_CTX_set_session_id_context(ctx, server->session_context, sizeof server->session_context);
+    if (server->early_data) {
+        // What was sent once may come twice: only requests that do no harm then are let in (exchange.c).
+        SSL_CTX_set_max_early_data(ctx, EARLY_MAX);
+        SSL_CTX_set_recv_max_early_data(ctx, EARLY_MAX);
+        SSL_CTX_set_options(ctx, SSL_OP_NO_ANTI_REPLAY);
+    }
     SSL_CTX_set_client_hello_cb(ctx, tls_stream_hello, NULL);
     SSL_CTX_set_tlsext_servername_callback(ctx, on_server_name);
     SSL_CTX_set_tlsext_servername_arg(ctx, server);
@@ -319,6 +325,7 @@ int tls_server_new(const struct conf *conf, const struct conf_frontend *frontend
     server->conf = conf;
     server->tls = listen->tls;
     server->strict = listen->tls->strict_names;
+    server->early_data = listen->tls->early_data;
     set_session_context(server, frontend);
     int rc = set_alpn(server, error);
     if (rc == 0)
@@ -385,5 +392,8 @@ int tls_accept(struct conn *conn, struct tls_server *server, const struct tls_ca
         return -ENOMEM;
     SSL_set_accept_state(ssl);
     server->refs++;
-    return tls_stream_begin(conn, ssl, callbacks, owner, server, tls_server_unref);
+    int rc = tls_stream_begin(conn, ssl, callbacks, owner, server, tls_server_unref);
+    if (rc == 0)
+        tls_stream_of(conn)->early = server->early_data;
+    return rc;
 }

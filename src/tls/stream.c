@@ -239,32 +239,6 @@ static void divert(struct conn *conn, struct tls_stream *stream) {
 
 // ---- receiving --------------------------------------------------------------------------------------------
 
-static void handshake(struct conn *conn, struct tls_stream *stream) {
-    ERR_clear_error();
-    int rc = SSL_do_handshake(stream->ssl);
-    if (rc == 1) {
-        stream->state = TLS_OPEN;
-        conn->secure = true;
-        // In the handshake they are used again and again.
-        SSL_set_mode(stream->ssl, SSL_MODE_RELEASE_BUFFERS);
-        (void)SSL_free_buffers(stream->ssl);
-        stream->callbacks->done(conn, stream->owner, 0, NULL);
-        return;
-    }
-    switch (SSL_get_error(stream->ssl, rc)) {
-    case SSL_ERROR_WANT_READ:
-    case SSL_ERROR_WANT_WRITE:
-    case SSL_ERROR_WANT_CLIENT_HELLO_CB:
-        return;
-    default:
-        if (stream->hello_state == HELLO_ANSWERED && stream->answer == TLS_DIVERT && stream->diversion) {
-            divert(conn, stream);
-            return;
-        }
-        fail_handshake(conn, stream, -EPROTO, why(stream, "the handshake failed"));
-    }
-}
-
 // Where all conns read to. It is new whenever somebody still holds a part and less than a record is free.
 static struct block *plain_block(void) {
     static struct block *plain;
@@ -280,6 +254,96 @@ static struct block *plain_block(void) {
             plain->scarce = true;  // small parts that have to wait must not keep all of it
     }
     return plain;
+}
+
+// The peer may have the conn's handler from now on.
+static void hand_over(struct conn *conn, struct tls_stream *stream, enum tls_state state) {
+    stream->state = state;
+    conn->secure = true;
+    stream->callbacks->done(conn, stream->owner, 0, NULL);
+}
+
+static void lose_handshake(struct conn *conn, struct tls_stream *stream) {
+    const char *text = why(stream, "the handshake failed");
+    if (stream->state == TLS_HANDSHAKE) {
+        fail_handshake(conn, stream, -EPROTO, text);
+        return;
+    }
+    log_info("conn %llu: TLS: %s", (unsigned long long)conn->id, text);
+    stream->state = TLS_FAILED;
+    conn_deliver_end(conn, -EPROTO);
+}
+
+static bool waits_for_bytes(int error) {
+    return error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE ||
+        error == SSL_ERROR_WANT_CLIENT_HELLO_CB;
+}
+
+// What ends a handshake that does not go on by itself. True when the stream is gone.
+static bool end_handshake(struct conn *conn, struct tls_stream *stream) {
+    bool gone = stream->hello_state == HELLO_ANSWERED && stream->answer == TLS_DIVERT && stream->diversion;
+    if (gone)
+        divert(conn, stream);
+    else
+        lose_handshake(conn, stream);
+    return gone;
+}
+
+static void deliver_early(struct conn *conn, struct tls_stream *stream, struct span span) {
+    if (!stream->held_back)
+        conn_deliver(conn, span);
+    else if (queue_put_whole(&stream->plain, span) < 0)
+        conn_deliver_end(conn, -ENOMEM);
+}
+
+// Reads what the client sends before it has heard anything. True when the handshake can go on.
+static bool read_early(struct conn *conn, struct tls_stream *stream) {
+    while (stream->early && conn->state == CONN_OPEN && !stream->layer.ended) {
+        struct block *block = plain_block();
+        size_t len = 0;
+        if (!block) {
+            lose_handshake(conn, stream);
+            return false;
+        }
+        ERR_clear_error();
+        char *at = block->base + block->used;
+        int rc = SSL_read_early_data(stream->ssl, at, block->size - block->used, &len);
+        if (rc == SSL_READ_EARLY_DATA_ERROR) {
+            if (!waits_for_bytes(SSL_get_error(stream->ssl, 0)))
+                (void)end_handshake(conn, stream);
+            return false;
+        }
+        stream->early = rc == SSL_READ_EARLY_DATA_SUCCESS;
+        if (len == 0)
+            continue;
+        block->used += (uint32_t)len;
+        block_ref(block);
+        conn->early = true;
+        if (stream->state == TLS_HANDSHAKE)
+            hand_over(conn, stream, TLS_EARLY);
+        deliver_early(conn, stream, (struct span){ block, at, (uint32_t)len });
+    }
+    return !stream->early && conn->state == CONN_OPEN && !stream->layer.ended;
+}
+
+static void handshake(struct conn *conn, struct tls_stream *stream) {
+    if (stream->early && !read_early(conn, stream))
+        return;
+    ERR_clear_error();
+    int rc = SSL_do_handshake(stream->ssl);
+    if (rc != 1) {
+        if (!waits_for_bytes(SSL_get_error(stream->ssl, rc)))
+            (void)end_handshake(conn, stream);
+        return;
+    }
+    // In the handshake they are used again and again.
+    SSL_set_mode(stream->ssl, SSL_MODE_RELEASE_BUFFERS);
+    (void)SSL_free_buffers(stream->ssl);
+    conn->early = false;
+    if (stream->state == TLS_EARLY)
+        stream->state = TLS_OPEN;
+    else
+        hand_over(conn, stream, TLS_OPEN);
 }
 
 // Reads as many records as have come and fit; *ret_error as SSL_get_error() has it for the one that did not.
@@ -334,7 +398,7 @@ static void forget_input(struct tls_stream *stream) {
 
 // Goes on with what has come.
 void tls_stream_go_on(struct conn *conn, struct tls_stream *stream) {
-    if (stream->state == TLS_HANDSHAKE)
+    if (stream->state == TLS_HANDSHAKE || stream->state == TLS_EARLY)
         handshake(conn, stream);
     if (conn->layer != &stream->layer)
         return;  // it was diverted
@@ -351,7 +415,10 @@ void tls_hold(struct conn *conn) {
 
 void tls_go_on(struct conn *conn) {
     struct tls_stream *stream = tls_stream_of(conn);
+    struct span span;
     stream->held_back = false;
+    while (queue_take(&stream->plain, &span))
+        conn_deliver(conn, span);
     if (conn->state == CONN_OPEN)
         tls_stream_go_on(conn, stream);
 }
@@ -374,7 +441,7 @@ static void ended(struct conn *conn, int error) {
     if (stream->state == TLS_HANDSHAKE)
         fail_handshake(conn, stream, error ? error : -ECONNRESET,
                        error ? "the connection broke" : "the peer closed the connection");
-    else if (stream->state == TLS_OPEN)
+    else if (stream->state != TLS_FAILED)
         conn_deliver_end(conn, error ? error : -ECONNRESET);
 }
 
@@ -391,7 +458,9 @@ static void broken(struct conn *conn, int error) {
 static int write_plain(struct tls_stream *stream, const char *at, size_t len) {
     size_t written;
     ERR_clear_error();
-    if (SSL_write_ex(stream->ssl, at, len, &written) == 1)
+    int rc = stream->state == TLS_EARLY ? SSL_write_early_data(stream->ssl, at, len, &written)
+                                        : SSL_write_ex(stream->ssl, at, len, &written);
+    if (rc == 1)
         return 0;
     ERR_clear_error();
     return -EIO;
@@ -406,7 +475,8 @@ static int seal(struct conn *conn, size_t most) {
     int rc = 0;
     if (stream->state == TLS_FAILED)
         return -EPROTO;
-    while (stream->state == TLS_OPEN && rc == 0 && conn->out.bytes > 0 && begun - conn->out.bytes < most) {
+    bool open = stream->state == TLS_OPEN || stream->state == TLS_EARLY;
+    while (open && rc == 0 && conn->out.bytes > 0 && begun - conn->out.bytes < most) {
         struct slice front;
         if (!queue_peek(&conn->out, &front))
             break;
@@ -446,6 +516,7 @@ static void freed(struct conn *conn) {
     struct tls_stream *stream = tls_stream_of(conn);
     forget_input(stream);
     queue_release(&stream->read);
+    queue_release(&stream->plain);
     free(stream->diversion);
     // A session that did not end with close_notify may be resumed all the same: that is what everybody does.
     SSL_set_shutdown(stream->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
@@ -484,6 +555,7 @@ int tls_stream_begin(struct conn *conn, struct ssl_st *ssl, const struct tls_cal
     };
     queue_init(&stream->behind);
     queue_init(&stream->read);
+    queue_init(&stream->plain);
     SSL_set_bio(ssl, bio, bio);
     conn_set_layer(conn, &stream->layer, &tls_ops);
     SSL_set_app_data(ssl, conn);

@@ -9,6 +9,7 @@
 
 enum tls_state {
     TLS_HANDSHAKE,  // the owner waits for callbacks->done()
+    TLS_EARLY,      // the conn's handler has it, but the client has not proven yet that it is there
     TLS_OPEN,       // the conn's handler has it
     TLS_FAILED,     // nothing is read or written any more, but for what is on the wire (an alert)
 };
@@ -33,6 +34,8 @@ struct tls_stream {
     struct addr *diversion;  // NULL: none
     void *chosen;            // server.c's: the site that a script chose
     bool held_back;          // tls_hold()
+    bool early;              // early data may come, or is coming
+    struct queue plain;      // early data that came while held back
     char fingerprint[HELLO_FINGERPRINT + 1];
 };
 

@@ -79,9 +79,9 @@ def answer(s):
     return head, b"".join(pieces)
 
 
-def s_client(gate, *arguments, data=""):
+def s_client(gate, *arguments, data="", patience=20):
     done = subprocess.run(["openssl", "s_client", "-connect", gate.address, *map(str, arguments)],
-                          input=data, capture_output=True, text=True, timeout=20)
+                          input=data, capture_output=True, text=True, timeout=patience)
     return done.stdout + done.stderr
 
 
