@@ -101,7 +101,7 @@ static enum step_result step_request(struct exchange *x) {
 
 bool exchange_too_large(const struct exchange *x) {
     // A hook that reads the body before there is a route has the limit of the path as it came.
-    bool counts = x->upstream || x->wanted == WANTED_REQUEST || x->req_discard;
+    bool counts = (x->upstream || x->wanted == WANTED_REQUEST || x->req_discard) && !x->upgraded;
     uint64_t most = counts ? x->settings->max_body : 0;
     bool announced = !x->prepared && !x->req_discard && x->req.framing == BODY_LENGTH;
     return most > 0 && (x->req_bytes > most || (announced && x->req.length > most));
@@ -389,7 +389,7 @@ static enum step_result step_reply(struct exchange *x) {
         x->up_failed = true;
         return go(x, EXCHANGE_finish);
     }
-    return go(x, x->upgraded && !x->responded ? EXCHANGE_tunnel : EXCHANGE_relay);
+    return go(x, x->upgraded && !x->responded && !x->req.tunnel ? EXCHANGE_tunnel : EXCHANGE_relay);
 }
 
 static enum step_result step_relay(struct exchange *x) {

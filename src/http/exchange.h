@@ -112,6 +112,9 @@ struct exchange_site {
     // 101: both conns leave for a relay. Takes them and what was read but not passed on.
     void (*tunnel)(struct exchange_site *site, struct exchange *x, struct conn *client,
                    struct queue *from_client, struct conn *server, struct queue *from_server);
+    // For a WebSocket whose client has no part in the handshake with the server (proxy/websocket.h).
+    int (*websocket_offer)(struct exchange *x);
+    bool (*websocket_accepted)(const struct exchange *x);
     void (*log)(struct exchange_site *site, struct exchange *x);  // access log, counters; before it is freed
     void (*forget)(struct exchange_site *site, struct exchange *x);  // lets x->upstream go; may be NULL
     void (*hold)(struct exchange_site *site);                     // keeps the generation

@@ -14,6 +14,7 @@ enum state {
     WAIT,  // x set; no complete response head yet
     BODY,  // the response body is coming
     DONE,  // the response is complete
+    TUNNEL,  // behind a 101: bytes are passed on as they come, both ways, as bodies (request.tunnel)
 };
 
 struct client {
@@ -75,9 +76,11 @@ static const char *refuse_switch(const struct client *client) {
         for (rest = field->value; slice_next_element(&rest, &protocol); named = true)
             if (!headers_list_has(&x->req.headers, HEADER_upgrade, protocol))
                 return "101 to a protocol that the request did not ask for";
-    return named && headers_list_has(&x->res.headers, HEADER_connection, SLICE_LIT("upgrade"))
-        ? NULL
-        : "101 without Upgrade and Connection";
+    if (!named || !headers_list_has(&x->res.headers, HEADER_connection, SLICE_LIT("upgrade")))
+        return "101 without Upgrade and Connection";
+    if (x->req.tunnel && !x->site->websocket_accepted(x))
+        return "101 whose Sec-WebSocket-Accept is not the answer to our key";
+    return NULL;
 }
 
 // "Keep-Alive: timeout=5": a second less, so that it is us who close. What else stands there says nothing.
@@ -140,6 +143,8 @@ static void fail(struct client *client, unsigned status, enum close_reason reaso
 static void set_read_timer(struct client *client) {
     if (client->state == DONE || client->paused)
         timer_stop(&client->public.conn->timer);
+    else if (client->state == TUNNEL)
+        timer_start(&client->public.conn->timer, client->x->settings->tunnel_timeout);
     else if (client->state == BODY)
         timer_start(&client->public.conn->timer, client->conf->read_timeout);
     else if (client->request_done)
@@ -151,6 +156,14 @@ static void set_read_timer(struct client *client) {
 // Takes the span. The exchange runs once, after all of it was parsed; then the client may be gone.
 static void parse(struct client *client, struct span span) {
     struct exchange *x = client->x;
+    if (client->state == TUNNEL) {
+        set_read_timer(client);
+        if (queue_put_whole(&x->res_body, span) < 0)
+            fail(client, 502, CLOSE_memory);
+        else
+            exchange_run(x);
+        return;
+    }
     bool restart = client->state != WAIT;  // a head has its time as a whole, each interim one anew
     client->head_now = false;
     while (span.len > 0) {
@@ -192,7 +205,17 @@ static void parse(struct client *client, struct span span) {
         x->res_ended = true;
         if (!x->res.keep_alive || span.len > 0)
             client->spoiled = true;  // bytes after a response belong to nobody
-        if (x->res.status == 101) {
+        if (x->res.status == 101 && x->req.tunnel) {
+            client->state = TUNNEL;
+            client->request_done = false;
+            x->upgraded = true;
+            x->req_ended = x->res_ended = false;
+            if (span.len > 0) {
+                block_ref(span.block);
+                if (queue_put_whole(&x->res_body, span) < 0)
+                    log_warn("no memory for the first bytes of a tunnel");
+            }
+        } else if (x->res.status == 101) {
             x->upgraded = true;
             if (span.len > 0) {
                 block_ref(span.block);
@@ -244,7 +267,7 @@ static void on_ended(struct conn *conn, int error) {
     if (client->state == IDLE) {
         client->public.callbacks->lost(&client->public);
     } else if (client->state != DONE && queue_empty(&client->pending)) {
-        if (error == 0 && h1_parser_eof(&client->parser)) {
+        if (error == 0 && (client->state == TUNNEL || h1_parser_eof(&client->parser))) {
             client->state = DONE;
             client->x->res_ended = true;
             set_read_timer(client);
@@ -264,7 +287,7 @@ static void on_written(struct conn *conn) {
     if (conn_waiting(conn) > 0 && client->state == WAIT)
         timer_start(&conn->timer, client->conf->write_timeout);
     else if ((conn_waiting(conn) == 0 && client->state == WAIT) ||
-             (client->state == BODY && !client->request_done))
+             (client->state == BODY && !client->request_done) || client->state == TUNNEL)
         set_read_timer(client);
     if (!x->req_ended && conn_waiting(conn) <= x->settings->buffer_low)
         exchange_run(x);
@@ -290,7 +313,7 @@ static void on_timeout(struct conn *conn) {
     if (client->state == IDLE)
         client->public.callbacks->lost(&client->public);
     else if (client->state != DONE)
-        fail(client, 504, CLOSE_upstream_timeout);
+        fail(client, 504, client->state == TUNNEL ? CLOSE_tunnel_timeout : CLOSE_upstream_timeout);
 }
 
 static const struct conn_handler handler = {
@@ -332,8 +355,12 @@ static int write_body(struct exchange *x) {
         if (client->state == WAIT && conn_waiting(conn) > 0 && !timer_running(&conn->timer))
             timer_start(&conn->timer, client->conf->write_timeout);
     }
+    if (client->state == TUNNEL)
+        set_read_timer(client);
     if (x->req_ended) {
         client->request_done = true;
+        if (client->state == TUNNEL)
+            conn_shutdown(conn);
         if (client->state == WAIT)
             set_read_timer(client);
     }
@@ -348,7 +375,7 @@ static size_t backlog(struct exchange *x) {
 static void want_body(struct exchange *x, bool want) {
     struct client *client = x->up_owner;
     struct conn *conn = client->public.conn;
-    if (client->paused == !want || client->state != BODY)
+    if (client->paused == !want || (client->state != BODY && client->state != TUNNEL))
         return;
     client->paused = !want;
     if (!want) {

@@ -211,6 +211,8 @@ static int take_pseudo(struct h2_request *request, struct slice name, struct sli
         request->has_host = true;
         return add(request, &req->headers, header_name_of(HEADER_host), value);
     }
+    if (slice_eq(name, SLICE_LIT(":protocol")))
+        return keep(request, &request->protocol, value);
     return malformed(request, "an unknown pseudo-field");
 }
 
@@ -386,6 +388,23 @@ static int refuse_now(struct h2_request *request, unsigned status, const char *w
     return -1;
 }
 
+// A WebSocket becomes what it is in HTTP/1, for scripts and servers: a GET with an Upgrade. 0 or -1.
+static int check_tunnel(struct h2_request *request) {
+    struct exchange *x = request->stream.x;
+    struct request *req = &x->req;
+    if (!slice_ieq(request->protocol, SLICE_LIT("websocket")) || !x->site->websocket_offer)
+        return refuse_now(request, 501, "no protocol is tunnelled but websocket");
+    if (request->bodiless || headers_find(&req->headers, HEADER_content_length))
+        return refuse_now(request, 400, "a tunnel with an end or a length");
+    req->method = SLICE_LIT("GET");
+    req->upgrade = req->tunnel = true;
+    if (headers_add(&req->headers, &x->arena, header_name_of(HEADER_upgrade), SLICE_LIT("websocket")) < 0 ||
+        x->site->websocket_offer(x) < 0)
+        return refuse_now(request, 503, "memory is out");
+    x->req_ended = true;  // as far as the handshake goes
+    return 0;
+}
+
 int h2_request_check(struct h2_request *request) {
     struct exchange *x = request->stream.x;
     struct request *req = &x->req;
@@ -395,8 +414,12 @@ int h2_request_check(struct h2_request *request) {
     req->minor = 0;
     if (request->status)
         return -1;
-    if (slice_eq(req->method, SLICE_LIT("CONNECT")))
+    if (request->protocol.len > 0) {
+        if (check_tunnel(request) < 0)
+            return -1;
+    } else if (slice_eq(req->method, SLICE_LIT("CONNECT"))) {
         return refuse_now(request, 501, "CONNECT is not offered here");
+    }
     if (!slice_ieq(request->scheme, SLICE_LIT("http")) && !slice_ieq(request->scheme, SLICE_LIT("https")))
         return refuse_now(request, 400, "the scheme is neither http nor https");
     if (!method_valid(req->method))
@@ -416,7 +439,7 @@ int h2_request_check(struct h2_request *request) {
             return refuse_now(request, 400, "Content-Length is not a number, or too large a one");
         req->framing = BODY_LENGTH;
     } else {
-        req->framing = request->bodiless ? BODY_NONE : BODY_CHUNKED;
+        req->framing = request->bodiless || req->tunnel ? BODY_NONE : BODY_CHUNKED;
     }
     if (rules_join_cookies(&req->headers, &x->arena) < 0)
         return refuse_now(request, 503, "memory is out");

@@ -25,6 +25,8 @@ static const struct downstream_ops downstream;
 
 static void request_free(struct h2_request *request) {
     h2_stream_release(&request->stream);
+    queue_release(&request->early);
+    counters->tunnels_active -= request->tunnelled;
     slab_put(&request_slab, request);
 }
 
@@ -218,7 +220,9 @@ static void event(struct h2_stream *stream, unsigned events) {
         exchange_client_error(stream->x, request->status, CLOSE_limit, request->why);
         return;
     }
-    if (stream->x && request->started) {
+    if (!queue_empty(&request->early) && queue_unpin(&request->early) < 0)
+        log_warn("no memory to copy a body out of receive buffers");
+    if (stream->x && request->started && (!stream->x->req.tunnel || stream->x->upgraded)) {
         stream->x->req_ended |= request->ended;
         exchange_run(stream->x);
     }
@@ -254,7 +258,7 @@ static struct queue *body(struct h2_stream *stream, size_t len) {
         h2_stream_note(stream, H2_DATA);
         return NULL;
     }
-    return &x->req_body;
+    return x->req.tunnel && !x->upgraded ? &request->early : &x->req_body;
 }
 
 static const struct h2_mux_ops mux_ops = {
@@ -278,7 +282,7 @@ static void give_up(struct h2_request *request, enum close_reason reason) {
 static void look_at_body(struct h2_request *request) {
     struct exchange *x = request->stream.x;
     // A client whose window is used up waits for us, not we for it.
-    if (!x || !request->started || request->ended || request->paused || x->responded ||
+    if (!x || !request->started || x->req.tunnel || request->ended || request->paused || x->responded ||
         request->stream.unread > 0) {
         pace_begin(&request->body_pace, x ? x->req_bytes : 0);
         return;
@@ -428,6 +432,26 @@ static int write_interim(struct exchange *x, unsigned status, const struct heade
     return rc < 0 ? -ENOMEM : 0;
 }
 
+// The server agreed to an upgrade: what follows are bodies, both ways.
+static int open_tunnel(struct exchange *x) {
+    struct h2_request *request = x->down_owner;
+    struct h2_stream *stream = &request->stream;
+    struct h2_fields fields = { .arena = &x->arena };
+    headers_remove(&x->res.headers, SLICE_LIT("sec-websocket-accept"));
+    request->skip_body = false;
+    request->tunnelled = true;
+    counters->tunnels++;
+    counters->tunnels_active++;
+    queue_move(&x->req_body, &request->early);
+    x->req_ended = request->ended;
+    if (add_status(request, &fields, 200) < 0 || h2_fields_add_all(&fields, &x->res.headers) < 0)
+        return -ENOMEM;
+    int rc = nghttp2_submit_response(stream->mux->session.ng, stream->id, fields.at, fields.count,
+                                     &h2_body_provider);
+    h2_mux_flush(stream->mux);
+    return rc < 0 ? -ENOMEM : 0;
+}
+
 static int write_head(struct exchange *x) {
     struct h2_request *request = x->down_owner;
     struct h2_stream *stream = &request->stream;
@@ -441,6 +465,10 @@ static int write_head(struct exchange *x) {
         (res->framing == BODY_LENGTH && res->length == 0);
     if (stream->closed)
         return 0;
+    if (x->upgraded)
+        return open_tunnel(x);
+    if (x->req.tunnel && res->status >= 200 && res->status < 300)
+        res->status = 502;  // the server did not agree, and the client would take this for its consent
     if (add_status(request, &fields, res->status) < 0)
         return -ENOMEM;
     // HEAD, 304: the length of another response's content.
@@ -584,6 +612,7 @@ static int greet(nghttp2_session *ng, const struct conf_settings *settings) {
         { NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE,
           (uint32_t)(settings->max_head + 32 * settings->max_headers) },
         { NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1 },
+        { NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1 },
         { NGHTTP2_SETTINGS_HEADER_TABLE_SIZE, (uint32_t)http2->header_table },
     };
     int rc = nghttp2_submit_settings(ng, NGHTTP2_FLAG_NONE, entries, sizeof entries / sizeof *entries);

@@ -61,10 +61,13 @@ struct h2_request {
     bool bodiless;    // the head ended it
     bool started;     // the exchange was
     bool ended;       // the client's side ended
+    bool tunnelled;   // counted as a tunnel
     bool paused;      // the exchange wants no more of the body
     bool skip_body;   // no content goes with the response
     bool answered;    // the response head was submitted
     struct slice scheme;
+    struct slice protocol;  // :protocol of an extended CONNECT (RFC 8441)
+    struct queue early;     // content that came before the server agreed to it
     struct pace body_pace, send_pace;
     struct pace_limits send_limits;
     char code[3];  // digits of the status

@@ -9,6 +9,7 @@
 #include "http/target.h"
 #include "proxy/dial.h"
 #include "proxy/relay.h"
+#include "proxy/websocket.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -285,6 +286,8 @@ int frontend_new(const struct frontend_options *options, struct frontend **ret_f
         .dial = site_dial,
         .dial_cancel = site_dial_cancel,
         .tunnel = tunnel,
+        .websocket_offer = websocket_offer,
+        .websocket_accepted = websocket_accepted,
         .log = write_log,
         .forget = forget,
         .hold = hold,

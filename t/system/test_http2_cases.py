@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The table of t/cases/h2.py: each case ends as it says, and a request is served behind it, on the same connection
+"""The table of t/cases/http2.py: each case ends as it says, and a request is served behind it, on the same connection
 where that goes on, on a new one where it does not. Nothing of a request that is refused reaches the origin."""
 import sys
 import time
@@ -10,7 +10,7 @@ from conftest import SRCDIR, Gate, Origin
 from h2_peer import H2
 
 sys.path.insert(0, str(SRCDIR / "t" / "cases"))
-import h2  # noqa: E402
+import http2  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def gate(origin):
     gate.release()
 
 
-@pytest.mark.parametrize("case", h2.CASES, ids=[f"{case.section}: {case.name}" for case in h2.CASES])
+@pytest.mark.parametrize("case", http2.CASES, ids=[f"{case.section}: {case.name}" for case in http2.CASES])
 def test_case(gate, origin, case):
     asked = len(origin.requests)
     with H2(gate, greet=case.greeted) as peer:
@@ -47,15 +47,15 @@ def test_case(gate, origin, case):
         kind = case.expect[0]
         if kind == "conn":
             error = peer.goaway()
-            assert error is not None and h2.ERRORS[error] in case.expect[1:], error
+            assert error is not None and http2.ERRORS[error] in case.expect[1:], error
         elif kind == "either":
             peer.until(lambda: peer.goaways or peer.answers[stream].reset is not None)
             error = peer.goaways[0][0] if peer.goaways else peer.answers[stream].reset
-            assert h2.ERRORS[error] in case.expect[1:]
+            assert http2.ERRORS[error] in case.expect[1:]
             peer.stays = not peer.goaways
         elif kind == "stream":
             answer = peer.answer(stream)
-            assert answer.reset is not None and h2.ERRORS[answer.reset] == case.expect[1], answer.__dict__
+            assert answer.reset is not None and http2.ERRORS[answer.reset] == case.expect[1], answer.__dict__
             assert not answer.headers
         elif stream is not None:
             answer = peer.answer(stream)
@@ -70,4 +70,4 @@ def test_case(gate, origin, case):
 
 
 def test_there_are_enough():
-    assert len(h2.CASES) >= 140 and len({case.section for case in h2.CASES}) >= 20
+    assert len(http2.CASES) >= 140 and len({case.section for case in http2.CASES}) >= 20

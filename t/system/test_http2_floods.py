@@ -16,7 +16,7 @@ from conftest import SANITIZED, SRCDIR, eventually, rss
 from h2_peer import H2, PREFACE, raw
 
 sys.path.insert(0, str(SRCDIR / "t" / "cases"))
-from h2 import fields, literal, literals, setting, u32  # noqa: E402
+from http2 import fields, literal, literals, setting, u32  # noqa: E402
 from test_fairness import latency  # noqa: E402
 
 pytestmark = pytest.mark.alone

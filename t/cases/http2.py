@@ -662,6 +662,24 @@ add("8.5", "CONNECT with a path", stream("PROTOCOL_ERROR"),
     lambda p: head(p, fields(method="CONNECT", authority="h:1")))
 add("8.5", "CONNECT without :authority", stream("PROTOCOL_ERROR"), lambda p: head(p, [(":method", "CONNECT")]))
 
+# ---- RFC 8441: extended CONNECT
+
+for name, expect, more in (
+        (":protocol that is not known", answered(501), [(":protocol", "connect-udp")]),
+        (":protocol twice", stream("PROTOCOL_ERROR"), [(":protocol", "websocket"), (":protocol", "websocket")]),
+        (":protocol is empty", stream("PROTOCOL_ERROR"), [(":protocol", "")])):
+    add("RFC 8441", name, expect, lambda p, more=more: head(p, fields(method="CONNECT")[:4] + more, end=False))
+add("RFC 8441", ":protocol without CONNECT", stream("PROTOCOL_ERROR"),
+    lambda p: head(p, [*fields(), (":protocol", "websocket")]))
+add("RFC 8441", ":protocol without a path", stream("PROTOCOL_ERROR"),
+    lambda p: head(p, [*fields(method="CONNECT", drop=":path"), (":protocol", "websocket")], end=False))
+add("RFC 8441", "a tunnel that has ended", answered(400),
+    lambda p: head(p, [*fields(method="CONNECT"), (":protocol", "websocket")]))
+add("RFC 8441", "a tunnel with Content-Length", answered(400),
+    lambda p: head(p, [*fields(method="CONNECT"), (":protocol", "websocket"), ("content-length", "5")], end=False))
+add("RFC 8441", "a server that does not agree", answered(502),
+    lambda p: head(p, [*fields(method="CONNECT"), (":protocol", "websocket")], end=False))
+
 # ---- what HTTP/1 behind us could read in another way
 
 for name in ("content_length", "transfer_encoding", "transfer-encodinG"):
