@@ -86,9 +86,10 @@ static bool set_keys(const struct ticket_key *key, unsigned char *iv, EVP_CIPHER
         EVP_CipherInit_ex(cipher, cipher_256, NULL, key->cipher, iv, encrypt);
 }
 
-// RFC: 1 goes on, 2 goes on and sends a ticket with the newest key, 0 knows no such key, -1 fails.
+// 1 goes on, 2 goes on and sends a new ticket, 0 knows no such key, -1 fails: as OpenSSL has it. `renew` is for TLS
+// 1.3, where a ticket is good for one connection (RFC 8446, C.4).
 static int with_keys(const struct ticket_key *keys, unsigned count, unsigned char *name, unsigned char *iv,
-                     EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, bool encrypt) {
+                     EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, bool encrypt, bool renew) {
     if (encrypt) {
         if (count == 0)
             return 0;
@@ -99,17 +100,18 @@ static int with_keys(const struct ticket_key *keys, unsigned count, unsigned cha
     }
     for (unsigned i = 0; i < count; i++)
         if (memcmp(name, keys[i].name, sizeof keys[i].name) == 0)
-            return set_keys(&keys[i], iv, cipher, mac, false) ? (i == 0 ? 1 : 2) : -1;
+            return set_keys(&keys[i], iv, cipher, mac, false) ? (i == 0 && !renew ? 1 : 2) : -1;
     return 0;
 }
 
 static int on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher,
                      EVP_MAC_CTX *mac, int encrypt) {
     const struct ticket_ring *ring = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), ring_index);
+    bool renew = SSL_version(ssl) >= TLS1_3_VERSION;
     if (ring && ring->count > 0)
-        return with_keys(ring->keys, ring->count, name, iv, cipher, mac, encrypt);
+        return with_keys(ring->keys, ring->count, name, iv, cipher, mac, encrypt, renew);
     struct shared_keys copy = snapshot();
-    int rc = with_keys(copy.keys, copy.count, name, iv, cipher, mac, encrypt);
+    int rc = with_keys(copy.keys, copy.count, name, iv, cipher, mac, encrypt, renew);
     OPENSSL_cleanse(&copy, sizeof copy);
     return rc;
 }

@@ -126,6 +126,7 @@ class Server:
     """What the origin and the proxies share: a folder, a port, and from start() to stop() a procs.Tree."""
 
     tls = None                          # the paths that certificate() gives, or none
+    resumes = True                      # TLS sessions, by tickets
 
     def __init__(self, folder, core):
         self.folder = os.path.join(folder, self.name)
@@ -203,7 +204,8 @@ class Nginx(Server):
 
     def tls_lines(self):
         return (f"ssl_certificate {self.tls[0]}; ssl_certificate_key {self.tls[1]}; ssl_protocols TLSv1.2 TLSv1.3; "
-                f"ssl_ciphers {CIPHERS}; ssl_prefer_server_ciphers on;")
+                f"ssl_ciphers {CIPHERS}; ssl_prefer_server_ciphers on; "
+                f"ssl_session_tickets {'on' if self.resumes else 'off'};")
 
     def command(self):
         name, group = unprivileged()
@@ -273,6 +275,9 @@ class Haproxy(Server):
         self.origin_port = origin_port
         self.hooks = hooks
 
+    def tls_words(self):
+        return f"ssl crt {self.tls[2]} ciphers {CIPHERS} {'' if self.resumes else 'no-tls-tickets'}"
+
     def command(self):
         load = actions = user = ""
         if self.hooks:
@@ -285,6 +290,7 @@ class Haproxy(Server):
 global
     nbthread 1
     maxconn 4000
+    {"" if self.resumes else "tune.ssl.cachesize 0"}
     {user}
     {load}
 defaults
@@ -294,7 +300,7 @@ defaults
     timeout server 300s
     timeout http-keep-alive 300s
 frontend bench
-    bind 127.0.0.1:{self.port} backlog 4096 {f"ssl crt {self.tls[2]} ciphers {CIPHERS}" if self.tls else ""}
+    bind 127.0.0.1:{self.port} backlog 4096 {self.tls_words() if self.tls else ""}
     {actions}
     default_backend origin
 backend origin
@@ -325,7 +331,10 @@ class Moongate(Server):
         name, _ = unprivileged()
         user = f"user {name};" if name else ""
         script = ""
-        tls = f"tls {{ certificate {self.tls[0]}; key {self.tls[1]}; }}" if self.tls else ";"
+        tls = ";"
+        if self.tls:
+            tls = (f"tls {{ certificate {self.tls[0]}; key {self.tls[1]}; "
+                   f"session_tickets {'on' if self.resumes else 'off'}; }}")
         if self.hooks:
             write(self.path("hooks.lua"), self.hooks)
             script = "script hooks.lua;"

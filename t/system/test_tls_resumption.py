@@ -47,6 +47,16 @@ def test_any_worker_resumes(secure, ca, version):
     assert stats["tls_handshakes"] == 31 and stats["tls_resumed"] == 30
 
 
+def test_each_resumed_connection_gets_a_ticket_of_its_own(secure, ca):
+    """TLS 1.3: a ticket that is used once does not tell observers that two connections have the same client."""
+    gate = secure()
+    client, seen = Resumer(ca), set()
+    for _ in range(4):
+        client.go(gate)
+        seen.add(client.session.id)
+    assert len(seen) == 4
+
+
 @BOTH
 def test_after_a_reload(secure, ca, version):
     gate = secure(workers=2)
