@@ -276,7 +276,7 @@ void exchange_dial_failed(struct exchange *x, bool connect, unsigned status, enu
 // x->res_ended.
 void exchange_interim(struct exchange *x, unsigned status, const struct headers *headers);
 // It broke before its response was complete: asked again where nothing can be done twice (retry() in
-// exchange.c), else answered with `status`, or cut short when the response has begun.
+// exchange_event.c), else answered with `status`, or cut short when the response has begun.
 void exchange_upstream_failed(struct exchange *x, enum upstream_progress progress, unsigned status,
                               enum close_reason reason);
 

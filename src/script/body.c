@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Bodies on their way through scripts: each script that has the hook is a stage with a coroutine of its own
-// that reads pieces and writes pieces. exchange.c calls at every turn of events, and everything that can go
+// that reads pieces and writes pieces. exchange_body.c calls at every turn of events, and everything that can go
 // on does; between two calls a stage waits for input, for its output to leave, or for time. Memory is bounded
 // by the watermarks: a stage that wrote more than buffer_high waits, and what it does not read holds the
 // codec back.
