@@ -58,14 +58,16 @@ static void broken_session(struct h2_client *client, int error) {
 static void end_broken(struct h2_client *client) {
     static struct log_limit limit;
     uint32_t suppressed;
-    if (log_limit_pass(&limit, 10, &suppressed))
+    bool memory = client->told_off == NGHTTP2_INTERNAL_ERROR;  // which nghttp2 says for itself
+    enum close_reason reason = memory ? CLOSE_memory : CLOSE_upstream_protocol;
+    if (!memory && log_limit_pass(&limit, 10, &suppressed))
         log_warn("upstream \"%s\": conn %llu: the server broke the rules of HTTP/2: %s", client->conf->name,
                  (unsigned long long)client->public.conn->id, nghttp2_http2_strerror(client->told_off));
     list_each(link, &client->streams)
-        h2_up_note(container_of(link, struct h2_up, link), 502, CLOSE_upstream_protocol);
-    conn_finish(client->public.conn, CLOSE_upstream_protocol, 0);
+        h2_up_note(container_of(link, struct h2_up, link), memory ? 503 : 502, reason);
+    conn_finish(client->public.conn, reason, 0);
     client->public.conn = NULL;
-    die(client, -EPROTO, 502, CLOSE_upstream_protocol);
+    die(client, memory ? -ENOMEM : -EPROTO, memory ? 503 : 502, reason);
 }
 
 static void flush(struct ring_flush *flusher) {

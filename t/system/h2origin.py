@@ -100,8 +100,8 @@ class Link:
 
     def respond(self, stream, fields, body=b"", trailers=None):
         self.headers(stream, fields, end=not body and not trailers)
-        if body:
-            self.data(stream, body, end=not trailers)
+        for at in range(0, len(body), 16384):
+            self.data(stream, body[at:at + 16384], end=at + 16384 >= len(body) and not trailers)
         if trailers:
             self.headers(stream, trailers, end=True)
 
