@@ -7,6 +7,7 @@ run calls these.
 
 import json
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -94,6 +95,47 @@ def check(port, path, body, hooks=False, close=False, tls=False):
         return size
     finally:
         client.close()
+
+
+def check_h2(port, path, body):
+    """Raises Wrong unless the proxy serves path over HTTP/2. Returns the size of an answer's body."""
+    argv = [servers.find_program("curl", "curl"), "-sS", "-m", "10", "--http2-prior-knowledge", "-w", "%{http_version}",
+            f"http://127.0.0.1:{port}{path}"]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    if done.returncode == 7:
+        raise ConnectionRefusedError
+    if done.returncode != 0 or done.stdout != body + b"2":
+        raise Wrong(f"{path} over HTTP/2: {len(done.stdout)} bytes that are not the {len(body)} of the origin, curl "
+                    f"says {done.returncode} {done.stderr.decode(errors='replace').strip()}")
+    return len(body)
+
+
+def h2load(core, port, path, connections, streams, seconds):
+    """As wrk(), with so many streams on each connection. h2load has no percentiles: mean and maximum stand in."""
+    argv = [servers.find_program("h2load", "nghttp2-client"), "-t1", f"-c{connections}", f"-m{streams}", f"-D{seconds}",
+            f"http://127.0.0.1:{port}{path}"]
+    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               preexec_fn=procs.pinned(core))
+    try:
+        text = process.stdout.read().decode(errors="replace")
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    finally:
+        process.stdout.close()
+        if process.returncode is None:
+            process.kill()
+            process.wait()
+    counts = re.search(r"requests: \d+ total, \d+ started, (\d+) done, (\d+) succeeded, (\d+) failed", text)
+    times = re.search(r"time for request: +\S+ +(\S+) +(\S+)", text)
+    if not counts or not times:
+        raise Wrong(f"h2load ended with status {process.returncode}: {text.strip()[-400:]}")
+    maximum, mean = (float(re.sub("[a-z]", "", time)) * {"us": 1, "ms": 1e3, "s": 1e6}[re.sub("[^a-z]", "", time)]
+                     for time in times.groups())
+    done, succeeded, failed = map(int, counts.groups())
+    errors = dict.fromkeys(ERRORS, 0)
+    errors["status"], errors["read"] = done - succeeded, failed
+    return {"requests": done, "bytes": 0, "microseconds": seconds * 1e6, "p50": mean, "p99": maximum, "errors": errors,
+            "load_seconds": usage.ru_utime + usage.ru_stime}
 
 
 def wrk(folder, core, port, path, connections, seconds, close=False, tls=False):

@@ -127,6 +127,7 @@ class Server:
 
     tls = None                          # the paths that certificate() gives, or none
     resumes = True                      # TLS sessions, by tickets
+    h2 = False                          # HTTP/2 by prior knowledge
 
     def __init__(self, folder, core):
         self.folder = os.path.join(folder, self.name)
@@ -194,7 +195,7 @@ class Nginx(Server):
         keepalive_requests 1000000000;
     }}
     server {{
-        listen 127.0.0.1:{self.port} backlog=4096{" ssl" if self.tls else ""};
+        listen 127.0.0.1:{self.port} backlog=4096{" ssl" if self.tls else ""}{" http2" if self.h2 else ""};
         {self.tls_lines() if self.tls else ""}
         location / {{
             proxy_pass http://origin;
@@ -300,7 +301,7 @@ defaults
     timeout server 300s
     timeout http-keep-alive 300s
 frontend bench
-    bind 127.0.0.1:{self.port} backlog 4096 {self.tls_words() if self.tls else ""}
+    bind 127.0.0.1:{self.port} backlog 4096 {self.tls_words() if self.tls else ""}{"proto h2" if self.h2 else ""}
     {actions}
     default_backend origin
 backend origin
@@ -355,6 +356,7 @@ frontend bench {{
     {script}
     route / origin;
     access_log off;
+    {"keepalive_requests 0;" if self.h2 else ""}
 }}
 """)
         return [self.program, "-c", config]
