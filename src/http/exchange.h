@@ -144,6 +144,8 @@ struct upstream_ops {
     int (*body)(struct exchange *x);           // takes x->req_body (and the end when x->req_ended)
     size_t (*backlog)(struct exchange *x);
     void (*want_body)(struct exchange *x, bool want);  // go on or stop reading the response
+    // x->bulk was set: from now on no more is read at once. May be NULL.
+    void (*bound)(struct exchange *x);
     struct conn *(*detach)(struct exchange *x, struct queue *ret_read);
     // Done with it: reusable when the response was read to its end and the request sent to its end.
     void (*release)(struct exchange *x, bool reusable);

@@ -402,6 +402,17 @@ static void want_body(struct exchange *x, bool want) {
     set_read_timer(client);
 }
 
+static void bound(struct exchange *x) {
+    struct client *client = x->up_owner;
+    struct conn *conn = client->public.conn;
+    conn->bulk = x->bulk;
+    if (conn->reading != READING_MULTI)
+        return;
+    conn_pause(conn);
+    if (!client->paused)
+        conn_read(conn);
+}
+
 static struct conn *detach(struct exchange *x, struct queue *ret_read) {
     struct client *client = x->up_owner;
     struct conn *conn = client->public.conn;
@@ -437,6 +448,7 @@ static const struct upstream_ops upstream = {
     .body = write_body,
     .backlog = backlog,
     .want_body = want_body,
+    .bound = bound,
     .detach = detach,
     .release = release,
 };

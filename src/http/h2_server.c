@@ -157,6 +157,30 @@ static uint32_t bulk(const struct h2_server *server) {
     return (count <= 8 ? 64 : count <= 32 ? 32 : 16) * 1024;
 }
 
+// Whether the client's windows, or what waits, leave no room for a response that comes as a whole.
+static bool crowded(struct h2_request *request) {
+    struct h2_server *server = request->server;
+    nghttp2_session *ng = server->mux.session.ng;
+    if (server->mux.queued == 0)
+        server->bounding = false;
+    return server->bounding ||
+        nghttp2_session_get_stream_remote_window_size(ng, request->stream.id) < STREAM_ROOM_MIN ||
+        nghttp2_session_get_remote_window_size(ng) / (int32_t)server->mux.stream_count < STREAM_ROOM_MIN;
+}
+
+// Much waits: what is still to come of any response comes in small parts.
+static void bound_all(struct h2_server *server) {
+    server->bounding = true;
+    list_each(link, &server->mux.streams) {
+        struct exchange *x = container_of(link, struct h2_stream, link)->x;
+        if (!x || x->bulk)
+            continue;
+        x->bulk = bulk(server);
+        if (x->up && x->up->bound)
+            x->up->bound(x);
+    }
+}
+
 static void start(struct h2_request *request) {
     struct h2_server *server = request->server;
     struct exchange *x = request->stream.x;
@@ -167,7 +191,7 @@ static void start(struct h2_request *request) {
     request->body_pace = (struct pace){ 0 };
     pace_begin(&request->body_pace, 0);
     x->at.received = clock_us();
-    x->bulk = bulk(server);
+    x->bulk = crowded(request) ? bulk(server) : 0;
     x->req_ended = request->ended;
     if (server->keepalive_requests > 0 && server->requests >= server->keepalive_requests)
         drain(&server->codec);
@@ -499,7 +523,11 @@ static int write_body(struct exchange *x) {
     x->res_bytes += x->res_body.bytes;
     if (stream->queued == 0)
         pace_begin(&request->send_pace, stream->sent);
-    return h2_stream_write(stream, &x->res_body, x->res_ended, &x->res.trailers);
+    int rc = h2_stream_write(stream, &x->res_body, x->res_ended, &x->res.trailers);
+    struct h2_server *server = request->server;
+    if (!server->bounding && server->mux.queued > server->limits.output_buffer / 2)
+        bound_all(server);
+    return rc;
 }
 
 // While the connection holds more than its share its streams are held to theirs, so that one that the client
@@ -508,7 +536,6 @@ static size_t backlog(struct exchange *x) {
     struct h2_request *request = x->down_owner;
     const struct h2_mux *mux = &request->server->mux;
     size_t queued = request->stream.queued;
-    x->bulk = bulk(request->server);
     if (mux->queued > request->server->limits.output_buffer / 2) {
         size_t share = request->server->limits.output_buffer / mux->stream_count;
         if (queued > (share > STREAM_ROOM_MIN ? share : STREAM_ROOM_MIN))

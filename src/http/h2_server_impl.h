@@ -25,6 +25,7 @@ struct h2_server {
     struct exchange_site *site;  // of the last request, held while there are streams: those that the client
                                  // sends before it knows that the listener is gone are served by it
     enum h2_draining draining;
+    bool bounding;        // much of the output waits: responses are read in small parts
     bool half_closed;     // the client sends no more
     bool idle;            // no stream; its owner was told
     bool sending;         // output waits, and conn->pace watches it
