@@ -413,9 +413,9 @@
       "fails counts as one that could not be connected to: another is tried, as tries allows, then the request " \
       "is answered 502; the log says what failed. Sessions are resumed.") \
     X(protocol, SCOPE_UPSTREAM, WORD, conf_upstream, protocol, 0, 0, 0, NULL, "auto", NULL, \
-      "The protocol that the servers of the upstream are spoken to in. Whatever a client speaks goes on in it, " \
-      "but for upgrades: a request to change the protocol, as WebSocket makes it, is answered 501 where the " \
-      "server is spoken to in HTTP/2.") \
+      "The protocol that the servers of the upstream are spoken to in. Whatever a client speaks goes on in it. " \
+      "WebSocket goes to a server of HTTP/2 that offers it (RFC 8441); where it does not, and for other changes of " \
+      "the protocol, the request is answered 501.") \
     X(http2_connections, SCOPE_UPSTREAM, NUMBER, conf_upstream, http2_connections, 1, 1024, 0, NULL, "4", NULL, \
       "Connections with HTTP/2 that each worker has to one server at most. One more is made only when those " \
       "that there are have as many requests under way as http2_streams and the server allow; when all have, " \

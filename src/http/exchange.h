@@ -115,6 +115,8 @@ struct exchange_site {
     // For a WebSocket whose client has no part in the handshake with the server (proxy/websocket.h).
     int (*websocket_offer)(struct exchange *x);
     bool (*websocket_accepted)(const struct exchange *x);
+    // And for one whose server has none.
+    int (*websocket_accept)(struct exchange *x);
     void (*log)(struct exchange_site *site, struct exchange *x);  // access log, counters; before it is freed
     void (*forget)(struct exchange_site *site, struct exchange *x);  // lets x->upstream go; may be NULL
     void (*hold)(struct exchange_site *site);                     // keeps the generation

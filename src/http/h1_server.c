@@ -13,11 +13,12 @@
 #include "http/h1_write.h"
 
 enum state {
-    IDLE,   // no exchange; between requests, or before the first
-    HEAD,   // x set; the head is being parsed, its steps have not begun
-    BODY,   // x runs; its body is being parsed
-    REPLY,  // x runs; the request is complete, further bytes wait in `pending`
-    GONE,   // conn given away; freed when nothing is on the stack
+    IDLE,    // no exchange; between requests, or before the first
+    HEAD,    // x set; the head is being parsed, its steps have not begun
+    BODY,    // x runs; its body is being parsed
+    REPLY,   // x runs; the request is complete, further bytes wait in `pending`
+    TUNNEL,  // x runs, behind a 101: bytes are passed on as they come, both ways, as bodies (request.tunnel)
+    GONE,    // conn given away; freed when nothing is on the stack
 };
 
 enum timer_kind { TIMER_NONE, TIMER_HEADER, TIMER_BODY, TIMER_SEND, TIMER_KEEPALIVE };
@@ -32,23 +33,23 @@ struct h1_server {
     enum timer_kind timer_kind;
     unsigned busy;  // calls on the stack that go on using this object
     uint64_t requests;
-    struct queue pending;            // received, not parsed
-    struct ring_later later;         // goes on parsing: this turn's share was used up
-    uint32_t turn;                   // in which the two below were counted
-    uint16_t turn_requests;          // begun
-    uint16_t turn_pieces;            // of bodies, parsed; stays at the most that it can hold
-    struct block *feeding;           // of the span that is being parsed
-    uint32_t keepalive_ms;           // of the last exchange, for the time until the next
-    uint32_t pending_max;            // bytes of `pending` at which reading stops
+    struct queue pending;     // received, not parsed
+    struct ring_later later;  // goes on parsing: this turn's share was used up
+    uint32_t turn;            // in which the two below were counted
+    uint16_t turn_requests;   // begun
+    uint16_t turn_pieces;     // of bodies, parsed; stays at the most that it can hold
+    struct block *feeding;    // of the span that is being parsed
+    uint32_t keepalive_ms;    // of the last exchange, for the time until the next
+    uint32_t pending_max;     // bytes of `pending` at which reading stops
     bool keep_alive;
     bool cut;  // what follows a refused request is not read as HTTP: it may be its rest
     bool draining;
-    bool half_closed;  // the client sends no more; what it has sent in full is still answered
-    bool body_paused;  // the exchange wants no more of the body for the time being
-    bool head_now;     // the head became complete in this feed
-    bool chunked;      // the response goes out in chunks
-    bool skip_body;    // HEAD: the response's body is dropped
-    bool to_close;     // HTTP/1.0: the end of the connection ends the response
+    bool half_closed;       // the client sends no more; what it has sent in full is still answered
+    bool body_paused;       // the exchange wants no more of the body for the time being
+    bool head_now;          // the head became complete in this feed
+    bool chunked;           // the response goes out in chunks
+    bool skip_body;         // HEAD: the response's body is dropped
+    bool to_close;          // HTTP/1.0: the end of the connection ends the response
     struct reader *reader;  // of x, in its arena: who is idle needs none
 };
 
@@ -108,6 +109,7 @@ static void release(struct h1_server *server) {
 }
 
 static void set_gone(struct h1_server *server) {
+    counters->tunnels_active -= server->state == TUNNEL;
     server->state = GONE;
     server->conn = NULL;
 }
@@ -317,6 +319,10 @@ static void end_of_input(struct h1_server *server) {
     case REPLY:
         server->keep_alive = false;
         break;
+    case TUNNEL:
+        server->x->req_ended = true;
+        exchange_run(server->x);
+        break;
     case GONE:
         break;
     }
@@ -364,8 +370,13 @@ static void go_on(struct ring_later *later) {
 static void on_data(struct conn *conn, struct span span) {
     struct h1_server *server = conn->owner;
     counters->bytes_from_clients += span.len;
-    if (queue_put_whole(&server->pending, span) < 0) {
+    bool tunnel = server->state == TUNNEL;
+    if (queue_put_whole(tunnel ? &server->x->req_body : &server->pending, span) < 0) {
         lose_client(server, CLOSE_memory);
+        return;
+    }
+    if (tunnel) {
+        exchange_run(server->x);
         return;
     }
     advance(server);
@@ -376,7 +387,7 @@ static void on_ended(struct conn *conn, int error) {
     server->half_closed = true;
     if (error)
         lose_client(server, CLOSE_client_reset);
-    else if (server->x && !server->x->settings->half_close)
+    else if (server->x && !server->x->settings->half_close && server->state != TUNNEL)
         lose_client(server, CLOSE_client_closed);
     else
         end_of_input(server);
@@ -470,6 +481,19 @@ static int write_interim(struct exchange *x, unsigned status, const struct heade
     return rc;
 }
 
+// The server agreed to an upgrade, and has no conn that could leave for a relay: what follows are bodies.
+static void open_tunnel(struct h1_server *server) {
+    struct exchange *x = server->x;
+    server->state = TUNNEL;
+    server->keep_alive = server->skip_body = server->body_paused = false;
+    counters->tunnels++;
+    counters->tunnels_active++;
+    set_timer(server, TIMER_NONE, 0);
+    queue_move(&x->req_body, &server->pending);
+    x->req_ended = server->half_closed;
+    conn_read(server->conn);
+}
+
 static int write_head(struct exchange *x) {
     struct h1_server *server = x->down_owner;
     struct response *res = &x->res;
@@ -503,6 +527,8 @@ static int write_head(struct exchange *x) {
     struct slice reason = res->reason.len > 0 ? res->reason : slice_of(status_reason(res->status));
     int rc = h1_write_response(&server->conn->out, res->status, reason, &res->headers, framing,
                                framing == BODY_LENGTH ? res->length : 0, keep_length, connection);
+    if (x->upgraded && x->req.tunnel)
+        open_tunnel(server);
     conn_flush(server->conn);
     return rc;
 }
@@ -532,9 +558,14 @@ static size_t backlog(struct exchange *x) {
 
 static void want_body(struct exchange *x, bool want) {
     struct h1_server *server = x->down_owner;
-    if (server->state != BODY || server->body_paused == !want)
+    if ((server->state != BODY && server->state != TUNNEL) || server->body_paused == !want)
         return;
     server->body_paused = !want;
+    if (server->state == TUNNEL) {
+        server->conn->bulk = (uint32_t)x->settings->buffer_high;
+        want ? conn_read(server->conn) : conn_pause(server->conn);
+        return;
+    }
     if (want) {
         watch(server, TIMER_BODY);
         advance(server);

@@ -131,6 +131,7 @@ static void on_data(struct conn *conn, struct span span) {
             client->settle_by = 0;
             if (client->state == SETTLING)
                 h2_client_set_state(client, OPEN);
+            h2_up_settled(client);
             client->public.callbacks->settled(&client->public, 0);
         }
         h2_client_run(client);

@@ -13,6 +13,8 @@
 //   HEAD, 205
 //   an early answer   is passed on at once, and the rest of the request goes on while it lasts; at its end the stream
 //                     is reset, nothing else
+//   an upgrade        to WebSocket is a CONNECT with :protocol (RFC 8441), which waits for the server's SETTINGS; its 2xx
+//                     is the 101 that clients of HTTP/1 and hooks know. Others, and a server that does not offer it: 501
 //   silence           after http2_ping a PING must be answered within connect_timeout
 //
 // Windows: the connection's is given back at once, a stream's when the exchange has passed its bytes on. So a slow

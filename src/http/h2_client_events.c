@@ -79,6 +79,10 @@ static void take_headers(struct h2_up *stream, bool end) {
         return;
     }
     stream->state = BODY;
+    if (x->req.upgrade && x->res.status < 300 && h2_up_open_tunnel(stream) < 0) {
+        h2_up_note(stream, 503, CLOSE_memory);
+        return;
+    }
     x->at.responded = clock_us();
     x->res_ready = true;
     h2_up_set_timer(stream);
@@ -152,7 +156,7 @@ static int on_chunk(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_
     if (queue_put(&stream->x->res_body, span) < 0)
         h2_up_note(stream, 503, CLOSE_memory);
     if (!stream->paused)
-        timer_start(&stream->timer, client->conf->read_timeout);
+        h2_up_set_timer(stream);
     h2_up_touch(stream);
     return 0;
 }

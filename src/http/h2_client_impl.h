@@ -35,6 +35,7 @@ struct h2_up {
     bool request_done;  // all of the request is in `body`
     bool paused;
     bool taken;     // a part of the body left since its exchange ran
+    bool offered;   // an upgrade, which waits for the server's SETTINGS to be sent
     bool answered;  // a part of the response came
     bool left;      // the request's head was handed to the conn
     bool closed;    // nghttp2 has forgotten it
@@ -100,6 +101,10 @@ void h2_up_note_refused(struct h2_up *stream);
 // What came is no response.
 void h2_up_note_bad(struct h2_up *stream, const char *why);
 void h2_up_set_timer(struct h2_up *stream);
+// The server's SETTINGS have come: upgrades that waited for them are sent, or fail.
+void h2_up_settled(struct h2_client *client);
+// It agreed to an upgrade: the response becomes the 101 that clients of HTTP/1 and hooks know.
+int h2_up_open_tunnel(struct h2_up *stream) __attribute__((warn_unused_result));
 // Runs the exchanges of those that were touched. Nothing of nghttp2 may be on the stack. Any stream, and other ones of
 // the client, may be gone afterwards.
 void h2_client_run(struct h2_client *client);

@@ -52,7 +52,12 @@ void h2_up_note_bad(struct h2_up *stream, const char *why) {
 }
 
 void h2_up_set_timer(struct h2_up *stream) {
-    if (stream->state == WAIT && stream->request_done && stream->body.queue.bytes == 0)
+    if (stream->state == BODY && stream->x->upgraded) {
+        timer_start(&stream->timer, stream->x->settings->tunnel_timeout);
+        return;
+    }
+    bool sent = stream->request_done || stream->x->req.upgrade;
+    if (stream->state == WAIT && sent && stream->body.queue.bytes == 0)
         timer_start(&stream->timer, stream->client->conf->response_timeout);
     else if (stream->state == WAIT && stream->body.queue.bytes > 0)
         timer_start(&stream->timer, stream->client->conf->write_timeout);
@@ -91,7 +96,7 @@ void h2_client_run(struct h2_client *client) {
             fail(stream);
             continue;
         }
-        if (taken && stream->state == WAIT)
+        if (taken && (stream->state == WAIT || stream->x->upgraded))
             h2_up_set_timer(stream);
         if (!stream->paused)
             give_window_back(stream);
@@ -102,16 +107,37 @@ void h2_client_run(struct h2_client *client) {
 
 // ---- struct upstream_ops ----------------------------------------------------------------------------------
 
+// What an upgrade is in HTTP/2 (RFC 8441, 4): a CONNECT with a protocol. Both sides' keys are HTTP/1's affair.
+static int make_connect(struct h2_up *stream, struct h2_fields *fields) {
+    struct headers *headers = &stream->x->req.headers;
+    struct headers kept = { 0 };
+    for (uint32_t i = 0; i < headers->count; i++) {
+        const struct header *header = &headers->at[i];
+        if (header->name.len > 0 && !slice_ieq(header->name, SLICE_LIT("sec-websocket-key")) &&
+            headers_add(&kept, fields->arena, header->name, header->value) < 0)
+            return -ENOMEM;
+    }
+    return h2_fields_add(fields, SLICE_LIT(":protocol"), SLICE_LIT("websocket")) < 0 ||
+            h2_fields_add_all(fields, &kept) < 0
+        ? -ENOMEM
+        : 0;
+}
+
 static int make_head(struct h2_up *stream, struct h2_fields *fields) {
     const struct exchange *x = stream->x;
     const struct request *req = &x->req;
     struct slice path = request_origin_form(req, fields->arena), host = { 0 };
     struct slice scheme = stream->client->secure ? SLICE_LIT("https") : SLICE_LIT("http");
     headers_get(&req->headers, HEADER_host, &host);
-    if (!path.at || h2_fields_add(fields, SLICE_LIT(":method"), req->method) < 0 ||
+    if (!path.at ||
+        h2_fields_add(fields, SLICE_LIT(":method"), req->upgrade ? SLICE_LIT("CONNECT") : req->method) < 0 ||
         h2_fields_add(fields, SLICE_LIT(":scheme"), scheme) < 0 ||
         (host.len > 0 && h2_fields_add(fields, SLICE_LIT(":authority"), host) < 0) ||
-        h2_fields_add(fields, SLICE_LIT(":path"), path) < 0 || h2_fields_add_all(fields, &req->headers) < 0)
+        h2_fields_add(fields, SLICE_LIT(":path"), path) < 0)
+        return -ENOMEM;
+    if (req->upgrade)
+        return make_connect(stream, fields);
+    if (h2_fields_add_all(fields, &req->headers) < 0)
         return -ENOMEM;
     if (req->framing == BODY_LENGTH &&
         h2_fields_add_number(fields, SLICE_LIT("content-length"), req->length) < 0)
@@ -121,17 +147,26 @@ static int make_head(struct h2_up *stream, struct h2_fields *fields) {
     return 0;
 }
 
+static bool takes_upgrades(const struct h2_client *client) {
+    return nghttp2_session_get_remote_settings(client->session.ng,
+                                               NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) == 1;
+}
+
 static int write_head(struct exchange *x) {
     struct h2_up *stream = x->up_owner;
     struct h2_client *client = stream->client;
     struct h2_fields fields = { .arena = &x->arena };
     if (client->state == DEAD)
         return 0;  // h2_client_run() will say so
+    if (x->req.upgrade && client->state == SETTLING) {
+        stream->offered = true;
+        return 0;
+    }
     if (make_head(stream, &fields) < 0)
         return -ENOMEM;
-    int32_t id =
-        nghttp2_submit_request(client->session.ng, NULL, fields.at, fields.count,
-                               x->req.framing == BODY_NONE ? NULL : &h2_body_provider, &stream->body);
+    bool bodiless = x->req.framing == BODY_NONE && !x->req.upgrade;
+    int32_t id = nghttp2_submit_request(client->session.ng, NULL, fields.at, fields.count,
+                                        bodiless ? NULL : &h2_body_provider, &stream->body);
     if (id < 0)
         return -ENOMEM;
     stream->id = id;
@@ -139,15 +174,52 @@ static int write_head(struct exchange *x) {
         h2_client_set_state(client, LEAVING);
     client->public.requests++;
     counters->upstream_streams++;
+    if (x->req.upgrade)
+        h2_up_set_timer(stream);
     h2_client_send_later(client);
+    return 0;
+}
+
+static void tell_no_upgrades(const struct exchange *x) {
+    log_info("upstream server \"%.*s\" is spoken to in HTTP/2, which has no such upgrade there (request %s)",
+             SLICE_ARG(x->upstream_name), exchange_id((struct exchange *)(uintptr_t)x));
+}
+
+void h2_up_settled(struct h2_client *client) {
+    list_each(link, &client->streams) {
+        struct h2_up *stream = container_of(link, struct h2_up, link);
+        if (!stream->offered)
+            continue;
+        stream->offered = false;
+        if (!takes_upgrades(client)) {
+            tell_no_upgrades(stream->x);
+            h2_up_note(stream, 501, CLOSE_upstream_protocol);
+        } else if (write_head(stream->x) < 0) {
+            h2_up_note(stream, 503, CLOSE_memory);
+        }
+    }
+}
+
+int h2_up_open_tunnel(struct h2_up *stream) {
+    struct exchange *x = stream->x;
+    struct response *res = &x->res;
+    if (headers_set(&res->headers, &x->arena, header_name_of(HEADER_upgrade), SLICE_LIT("websocket")) < 0 ||
+        (!x->req.tunnel && x->site->websocket_accept(x) < 0))
+        return -ENOMEM;
+    res->status = 101;
+    res->reason = slice_make(NULL, 0);
+    res->framing = BODY_NONE;
+    headers_remove_id(&res->headers, HEADER_content_length);
+    x->req.tunnel = x->upgraded = true;
+    x->req_ended = false;
     return 0;
 }
 
 static int write_body(struct exchange *x) {
     struct h2_up *stream = x->up_owner;
     struct h2_client *client = stream->client;
-    if (stream->request_done)
-        return 0;
+    if (stream->request_done || (x->req.upgrade && !x->upgraded))
+        return 0;  // an upgrade has nothing to send before it is agreed to
     if (stream->closed || client->state == DEAD || stream->state == FAILED) {
         queue_release(&x->req_body);
     } else {
@@ -221,7 +293,7 @@ static void stream_timed_out(struct timer *timer) {
     struct h2_up *stream = container_of(timer, struct h2_up, timer);
     struct h2_client *client = stream->client;
     client->busy++;
-    h2_up_note(stream, 504, CLOSE_upstream_timeout);
+    h2_up_note(stream, 504, stream->x->upgraded ? CLOSE_tunnel_timeout : CLOSE_upstream_timeout);
     // A connection that takes nothing is no good for others either.
     if (stream->state == WAIT && stream->body.queue.bytes > 0 && client->state == OPEN &&
         conn_waiting(client->public.conn) >= H2_WAITING_MAX)
@@ -229,6 +301,16 @@ static void stream_timed_out(struct timer *timer) {
     h2_client_run(client);
     client->busy--;
     h2_client_leave(client);
+}
+
+// As a client of HTTP/1 asks for it, in full: we answer its key.
+static bool is_websocket(const struct exchange *x) {
+    uint32_t at = 0;
+    struct slice protocol;
+    const struct header *key = headers_next(&x->req.headers, SLICE_LIT("sec-websocket-key"), &at);
+    return headers_get(&x->req.headers, HEADER_upgrade, &protocol) && x->site->websocket_accept &&
+        slice_ieq(protocol, SLICE_LIT("websocket")) && slice_eq(x->req.method, SLICE_LIT("GET")) && key &&
+        key->value.len == 24;
 }
 
 static void not_carried(struct h2_client *client, struct exchange *x, unsigned status,
@@ -240,9 +322,8 @@ static void not_carried(struct h2_client *client, struct exchange *x, unsigned s
 
 void h2_up_carry(struct client_codec *public, struct exchange *x, const struct conf_upstream *conf) {
     struct h2_client *client = h2_client_of(public);
-    if (x->req.upgrade) {
-        log_info("upstream server \"%.*s\" is spoken to in HTTP/2, which has no upgrades (request %s)",
-                 SLICE_ARG(x->upstream_name), exchange_id(x));
+    if (x->req.upgrade && (!is_websocket(x) || (client->state != SETTLING && !takes_upgrades(client)))) {
+        tell_no_upgrades(x);
         not_carried(client, x, 501, CLOSE_upstream_protocol);
         return;
     }

@@ -107,8 +107,8 @@ struct request {
     bool expect_continue;
     bool takes_trailers;     // TE says so
     bool upgrade;            // wants another protocol (Connection: upgrade); `upgrade` field says which
-    bool tunnel;             // an upgrade whose bytes stay in the exchange, as bodies: its client's connection carries
-                             // others (RFC 8441)
+    bool tunnel;             // an upgrade whose bytes stay in the exchange, as bodies: its client's connection, or the
+                             // server's, carries others (RFC 8441)
     bool rewritten;          // a script changed path, query or target: `target` holds the new one
 };
 

@@ -288,6 +288,7 @@ int frontend_new(const struct frontend_options *options, struct frontend **ret_f
         .tunnel = tunnel,
         .websocket_offer = websocket_offer,
         .websocket_accepted = websocket_accepted,
+        .websocket_accept = websocket_accept,
         .log = write_log,
         .forget = forget,
         .hold = hold,

@@ -226,7 +226,7 @@ def test_an_upgrade_is_answered_501(moongate, server):
     gate = gate_to(moongate, server)
     got = gate.get("/", {"Connection": "Upgrade", "Upgrade": "websocket"})
     assert got.status == 501 and server.requests == []
-    gate.wait_log("HTTP/2, which has no upgrades")
+    gate.wait_log("HTTP/2, which has no such upgrade there")
     assert gate.get("/").status == 200
 
 
