@@ -14,7 +14,7 @@ GET = "GET /early HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 def resumed(tmp_path):
     """resumed(gate, request, ...) -> what openssl s_client prints that sends the request as early data of a session
     that it has begun before."""
-    def go(gate, request, session=None, patience=20):
+    def go(gate, request, session=None, patience=20, more=""):
         path = session or tmp_path / "session"
         if not session:
             out = s_client(gate, "-tls1_3", "-alpn", "http/1.1", "-sess_out", path, "-ign_eof",
@@ -23,7 +23,7 @@ def resumed(tmp_path):
         data = tmp_path / "request"
         data.write_bytes(request.encode())
         return s_client(gate, "-tls1_3", "-alpn", "http/1.1", "-sess_in", path, "-early_data", data, "-ign_eof",
-                        patience=patience)
+                        patience=patience, data=more)
     return go
 
 
@@ -71,6 +71,14 @@ def test_a_request_after_the_handshake_is_not_marked(secure, ca, origin):
             for _ in range(3):
                 assert ask(s, method="POST", head="Content-Length: 2\r\n", body=b"hi")[1] == b"ok"
     assert all(request.header("early-data") is None for request in origin.requests)
+
+
+def test_what_follows_the_handshake_on_the_same_connection_is_not_early(secure, origin, resumed):
+    gate = secure("early_data on;")
+    out = resumed(gate, GET.replace("Connection: close\r\n", ""),
+                  more="POST /later HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi")
+    assert out.count("200 OK") == 2, out
+    assert [request.header("early-data") for request in origin.requests] == [None, "1", None]
 
 
 def test_large_answers_to_early_requests(secure, origin, resumed):

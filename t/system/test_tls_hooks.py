@@ -183,6 +183,29 @@ def test_a_request_that_comes_while_done_waits(hooked, ca, origin):
     assert len(origin.requests[0].body) == 300000
 
 
+def test_a_request_in_the_segment_that_ends_the_handshake(hooked, ca):
+    gate = hooked("gate.sleep(0.1) conn.ctx.done = true", "tls_done")
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context(ca).wrap_bio(incoming, outgoing, server_hostname="site.test")
+    with gate.connect() as s:
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                s.sendall(outgoing.read())
+                incoming.write(s.recv(65536))
+        tls.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        s.sendall(outgoing.read())
+        got = b""
+        while b"ok" not in got:
+            chunk = s.recv(65536)
+            assert chunk, got
+            incoming.write(chunk)
+            with contextlib.suppress(ssl.SSLWantReadError):
+                got += tls.read(65536)
+
+
 @pytest.mark.parametrize("hook", ["tls_hello", "tls_done"])
 def test_a_client_that_leaves_while_a_hook_waits(hooked, ca, hook):
     gate = hooked("gate.sleep(30)", hook, top="tls_handshake_timeout 700ms;")
