@@ -76,3 +76,29 @@ def test_h2load(secure, origin):  # noqa: F811
                           capture_output=True, text=True, timeout=60, check=True)
     assert "2000 succeeded, 0 failed, 0 errored" in done.stdout, done.stdout
     assert re.search(r"Application protocol: h2$", done.stdout, re.M)
+
+
+PAGE = """
+return { request = function(req)
+  if req.path ~= "/" then
+    return req:respond(200, { ["content-type"] = "image/svg+xml", ["cache-control"] = "no-store" },
+      '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9"/></svg>')
+  end
+  local parts = { "<html><body><script>let ok = 0</script>" }
+  for i = 1, 200 do parts[#parts + 1] = ('<img src="/o/%d.svg" onload="ok++">'):format(i) end
+  parts[#parts + 1] = '<script>window.onload = () => { document.body.innerHTML = "loaded " + ok + ", by h2 " + ' ..
+    'performance.getEntriesByType("resource").filter(e => e.nextHopProtocol == "h2").length }</script></body></html>'
+  return req:respond(200, { ["content-type"] = "text/html" }, table.concat(parts))
+end }
+"""
+BROWSER = shutil.which("chromium-headless-shell") or shutil.which("chromium")
+
+
+@pytest.mark.skipif(not BROWSER, reason="no chromium-headless-shell")
+def test_a_browser_loads_a_page_of_200_objects(secure, tmp_path):  # noqa: F811
+    gate = secure(frontend="script page.lua;", files={"page.lua": PAGE})
+    done = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--ignore-certificate-errors",
+                           "--virtual-time-budget=20000", f"--user-data-dir={tmp_path}", "--dump-dom",
+                           f"https://{gate.address}/"], capture_output=True, text=True, timeout=60, check=False)
+    assert "loaded 200, by h2 200" in done.stdout, done.stdout[:500] + done.stderr[-500:]
+    assert gate.stats()["http2_connections"] >= 1 and gate.stats()["requests"] >= 201
