@@ -69,6 +69,7 @@ struct h2_mux {
     enum close_reason reason;  // and why
     unsigned busy;             // calls on the stack that go on using this object
     bool failed;               // nothing more is read; over() is due when the frames are made
+    bool spoiled;              // memory ran out inside nghttp2
     bool inside;               // nghttp2 is on the stack
 };
 
