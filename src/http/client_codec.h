@@ -31,8 +31,8 @@ struct client_codec_callbacks {
     void (*released)(struct client_codec *client, enum client_released how);
     // Its conn ended while it carried no exchange: it is to be freed.
     void (*lost)(struct client_codec *client);
-    // Only one that carries several at a time: the server has said how many it takes, or negative errno: it broke
-    // before that. Called once; the exchange that it was made for needs not wait for it.
+    // Only one that carries several at a time: the server has said how many it takes, or negative errno: it
+    // broke before that. Called once; the exchange that it was made for needs not wait for it.
     void (*settled)(struct client_codec *client, int error);
     // And: there is more room than before.
     void (*roomier)(struct client_codec *client);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The HTTP/2 codec towards upstream servers: the connection and its end. Its streams are h2_client_stream.c's, where it
-// waits is dial.c's affair. How the parts work together: h2_client_impl.h.
+// The HTTP/2 codec towards upstream servers: the connection and its end. Its streams are
+// h2_client_stream.c's, where it waits is dial.c's affair. How the parts work together: h2_client_impl.h.
 #include "http/h2_client.h"
 
 #include "base/check.h"

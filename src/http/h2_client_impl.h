@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// What the files of the HTTP/2 codec towards servers share: h2_client.c has the connection, h2_client_stream.c its
-// streams, h2_client_events.c what nghttp2 says of both.
+// What the files of the HTTP/2 codec towards servers share: h2_client.c has the connection,
+// h2_client_stream.c its streams, h2_client_events.c what nghttp2 says of both.
 //
-// nghttp2 calls back while it reads or writes; nothing of an exchange runs then. What happened to a stream is noted in
-// it, the stream goes on the list `touched`, and its exchange runs when nghttp2 has returned (h2_client_run()). Nothing
-// is sent at once either: all that is to be sent in a turn leaves together, in h2_client.c's flush().
+// nghttp2 calls back while it reads or writes; nothing of an exchange runs then. What happened to a stream is
+// noted in it, the stream goes on the list `touched`, and its exchange runs when nghttp2 has returned
+// (h2_client_run()). Nothing is sent at once either: all that is to be sent in a turn leaves together, in
+// h2_client.c's flush().
 #ifndef MOONGATE_HTTP_H2_CLIENT_IMPL_H
 #define MOONGATE_HTTP_H2_CLIENT_IMPL_H
 
@@ -85,7 +86,8 @@ static inline struct h2_client *h2_client_of(struct client_codec *client) {
 void h2_client_set_state(struct h2_client *client, enum client_state state);
 // What there is to be sent leaves at the turn's end.
 void h2_client_send_later(struct h2_client *client);
-// Behind everything that has raised `busy`: the object goes when nothing on the stack uses it and its owner has let go.
+// Behind everything that has raised `busy`: the object goes when nothing on the stack uses it and its owner
+// has let go.
 void h2_client_leave(struct h2_client *client);
 
 // ---- h2_client_stream.c
@@ -105,8 +107,8 @@ void h2_up_set_timer(struct h2_up *stream);
 void h2_up_settled(struct h2_client *client);
 // It agreed to an upgrade: the response becomes the 101 that clients of HTTP/1 and hooks know.
 int h2_up_open_tunnel(struct h2_up *stream) __attribute__((warn_unused_result));
-// Runs the exchanges of those that were touched. Nothing of nghttp2 may be on the stack. Any stream, and other ones of
-// the client, may be gone afterwards.
+// Runs the exchanges of those that were touched. Nothing of nghttp2 may be on the stack. Any stream, and
+// other ones of the client, may be gone afterwards.
 void h2_client_run(struct h2_client *client);
 
 // ---- h2_client_events.c

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// One exchange as a stream of HTTP/2 towards a server: struct upstream_ops, its time-outs, and what becomes of it when
-// something goes wrong.
+// One exchange as a stream of HTTP/2 towards a server: struct upstream_ops, its time-outs, and what becomes
+// of it when something goes wrong.
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/log.h"
@@ -107,7 +107,8 @@ void h2_client_run(struct h2_client *client) {
 
 // ---- struct upstream_ops ----------------------------------------------------------------------------------
 
-// What an upgrade is in HTTP/2 (RFC 8441, 4): a CONNECT with a protocol. Both sides' keys are HTTP/1's affair.
+// What an upgrade is in HTTP/2 (RFC 8441, 4): a CONNECT with a protocol. Both sides' keys are HTTP/1's
+// affair.
 static int make_connect(struct h2_up *stream, struct h2_fields *fields) {
     struct headers *headers = &stream->x->req.headers;
     struct headers kept = { 0 };
@@ -287,7 +288,7 @@ static const struct upstream_ops upstream = {
     .refuses = true,
 };
 
-// ---- life ---------------------------------------------------------------------------------------------------
+// ---- life -------------------------------------------------------------------------------------------------
 
 static void stream_timed_out(struct timer *timer) {
     struct h2_up *stream = container_of(timer, struct h2_up, timer);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // A response head, or its trailers, field by field as HPACK yields them, into a struct response: as strict as
-// h1_parser.c and h1_head.c are. nghttp2 has looked at names in lower case, the place of pseudo-header fields,
-// connection-specific fields and content lengths (RFC 9113, 8.2 and 8.3); what it lets pass and must not be forwarded
-// is refused here. Used by h2_client.c.
+// h1_parser.c and h1_head.c are. nghttp2 has looked at names in lower case, the place of pseudo-header
+// fields, connection-specific fields and content lengths (RFC 9113, 8.2 and 8.3); what it lets pass and must
+// not be forwarded is refused here. Used by h2_client.c.
 #ifndef MOONGATE_HTTP_H2_RESPONSE_H
 #define MOONGATE_HTTP_H2_RESPONSE_H
 

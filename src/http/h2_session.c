@@ -123,8 +123,8 @@ void h2_body_more(struct h2_session *session, int32_t stream, struct h2_body *bo
 
 // ---- heads ------------------------------------------------------------------------------------------------
 
-// What would tell one client's secrets to another by the size of what is sent must not be kept in the table that all
-// streams of a connection share (RFC 7541, 7.1).
+// What would tell one client's secrets to another by the size of what is sent must not be kept in the table
+// that all streams of a connection share (RFC 7541, 7.1).
 static bool is_secret(enum header_id id) {
     return id == HEADER_authorization || id == HEADER_cookie || id == HEADER_set_cookie ||
         id == HEADER_proxy_authorization;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // HTTP/2 on nghttp2, as far as both sides share it: memory, frames made only while the connection takes them,
-// DATA without a copy, heads as lists of fields. h2_client.c (and its counterpart towards clients) begin with a
-// struct h2_session, which is nghttp2's user data, and with a struct h2_body for each stream, which is the
+// DATA without a copy, heads as lists of fields. h2_client.c (and its counterpart towards clients) begin with
+// a struct h2_session, which is nghttp2's user data, and with a struct h2_body for each stream, which is the
 // stream's.
 #ifndef MOONGATE_HTTP_H2_SESSION_H
 #define MOONGATE_HTTP_H2_SESSION_H
@@ -51,8 +51,8 @@ struct h2_fields {
 // The name must be in lower case. All return -ENOMEM when memory is out.
 int h2_fields_add(struct h2_fields *fields, struct slice name, struct slice value)
     __attribute__((warn_unused_result));
-// All fields but those that belong to a connection or frame a message (RFC 9113, 8.2.2), Content-Length and Host:
-// what of them is to be sent is the codec's to say.
+// All fields but those that belong to a connection or frame a message (RFC 9113, 8.2.2), Content-Length and
+// Host: what of them is to be sent is the codec's to say.
 int h2_fields_add_all(struct h2_fields *fields, const struct headers *headers)
     __attribute__((warn_unused_result));
 int h2_fields_add_number(struct h2_fields *fields, struct slice name, uint64_t number)

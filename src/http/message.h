@@ -107,8 +107,8 @@ struct request {
     bool expect_continue;
     bool takes_trailers;     // TE says so
     bool upgrade;            // wants another protocol (Connection: upgrade); `upgrade` field says which
-    bool tunnel;             // an upgrade whose bytes stay in the exchange, as bodies: its client's connection, or the
-                             // server's, carries others (RFC 8441)
+    bool tunnel;             // an upgrade whose bytes stay in the exchange, as bodies: its client's connection,
+                             // or the server's, carries others (RFC 8441)
     bool rewritten;          // a script changed path, query or target: `target` holds the new one
 };
 
@@ -117,8 +117,8 @@ static inline bool request_is_http10(const struct request *request) {
     return request->major == 1 && request->minor == 0;
 }
 
-// The target as servers get it, whatever form came from the client (RFC 9112, 3.2.1): path and query, or "*". at is
-// NULL when memory is out.
+// The target as servers get it, whatever form came from the client (RFC 9112, 3.2.1): path and query, or "*".
+// at is NULL when memory is out.
 struct slice request_origin_form(const struct request *request, struct arena *arena);
 
 struct response {

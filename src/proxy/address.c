@@ -22,8 +22,8 @@ struct address_entry {
     struct upstream *upstream;
     struct conf_server server;
     struct named named;
-    char name[];  // as addresses print, or "name:port" in lower case; with "https://" before it, and where a name was
-                  // resolved a space and the name behind it
+    char name[];  // as addresses print, or "name:port" in lower case; with "https://" before it, and where a
+                  // name was resolved a space and the name behind it
 };
 
 static struct address_entry *entry_of(const struct upstream *upstream) {
@@ -82,7 +82,8 @@ static struct tls_client *tls_of(struct address_book *book, struct error *error)
     return NULL;
 }
 
-// `addr` is NULL for a name, which `named` describes. host: that a certificate must have; none: what the text says.
+// `addr` is NULL for a name, which `named` describes. host: that a certificate must have; none: what the text
+// says.
 static struct upstream *add(struct address_book *book, struct slice text, const struct addr *addr,
                             const struct named *named, struct slice host, struct error *error) {
     bool secure = slice_starts(text, https);

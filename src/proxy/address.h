@@ -35,10 +35,10 @@ struct named {
 void address_book_init(struct address_book *book, const struct conf_upstream *defaults);
 // Closes idle connections. No exchange may use one of its upstreams any more.
 void address_book_release(struct address_book *book);
-// Of "127.0.0.1:80", "unix:/path" and the like, or of "name.example:80"; with "https://" before it, connections are
-// encrypted and the server must have a certificate for the address or the name. When the book is full, the upstream
-// goes that was not used for the longest time and is in nobody's use. NULL with an error when the text is
-// neither, memory is out, or all are in use.
+// Of "127.0.0.1:80", "unix:/path" and the like, or of "name.example:80"; with "https://" before it,
+// connections are encrypted and the server must have a certificate for the address or the name. When the book
+// is full, the upstream goes that was not used for the longest time and is in nobody's use. NULL with an
+// error when the text is neither, memory is out, or all are in use.
 struct upstream *address_book_find(struct address_book *book, struct slice text, struct error *error);
 
 // The server for an attempt at a name: of its addresses that may be reached one that has not been tried for

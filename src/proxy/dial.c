@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Connections to servers: the newest idle one of the pool, one that has room for another stream, or a new one within
-// connect_timeout; when every server has what it may have, a place in the upstream's queue. A server's pool holds the
-// most lately used first, which is also the one least likely to have been closed; its upstream's `keepalive` bounds all
-// of a worker's idle ones.
+// Connections to servers: the newest idle one of the pool, one that has room for another stream, or a new one
+// within connect_timeout; when every server has what it may have, a place in the upstream's queue. A server's
+// pool holds the most lately used first, which is also the one least likely to have been closed; its
+// upstream's `keepalive` bounds all of a worker's idle ones.
 //
-// Where a connection carries several exchanges (HTTP/2), or may turn out to, those that come while it is being made wait
-// for it together (struct attempt): the first goes as soon as it is connected, the others once the server has said how
-// many it takes.
+// Where a connection carries several exchanges (HTTP/2), or may turn out to, those that come while it is
+// being made wait for it together (struct attempt): the first goes as soon as it is connected, the others
+// once the server has said how many it takes.
 //
 // A name that a script gave is resolved first, for each attempt anew; the cache is the resolver's.
 //
@@ -27,8 +27,9 @@
 #include <errno.h>
 #include <string.h>
 
-// A connection that is being made: first `conn` connects, then, if it carries several exchanges, `client` has it and
-// awaits the server's word. It ends with that, with a failure, or when nobody waits for it before it is connected.
+// A connection that is being made: first `conn` connects, then, if it carries several exchanges, `client` has
+// it and awaits the server's word. It ends with that, with a failure, or when nobody waits for it before it
+// is connected.
 struct attempt {
     struct list link;             // of its server's
     struct server *server;
@@ -40,8 +41,8 @@ struct attempt {
     bool over;                    // those that still wait are being sent on: it goes when all are
 };
 
-// Belongs to its exchange (x->dialling). It waits until a name is resolved, for an attempt, or in its upstream's queue
-// with its timer running (name and attempt are NULL).
+// Belongs to its exchange (x->dialling). It waits until a name is resolved, for an attempt, or in its
+// upstream's queue with its timer running (name and attempt are NULL).
 struct dialling {
     struct exchange *x;
     const struct named *name;  // with its ask
@@ -83,7 +84,8 @@ static uint64_t bit_of(const struct server *server) {
     return server->upstream->book ? address_bit(server) : index < 64 ? 1ull << index : 0;
 }
 
-// Whether a connection to it will carry several exchanges, or may: over TLS that is known behind the handshake.
+// Whether a connection to it will carry several exchanges, or may: over TLS that is known behind the
+// handshake.
 static bool shares(const struct server *server) {
     enum conf_protocol protocol = server->upstream->conf->protocol;
     return protocol == PROTOCOL_H2 ||
@@ -260,8 +262,8 @@ static void serve(struct exchange *x, struct server *server, struct client_codec
     client->ops->carry(client, x, server->upstream->conf);
 }
 
-// Those that waited too go to the same server, which they have not tried yet; where there is no room for all, as if
-// they had just come.
+// Those that waited too go to the same server, which they have not tried yet; where there is no room for all,
+// as if they had just come.
 static void disperse(struct attempt *attempt) {
     struct server *server = attempt->server;
     struct upstream *upstream = server->upstream;
@@ -410,8 +412,8 @@ static struct attempt *joinable(const struct server *server) {
     return NULL;
 }
 
-// The first of a list that may carry one more. Of those that carry some already the first there is, so that the last
-// ones become idle and end.
+// The first of a list that may carry one more. Of those that carry some already the first there is, so that
+// the last ones become idle and end.
 static struct client_codec *roomy(const struct list *clients) {
     list_each(link, clients) {
         struct client_codec *client = container_of(link, struct client_codec, link);

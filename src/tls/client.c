@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Contexts of OpenSSL for upstreams (client.h), the check of names and pins, and the sessions that may be resumed.
+// Contexts of OpenSSL for upstreams (client.h), the check of names and pins, and the sessions that may be
+// resumed.
 #include "tls/client.h"
 
 #include "base/log.h"

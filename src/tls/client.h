@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// TLS towards the servers of an upstream: whom to trust, what name, what certificate of our own, ALPN, sessions. Made
-// from the `tls` block of an upstream; a handshake takes that of its generation and keeps it.
+// TLS towards the servers of an upstream: whom to trust, what name, what certificate of our own, ALPN,
+// sessions. Made from the `tls` block of an upstream; a handshake takes that of its generation and keeps it.
 #ifndef MOONGATE_TLS_CLIENT_H
 #define MOONGATE_TLS_CLIENT_H
 
@@ -18,13 +18,13 @@ void tls_client_unref(void *client);  // struct tls_client; NULL is allowed
 // Whether the tls blocks of all upstreams are good; warns of certificates that are out of date.
 int tls_client_check(const struct conf *conf, struct error *error) __attribute__((warn_unused_result));
 
-// Begins a handshake with the server that is called `host`, a name or an IP address, unless the configuration says how
-// it is called; a session of an earlier handshake with the same `server` is resumed. callbacks as stream.h says. After
-// an error the conn must be closed.
+// Begins a handshake with the server that is called `host`, a name or an IP address, unless the configuration
+// says how it is called; a session of an earlier handshake with the same `server` is resumed. callbacks as
+// stream.h says. After an error the conn must be closed.
 int tls_connect(struct conn *conn, struct tls_client *client, struct slice host, struct slice server,
                 const struct tls_callbacks *callbacks, void *owner) __attribute__((warn_unused_result));
-// What a handshake that failed failed of, for the log: `why` as done() had it, or a better text. Valid until the next
-// call.
+// What a handshake that failed failed of, for the log: `why` as done() had it, or a better text. Valid until
+// the next call.
 const char *tls_connect_why(const struct conn *conn, const char *why);
 
 #endif
