@@ -517,7 +517,7 @@ function request_get.port(t) return request_number(t, ffi.C.MG_REQ_PORT) end
 function request_get.scheme(t) return request_text(t, ffi.C.MG_REQ_SCHEME) end
 
 --- req.version
---- "1.0" or "1.1".
+--- "1.0", "1.1" or "2.0". A WebSocket over HTTP/2 reads like one over HTTP/1: GET, with an Upgrade field.
 function request_get.version(t) return request_text(t, ffi.C.MG_REQ_VERSION) end
 
 --- req.attempt
