@@ -51,6 +51,7 @@ static void die(struct h2_client *client, int error, unsigned status, enum close
 
 static void broken_session(struct h2_client *client, int error) {
     bool memory = error == -ENOMEM;
+    client->spoiled |= memory;
     die(client, error, memory ? 503 : 502, memory ? CLOSE_memory : CLOSE_upstream_protocol);
 }
 
@@ -59,6 +60,7 @@ static void end_broken(struct h2_client *client) {
     static struct log_limit limit;
     uint32_t suppressed;
     bool memory = client->told_off == NGHTTP2_INTERNAL_ERROR;  // which nghttp2 says for itself
+    client->spoiled |= memory;
     enum close_reason reason = memory ? CLOSE_memory : CLOSE_upstream_protocol;
     if (!memory && log_limit_pass(&limit, 10, &suppressed))
         log_warn("upstream \"%s\": conn %llu: the server broke the rules of HTTP/2: %s", client->conf->name,
@@ -235,7 +237,10 @@ void h2_client_leave(struct h2_client *client) {
         return;
     check_soft(list_empty(&client->streams));
     list_remove(&client->flusher.link);
-    nghttp2_session_del(client->session.ng);
+    if (client->spoiled)
+        h2_session_abandon(client->session.ng);
+    else
+        nghttp2_session_del(client->session.ng);
     slab_put(&client_slab, client);
 }
 
@@ -246,6 +251,7 @@ static void h2_free(struct client_codec *public, enum close_reason reason) {
         struct conn *conn = public->conn;
         bool orderly = nghttp2_session_terminate_session(client->session.ng, NGHTTP2_NO_ERROR) == 0 &&
             h2_session_send(&client->session) == 0;
+        client->spoiled |= !orderly;
         h2_client_set_state(client, DEAD);
         if (orderly)
             conn_finish(conn, reason, 0);

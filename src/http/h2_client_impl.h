@@ -70,6 +70,7 @@ struct h2_client {
     bool settled;           // SETTINGS came: to be told
     uint32_t told_off;      // the error of a GOAWAY of ours that was sent; 0: none
     bool secure;
+    bool spoiled;           // memory ran out inside nghttp2
     bool pinged;  // and nothing was heard since
     uint64_t heard_ms;
     uint64_t settle_by, ping_by, idle_by;  // on the monotonic clock; 0: not

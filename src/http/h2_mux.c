@@ -373,19 +373,9 @@ void h2_mux_init(struct h2_mux *mux, struct conn *conn, const struct h2_mux_ops 
     mux->flusher.flush = flush;
 }
 
-// When memory runs out in the middle of a response nghttp2 1.52 frees the body's item and keeps a pointer to
-// it, so that nghttp2_session_del() would free it again: such a session is left alone, within bounds.
-static void abandon(nghttp2_session *ng) {
-    enum { MOST = 1024 };
-    static nghttp2_session *abandoned[MOST] __attribute__((used));  // for who looks for leaks
-    static unsigned count;
-    if (count < MOST)
-        abandoned[count++] = ng;
-}
-
 void h2_mux_release(struct h2_mux *mux) {
     if (mux->spoiled)
-        abandon(mux->session.ng);
+        h2_session_abandon(mux->session.ng);
     else
         nghttp2_session_del(mux->session.ng);
     mux->session.ng = NULL;

@@ -37,6 +37,11 @@ void h2_session_set_callbacks(nghttp2_session_callbacks *callbacks);
 // Makes what frames there are, as long as conn_waiting() is small. Negative errno: the session is broken.
 int h2_session_send(struct h2_session *session) __attribute__((warn_unused_result));
 
+// Instead of nghttp2_session_del(), for a session in which memory ran out: when that happens in the middle of a
+// body nghttp2 1.52 frees its item and keeps a pointer to it, which would be freed again. Such a session is left
+// alone, within bounds.
+void h2_session_abandon(nghttp2_session *ng);
+
 // For nghttp2_submit_request() and its like: reads the struct h2_body that is the stream's user data.
 extern const nghttp2_data_provider h2_body_provider;
 // Something came, or the end did.
