@@ -257,7 +257,8 @@ static void took(struct conn *conn, size_t bytes) {
     queue_drop(wire(conn), bytes);
     if (conn->layer && conn->layer->sealed > conn->layer->wire.bytes)
         conn->layer->sealed = conn->layer->wire.bytes;
-    conn->slow = wire(conn)->bytes > 0;
+    // Of a layer's own output the owner is not told when it has left: it must not wait for that.
+    conn->slow = conn->layer ? conn->layer->sealed > 0 : conn->out.bytes > 0;
     ring_flush_later(&conn->flusher);
     // A layer has output of its own, which is no affair of the handler's.
     if (conn->state != CONN_FINISHING && (!conn->layer || conn_waiting(conn) < before))

@@ -404,7 +404,8 @@ void tls_stream_go_on(struct conn *conn, struct tls_stream *stream) {
         return;  // it was diverted
     if (stream->state == TLS_OPEN && conn->state == CONN_OPEN && !stream->held_back)
         read_all(conn, stream);
-    if (stream->input.len == 0 || stream->state == TLS_FAILED || conn->state != CONN_OPEN)
+    bool empty = stream->input.len == 0 && stream->behind.bytes == 0;
+    if (empty || stream->state == TLS_FAILED || conn->state != CONN_OPEN)
         forget_input(stream);
 }
 

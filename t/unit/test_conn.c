@@ -213,6 +213,19 @@ Test(conn, a_layers_own_output_leaves_and_is_not_the_owners) {
     finish();
 }
 
+Test(conn, a_layers_own_output_that_waits_does_not_make_the_receiver_slow) {
+    begin(true);
+    char *text = calloc(1, BIG);
+    cr_assert_eq(queue_copy(&conn->layer->wire, text, BIG), 0);
+    conn_flush(conn);
+    turns(3);
+    cr_assert_gt(conn->layer->wire.bytes, 0, "the peer reads nothing");
+    cr_assert_eq(conn_waiting(conn), 0);
+    cr_assert_not(conn->slow);
+    free(text);
+    finish();
+}
+
 Test(conn, the_layers_end_is_the_end_and_the_wires_end_is_an_error) {
     begin(true);
     cr_assert_eq(write(peer, "b\0b", 3), 3);
