@@ -78,6 +78,8 @@ static void taken(struct h2_session *session, struct h2_body *body) {
 // ---- frames out -------------------------------------------------------------------------------------------
 
 static void make_frames(struct h2_mux *mux) {
+    if (mux->spoiled)
+        return;  // what was being made is neither whole nor gone
     mux->inside = true;
     int rc = h2_session_send(&mux->session);
     mux->inside = false;

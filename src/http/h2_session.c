@@ -87,6 +87,9 @@ static int write_body(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *
     struct h2_body *body = nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id);
     if (!body)
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    // Asked again after memory ran out in the middle: a part of the frame is gone.
+    if (len > body->queue.bytes)
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
     if (queue_copy(out, head, FRAME_HEAD) < 0 || queue_move_part(out, &body->queue, len) < 0)
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     session->taken(session, body);
