@@ -112,26 +112,24 @@ def test_a_flood_ends_its_connection(moongate, origin, name):
     eventually(lambda: gate.stats()["connections_active"] == 0)
 
 
-# Connects, floods until it is closed, and again, with each of its floods in turn; never reads. Polite to whoever shares
-# its core.
+# Connects, sends one of its floods, which is more than enough to be ended for, and comes again; never reads. It shares a core with the
+# client whose latency is measured and sends small pieces with pauses in between, more than the worker could do for it
+# all the same: else it would be the kernel's time slices, some milliseconds long, that are measured.
 FLOODER = """
-import os, signal, socket, sys
+import os, signal, socket, sys, time
 os.sched_setaffinity(0, {int(sys.argv[2])})
-os.nice(10)
 lines = [bytes.fromhex(line.strip()) for line in sys.stdin]
 count = 0
-
-def end(*_):
-    print(count, flush=True)
-    os._exit(0)
-signal.signal(signal.SIGTERM, end)
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 print("begun", flush=True)
 while True:
     s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+    again = memoryview(lines[2 * count % len(lines) + 1])
     try:
         s.sendall(lines[2 * count % len(lines)])
-        while True:
-            s.sendall(lines[2 * count % len(lines) + 1])
+        for at in range(0, len(again), 8192):
+            s.sendall(again[at:at + 8192])
+            time.sleep(0.0003)
     except OSError:
         pass
     s.close()
@@ -156,21 +154,24 @@ def flooder(gate, names):
 
 
 @pytest.mark.skipif(SANITIZED, reason="the sanitizers' times say nothing")
-@pytest.mark.parametrize("names", [list(FLOODS), ["rapid reset"], ["an HPACK bomb"]], ids=["all", "reset", "bomb"])
+@pytest.mark.parametrize("names", [["rapid reset"], ["CONTINUATION"], ["DATA without content"], ["PING"],
+                                   ["an HPACK bomb"]], ids=lambda names: names[0].split()[-1])
 def test_a_flood_leaves_others_their_latency(moongate, origin, names):
-    """Within twice what they have without it, at the median and the 99th percentile; the best of several rounds."""
+    """Within twice what they have without it, at the median and the 99th percentile; the best of several rounds with a flood."""
     gate = gate_for(moongate, origin, "keepalive_requests 0;")
     gate.url = lambda path="/quick": f"http://{gate.address}{path}"
     ratios = []
-    for _ in range(4):
+    for _ in range(8):
         without = latency(gate, 1)
+        before = gate.stats()["http2_connections"]
         with flooder(gate, names) as process:
             with_it = latency(gate, 1)
             assert process.poll() is None
-        ratios.append([a / b for a, b in zip(with_it, without)])
-        if max(ratios[-1]) <= 2:
+            floods = gate.stats()["http2_connections"] - before
+        ratios.append([a / b for a, b in zip(with_it, without)] + [floods])
+        if floods >= 20 and max(ratios[-1][:2]) <= 2:
             return
-    pytest.fail(f"latency with the flood, divided by that without, median and p99: {ratios}")
+    pytest.fail(f"latency with the flood, divided by that without, median and p99, and how many floods: {ratios}")
 
 
 # ---- what is below the limits goes on
