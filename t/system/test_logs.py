@@ -112,8 +112,9 @@ def test_reopening_moves_to_a_new_file(moongate, origin):
             gate.ctl("reopen")
         else:
             os.kill(gate.master, signal.SIGUSR1)
-        eventually(path.exists)
-        assert "/before/" in lines_of(old)[-1]  # at once: what was buffered is written to the old file
+        eventually(path.exists)  # the master has made it; the worker is told
+        # What was buffered is written to the old file.
+        eventually(lambda: f"/before/{how}" in lines_of(old)[-1])
         time.sleep(0.2)
         gate.get(f"/after/{how}")
         assert f"/after/{how}" in lines_of(path)[0]
