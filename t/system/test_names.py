@@ -205,7 +205,8 @@ def test_faults_cost_requests_and_nothing_else(moongate, nameserver, origin, fau
         thread.start()
     for thread in threads:
         thread.join()
-    assert seen[200] > 100 and set(seen) <= {200, 500, 502, 503, 504}, seen
+    # That many go through is a matter of luck; with one allocation in 15 failing it is one in six.
+    assert seen[200] > 40 and set(seen) <= {200, 500, 502, 503, 504}, seen
     assert gate.workers() == pid
     eventually(lambda: gate.stats()["dns_lookups_active"] == 0 and gate.stats()["requests_active"] == 0)
 
