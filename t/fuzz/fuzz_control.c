@@ -42,6 +42,9 @@ void report_generations(const struct master *m, FILE *out, bool json) {
 void report_metrics(const struct master *m, FILE *out, bool json) {
     report_workers(m, out, json);
 }
+void report_dns(const struct master *m, FILE *out, bool json) {
+    report_workers(m, out, json);
+}
 void report_json_text(FILE *out, const char *text) {
     fprintf(out, "\"%zu\"", strlen(text));
 }
