@@ -132,14 +132,18 @@ def trailers(status="0", message=None):
     return [("grpc-status", status)] + ([("grpc-message", message)] if message else [])
 
 
-def incoming(stream):
+def incoming(link, stream):
     """The messages of a request as they come."""
     seen = 0
+
+    def over():
+        return stream.ended.is_set() or stream.reset is not None or link.closed
+
     while True:
-        eventually(lambda: len(unpack(stream.body)[0]) > seen or stream.ended.is_set() or stream.reset is not None, 10, 0.001)
+        eventually(lambda: len(unpack(stream.body)[0]) > seen or over(), 10, 0.001)
         messages = unpack(stream.body)[0]
         yield from messages[seen:]
-        if (stream.ended.is_set() or stream.reset is not None) and len(unpack(stream.body)[0]) == len(messages):
+        if over() and len(unpack(stream.body)[0]) == len(messages):
             return
         seen = len(messages)
 
@@ -147,7 +151,7 @@ def incoming(stream):
 def service(link, stream):
     method = stream.path.rpartition("/")[2]
     if method == "Unary":
-        [message] = incoming(stream)
+        [message] = incoming(link, stream)
         link.respond(stream.id, OK + [("x-head", "1")], pack(b"echo " + message), trailers() + [("x-trail", "2")])
     elif method == "ServerStream":
         link.headers(stream.id, OK)
@@ -155,20 +159,20 @@ def service(link, stream):
             link.data(stream.id, pack(b"%d" % n))
         link.headers(stream.id, trailers(), end=True)
     elif method == "ClientStream":
-        total = sum(int(message) for message in incoming(stream))
+        total = sum(int(message) for message in incoming(link, stream))
         link.respond(stream.id, OK, pack(b"%d" % total), trailers())
     elif method == "Bidi":
         link.headers(stream.id, OK)
-        for message in incoming(stream):
+        for message in incoming(link, stream):
             link.data(stream.id, pack(message.upper()))
-        if stream.reset is None:
+        if stream.reset is None and not link.closed:
             link.headers(stream.id, trailers(), end=True)
     elif method == "Fail":
         link.headers(stream.id, OK + trailers("5", "no such thing"), end=True)
     elif method == "FailLate":
         link.respond(stream.id, OK, pack(b"one"), trailers("13", "broken"))
     elif method == "Big":
-        [message] = incoming(stream)
+        [message] = incoming(link, stream)
         link.headers(stream.id, OK)
         packed = pack(message)
         sent = 0

@@ -30,13 +30,17 @@ def echo(link, stream):
         return
     link.headers(stream.id, [(":status", "200"), ("sec-websocket-protocol", "chat")])
     sent = 0
-    while stream.reset is None and not (stream.ended.is_set() and sent == len(stream.body)):
-        eventually(lambda: len(stream.body) > sent or stream.ended.is_set() or stream.reset is not None, 20, 0.001)
+
+    def gone():
+        return stream.reset is not None or link.closed
+
+    while not gone() and not (stream.ended.is_set() and sent == len(stream.body)):
+        eventually(lambda: len(stream.body) > sent or stream.ended.is_set() or gone(), 20, 0.001)
         part = stream.body[sent:]
         for at in range(0, len(part), 16384):
             piece = part[at:at + 16384]
             with link.can_send:
-                while min(link.window, stream.window) < len(piece) and stream.reset is None:
+                while min(link.window, stream.window) < len(piece) and not gone():
                     link.can_send.wait(0.5)
                 link.window -= len(piece)
                 stream.window -= len(piece)
@@ -45,7 +49,7 @@ def echo(link, stream):
         if b"bye" in part:
             link.data(stream.id, b"", end=True)
             return
-    if stream.reset is None:
+    if not gone():
         link.data(stream.id, b"", end=True)
 
 

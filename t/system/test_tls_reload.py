@@ -83,7 +83,8 @@ class Busy:
                 if self.turn >= upload.turn + 10:
                     self.finish(uploads, peer)
         for peer in peers:
-            self.finish(uploads, peer)
+            if uploads.get(peer):
+                self.finish(uploads, peer)
             assert not peer.goaways and not peer.closed
             self.is_the_first(peer.sock)
 
