@@ -102,6 +102,10 @@
     X(tls_handshakes, SCOPE_TOP, NUMBER, conf, tls_handshakes, 1, 1048576, 0, NULL, "1024", NULL, \
       "TLS handshakes of clients that one worker has under way at the same time, each with about 60 KiB of " \
       "memory. For one more, the one that has been under way for longest is closed.") \
+    X(upstream_servers, SCOPE_TOP, NUMBER, conf, upstream_servers, 1, 1 << 20, DIRECTIVE_RESTART, NULL, "4096", NULL, \
+      "Addresses of servers, over all upstreams, of which all workers know the same (health, weights set by " \
+      "moongatectl, counts). Each takes about 500 bytes and 64 to 128 for each worker, of memory that is only " \
+      "used as far as there are servers. Of further ones each worker knows for itself.") \
     X(ticket_rotation, SCOPE_TOP, TIME, conf, ticket_rotation, 1000, 2592000000, 0, NULL, "8h", NULL, \
       "How often the key of TLS session tickets is changed. It is in the master's memory, the same for all " \
       "workers, and survives reloads; a ticket is good until two further keys have come after its own, or " \

@@ -44,6 +44,7 @@ struct client_codec {
     void *owner;        // of the callbacks
     struct conn *conn;  // NULL: it has none any more
     bool many;          // it can carry several exchanges at a time
+    bool settling;      // the owner's: `settled` is still to come
     struct list link;   // the owner's
     unsigned streams;   // exchanges that it carries
     uint64_t requests;  // carried so far

@@ -73,9 +73,10 @@ static int load_resolver(struct generation *generation, struct error *error) {
     return resolver_new(&generation->conf->resolver, &generation->resolver, error);
 }
 
-static int load_upstreams(struct generation *generation, struct error *error) {
+static int load_upstreams(struct generation *generation, const struct upstream_options options,
+                          struct error *error) {
     for (const struct conf_upstream *conf = generation->conf->upstreams; conf; conf = conf->next) {
-        struct upstream *upstream = upstream_new(conf);
+        struct upstream *upstream = upstream_new(conf, &options);
         if (!upstream)
             return error_set(error, -ENOMEM, "memory is out");
         list_push_back(&generation->upstreams, &upstream->link);
@@ -134,7 +135,9 @@ static int load(struct generation *generation, const struct generation_options *
         generation->addresses.defaults = &generation->conf->of_address;
         generation->addresses.conf = generation->conf;
         generation->addresses.resolver = generation->resolver;
-        code = load_upstreams(generation, error);
+        code = load_upstreams(
+            generation, (struct upstream_options){ .standings = options->standings, .worker = options->worker },
+            error);
     }
     if (code == 0) {
         const struct script_options scripts = {

@@ -39,6 +39,7 @@ struct generation_options {
     unsigned dict_count;
     struct script_probe *probe;
     struct metrics *metrics;   // outlive the generation
+    struct standings *standings;  // outlive the generation; NULL: none are shared
     unsigned worker;
 };
 

@@ -50,6 +50,7 @@ struct heritage {
     uint64_t receive_bytes;
     uint64_t watchdog_ms;
     struct heritage_worker *shared;
+    struct standings *standings;     // proxy/standing.h
 };
 
 // Memory for `count` slots, shared with all processes forked later. NULL when memory is out.

@@ -33,6 +33,7 @@ struct master {
     uint64_t started_ms, committed_wall_us;
     struct identity identity;
     struct heritage_worker *shared;
+    struct standings *standings;
     struct worker *workers;
     unsigned worker_count;
     struct sockets sockets;

@@ -214,6 +214,7 @@ static void load(struct worker_self *self, uint64_t id, const char *file, int fd
         .dict_count = self->dict_count,
         .probe = &self->heritage->shared->probe,
         .metrics = &self->metrics,
+        .standings = self->heritage->standings,
         .worker = self->heritage->index,
     };
     int code = fd < 0

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "proc/master.h"
 #include "proc/worker.h"
+#include "proxy/standing.h"
 #include "script/hooks.h"
 
 #include <errno.h>
@@ -42,8 +43,9 @@ int workers_init(struct master *master, unsigned count) {
     if (count == 0)
         count = cpu_count;
     master->shared = heritage_map(count);
+    master->standings = standings_map((unsigned)master->conf->upstream_servers, count);
     master->workers = calloc(count, sizeof *master->workers);
-    if (!master->shared || !master->workers)
+    if (!master->shared || !master->standings || !master->workers)
         return -ENOMEM;
     master->worker_count = count;
     for (unsigned i = 0; i < count; i++) {
@@ -68,8 +70,10 @@ void workers_release(struct master *master) {
     }
     timer_stop(&master->watchdog);
     heritage_unmap(master->shared, master->worker_count);
+    standings_unmap(master->standings);
     free(master->workers);
     master->workers = NULL;
+    master->standings = NULL;
     master->shared = NULL;
     master->worker_count = 0;
 }
@@ -132,6 +136,7 @@ static void worker_fork(struct worker *worker) {
         .receive_bytes = master->conf->receive_buffers,
         .watchdog_ms = master->conf->watchdog,
         .shared = shared,
+        .standings = master->standings,
     };
     fflush(NULL);
     pid_t pid = fork();
@@ -282,6 +287,7 @@ static void died(struct worker *worker, int status) {
     watch_remove(&worker->watch);
     channel_release(&worker->channel);
     heritage_bury(&master->shared[worker->index]);
+    standings_bury(master->standings, worker->index);
     bool quick = clock_ms() - worker->started_ms < QUICK_DEATH_MS;
     worker->state = WORKER_IS_down;
     if (master->phase == MASTER_STARTING || worker->asked) {

@@ -3,7 +3,6 @@
 // its connections carries something; its idle connections go with it.
 #include "proxy/address.h"
 
-#include "base/clock.h"
 #include "proxy/allow.h"
 #include "tls/client.h"
 
@@ -61,8 +60,8 @@ static bool make_room(struct address_book *book) {
         return true;
     for (struct list *link = book->upstreams.prev; link != &book->upstreams; link = link->prev) {
         struct upstream *upstream = container_of(link, struct upstream, link);
-        const struct server *server = &upstream->servers[0];
-        if (upstream->users == 0 && server->active == 0 && list_empty(&server->attempts)) {
+        const struct server *server = upstream->server_count > 0 ? upstream->servers[0] : NULL;
+        if (upstream->users == 0 && (!server || (server->active == 0 && list_empty(&server->attempts)))) {
             entry_free(book, upstream);
             return true;
         }
@@ -105,7 +104,8 @@ static struct upstream *add(struct address_book *book, struct slice text, const 
         entry->server.weight = 1;
         if (addr)
             entry->server.addr = *addr;
-        upstream = upstream_new(&entry->conf);
+        const struct upstream_options options = { .book = book, .empty = addr == NULL };
+        upstream = upstream_new(&entry->conf, &options);
     }
     if (!upstream) {
         free(entry);
@@ -117,7 +117,6 @@ static struct upstream *add(struct address_book *book, struct slice text, const 
         free(entry);
         return NULL;
     }
-    upstream->book = book;
     if (!addr) {
         entry->named = *named;
         entry->named.host.at = entry->server.name;
@@ -230,14 +229,14 @@ static uint64_t bit_of(const struct addr *addr) {
 }
 
 uint64_t address_bit(const struct server *server) {
-    return bit_of(&server->conf->addr);
+    return bit_of(&server->addr);
 }
 
 // Whether connecting to it failed lately. Only what has a server can have failed.
 static bool is_down(const struct named *named, const struct addr *addr) {
     char text[KEY_MAX];
     const struct upstream *upstream = find(named->book, key_of(addr, named->secure, host_of(named), text));
-    return upstream && upstream->servers[0].down_until_ms > clock_ms();
+    return upstream && server_is_down(upstream->servers[0]);
 }
 
 struct server *address_choose(const struct named *named, const struct resolver_answer *answer,
@@ -268,5 +267,5 @@ struct server *address_choose(const struct named *named, const struct resolver_a
         return NULL;
     }
     struct upstream *upstream = find_addr(book, &best, named->secure, host_of(named), error);
-    return upstream ? &upstream->servers[0] : NULL;
+    return upstream ? upstream->servers[0] : NULL;
 }

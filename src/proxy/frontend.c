@@ -211,7 +211,7 @@ static struct slab tunnel_slab = SLAB_INIT(sizeof(struct tunnel), 64);
 
 static void tunnel_ended(void *owner) {
     struct tunnel *tunnel = owner;
-    dial_tunnel_ended(tunnel->server);
+    server_give_place(tunnel->server);
     drop(tunnel->site);
     slab_put(&tunnel_slab, tunnel);
 }
@@ -225,7 +225,7 @@ static void tunnel(struct exchange_site *site, struct exchange *x, struct conn *
         queue_release(from_server);
         conn_close(client, CLOSE_memory);
         conn_close(server, CLOSE_memory);
-        dial_tunnel_ended(x->server);
+        server_give_place(x->server);
         return;
     }
     *tunnel = (struct tunnel){ site, x->server };

@@ -1,91 +1,107 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The servers of an upstream and the choice among them. Connections are dial.c's.
+// The servers of an upstream, and how they come and go (upstream.h).
 #include "proxy/upstream.h"
 
-#include "base/clock.h"
-#include "base/log.h"
+#include "proxy/attempt.h"
 #include "proxy/dial.h"
+#include "proxy/pool.h"
 #include "tls/client.h"
 
 #include <stdlib.h>
 
-enum { DOWN_MS = 1000, FAILURES_MAX = 5 };
+static void tidy(struct ring_flush *flush) {
+    struct upstream *upstream = container_of(flush, struct upstream, tidier);
+    list_each(link, &upstream->removed) {
+        struct server *server = container_of(link, struct server, link);
+        if (server_unused(server)) {
+            list_remove(&server->link);
+            server_free(server);
+        }
+    }
+}
 
-struct upstream *upstream_new(const struct conf_upstream *conf) {
-    struct upstream *upstream = calloc(1, sizeof *upstream + conf->server_count * sizeof(struct server));
+void upstream_tidy_later(struct upstream *upstream) {
+    ring_flush_later(&upstream->tidier);
+}
+
+struct upstream *upstream_new(const struct conf_upstream *conf, const struct upstream_options *options) {
+    struct upstream *upstream = calloc(1, sizeof *upstream);
     if (!upstream)
         return NULL;
     list_init(&upstream->link);
-    dial_init(upstream);
+    list_init(&upstream->removed);
+    list_init(&upstream->tidier.link);
+    upstream->tidier.flush = tidy;
     upstream->conf = conf;
-    for (const struct conf_server *server = conf->servers; server; server = server->next) {
-        struct server *to = &upstream->servers[upstream->server_count++];
-        to->conf = server;
-        to->upstream = upstream;
-        dial_init_server(to);
-    }
+    upstream->book = options->book;
+    upstream->standings = options->standings;
+    upstream->worker = options->worker;
+    dial_init(upstream);
+    for (const struct conf_server *line = options->empty ? NULL : conf->servers; line; line = line->next)
+        if (!upstream_add(upstream, line, &line->addr, NULL)) {
+            upstream_free(upstream);
+            return NULL;
+        }
     return upstream;
+}
+
+static void release(struct server *server) {
+    list_remove(&server->link);
+    attempts_release(server);
+    pool_release(server);
+    server_free(server);
 }
 
 void upstream_free(struct upstream *upstream) {
     if (!upstream)
         return;
-    dial_release(upstream);
+    for (unsigned i = 0; i < upstream->server_count; i++)
+        release(upstream->servers[i]);
+    list_each(link, &upstream->removed) release(container_of(link, struct server, link));
+    free(upstream->servers);
     tls_client_unref(upstream->tls);
+    list_remove(&upstream->waker.link);
+    list_remove(&upstream->tidier.link);
     list_remove(&upstream->link);
     free(upstream);
 }
 
-static bool full(const struct server *server) {
-    uint64_t most = server->upstream->conf->max_active;
-    return (most > 0 && server->active >= most) || !dial_has_room(server);
+// The smallest that no other has.
+static uint64_t free_bit(const struct upstream *upstream) {
+    uint64_t used = 0;
+    for (unsigned i = 0; i < upstream->server_count; i++)
+        used |= upstream->servers[i]->bit;
+    return ~used ? ~used & -~used : 1ull << upstream->server_count % 64;
 }
 
-// Smooth weighted round robin: each candidate gains its weight, the one with most is chosen and pays the sum.
-// *ret_full is set when one had to be left out because it has max_active.
-static struct server *round_robin(struct upstream *upstream, uint64_t tried, bool all, bool *ret_full) {
-    struct server *best = NULL;
-    int64_t total = 0;
-    for (unsigned i = 0; i < upstream->server_count; i++) {
-        struct server *server = &upstream->servers[i];
-        if (!all && ((i < 64 && tried >> i & 1) || server->down_until_ms > clock_ms()))
-            continue;
-        if (full(server)) {
-            *ret_full = true;
-            continue;
-        }
-        server->current_weight += (int64_t)server->conf->weight;
-        total += (int64_t)server->conf->weight;
-        if (!best || server->current_weight > best->current_weight)
-            best = server;
+struct server *upstream_add(struct upstream *upstream, const struct conf_server *line, const struct addr *addr,
+                            const char *name) {
+    unsigned count = upstream->server_count;
+    if ((count & (count - 1)) == 0) {  // full: it grows by doubling
+        struct server **more = realloc(upstream->servers, (count > 0 ? 2 * count : 1) * sizeof(struct server *));
+        if (!more)
+            return NULL;
+        upstream->servers = more;
     }
-    if (best)
-        best->current_weight -= total;
-    return best;
+    struct server *server = server_new(upstream, line, addr, name);
+    if (!server)
+        return NULL;
+    server->bit = free_bit(upstream);
+    upstream->servers[upstream->server_count++] = server;
+    server_wake(server);
+    return server;
 }
 
-struct server *upstream_choose(struct upstream *upstream, uint64_t tried) {
-    bool none_free = false;
-    if (upstream->server_count == 1)
-        return full(&upstream->servers[0]) ? NULL : &upstream->servers[0];
-    struct server *server = round_robin(upstream, tried, false, &none_free);
-    // A good one that is busy is worth waiting for; one that failed is not asked instead.
-    return server || none_free ? server : round_robin(upstream, tried, true, &none_free);
-}
-
-void server_failed(struct server *server) {
-    server->connect_errors++;
-    if (server->failures < FAILURES_MAX)
-        server->failures++;
-    // The first failure may be chance; from the second on it is left alone for a while, longer each time.
-    if (server->failures >= 2)
-        server->down_until_ms = clock_ms() + (DOWN_MS << (server->failures - 2));
-}
-
-void server_succeeded(struct server *server) {
-    if (server->failures >= 2)
-        log_notice("upstream \"%s\": server \"%s\" answers again", server->upstream->conf->name,
-                   server->conf->name);
-    server->failures = 0;
-    server->down_until_ms = 0;
+void upstream_remove(struct server *server) {
+    struct upstream *upstream = server->upstream;
+    unsigned at = 0;
+    while (upstream->servers[at] != server)
+        at++;
+    upstream->server_count--;
+    for (; at < upstream->server_count; at++)
+        upstream->servers[at] = upstream->servers[at + 1];
+    server->removed = true;
+    list_push_back(&upstream->removed, &server->link);
+    pool_release(server);
+    upstream_tidy_later(upstream);
 }

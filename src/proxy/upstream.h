@@ -1,28 +1,19 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// An upstream: servers, the choice among them, and the pool of idle connections of this worker. Belongs to
-// one generation. The exchange asks by way of its site (frontend.c); dial.c makes or finds the connection.
+// An upstream: its servers, which may change while it is in use, and those who wait for one. Belongs to one
+// generation. The exchange asks by way of its site (frontend.c); dial.c gets it a connection.
+//
+// Glossary
+//   line      one `server` directive (struct conf_server): an address, or a name that has several
+//   server    one address that requests go to (server.h)
+//   standing  what all workers know of a server, beyond reloads (standing.h)
+//   attempt   a connection that is being made (attempt.h)
+//   client    a connection that carries exchanges (http/client_codec.h); the pool has the idle ones (pool.h)
+// Arrows between the files: dial -> balance -> attempt -> pool -> server; upstream.c makes and ends all.
 #ifndef MOONGATE_PROXY_UPSTREAM_H
 #define MOONGATE_PROXY_UPSTREAM_H
 
-#include "base/list.h"
-#include "conf/conf.h"
-#include "net/conn.h"
-
-struct server {
-    const struct conf_server *conf;
-    struct upstream *upstream;
-    struct list idle;         // pooled clients (http/client_codec.h), newest first
-    unsigned idle_count;
-    struct list busy;         // dial.c's: clients that carry something and can carry more
-    struct list attempts;     // dial.c's: connections that are being made
-    unsigned shared;          // connections that carry several exchanges, made or being made
-    bool speaks_http1;        // over TLS it chose HTTP/1.1 the last time
-    int64_t current_weight;   // smooth weighted round robin
-    unsigned active;          // exchanges on it or connecting to it, and tunnels
-    uint64_t down_until_ms;   // after two failed connects: not chosen before, unless there is no other
-    unsigned failures;        // to connect, in a row
-    uint64_t requests, connects, connect_errors;
-};
+#include "proxy/server.h"
+#include "ring/ring.h"
 
 struct upstream {
     struct list link;         // of its generation, or of its book
@@ -30,23 +21,37 @@ struct upstream {
     struct named *named;      // address.c's: a name to be resolved before each attempt; NULL: none
     unsigned users;           // exchanges that have chosen it
     const struct conf_upstream *conf;
+    struct standings *standings;  // shared; NULL: its servers are nobody else's
+    unsigned worker;          // whose counts in them are ours
     struct tls_client *tls;   // NULL: connections are plain
+    struct server **servers;  // those that may be chosen; the order is that of the configuration
     unsigned server_count;
+    struct list removed;      // struct server: those that may not, until nothing is on them
     unsigned idle_count;      // over all servers
     struct list waiting;      // dial.c's: exchanges for which no server is free, in order
     unsigned waiting_count;
     struct ring_flush waker;  // dial.c's: serves those who wait, when a server became free
-    struct server servers[];
+    struct ring_flush tidier; // frees removed servers
 };
 
-struct upstream *upstream_new(const struct conf_upstream *conf) __attribute__((warn_unused_result));
+struct upstream_options {
+    struct address_book *book;
+    struct standings *standings;
+    unsigned worker;
+    bool empty;               // has no servers of its own: it is a name
+};
+
+// With the servers of all lines that are addresses.
+struct upstream *upstream_new(const struct conf_upstream *conf, const struct upstream_options *options)
+    __attribute__((warn_unused_result));
 // Closes idle connections. No exchange may use it any more.
 void upstream_free(struct upstream *upstream);
-// The next server by the upstream's balance; servers whose bit is set in `tried` only when there is no other.
-// NULL when those that it may be have max_active: one of them will become free.
-struct server *upstream_choose(struct upstream *upstream, uint64_t tried);
-// What connecting to it came to.
-void server_failed(struct server *server);
-void server_succeeded(struct server *server);
+// One more server, of a line; name: NULL for the line's own address. NULL when memory is out.
+struct server *upstream_add(struct upstream *upstream, const struct conf_server *line, const struct addr *addr,
+                            const char *name) __attribute__((warn_unused_result));
+// It is chosen no more: idle connections are closed, and what is under way goes on.
+void upstream_remove(struct server *server);
+// For server.c and pool.c: something left a removed server.
+void upstream_tidy_later(struct upstream *upstream);
 
 #endif

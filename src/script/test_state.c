@@ -376,7 +376,7 @@ static int rig_event(lua_State *lua) {
             visit = i + 1;
     lua_pushinteger(lua, visit);  // 0: a script asks by itself
     lua_pushstring(lua, stream->server->upstream->conf->name);
-    lua_pushstring(lua, stream->server->conf->name);
+    lua_pushstring(lua, stream->server->name);
     return 5;
 }
 

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/counters.h"
 #include "http/h1_write.h"
+#include "proxy/balance.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -315,14 +316,12 @@ static void dial_stream(struct exchange_site *site, struct exchange *x) {
     check_fatal(stream);
     world.streams = world_grow(world.streams, world.stream_count, sizeof *world.streams);
     world.streams[world.stream_count++] = stream;
-    struct server *server = upstream_choose(x->upstream, x->tried);
+    struct server *server = balance_choose(x->upstream, x);
     check_fatal(server);  // places are not counted here (max_active)
-    unsigned index = (unsigned)(server - x->upstream->servers);
-    if (index < 64)
-        x->tried |= 1ull << index;
+    x->tried |= server->bit;
     x->server = server;
     x->fresh = false;
-    x->upstream_name = slice_of(server->conf->name);
+    x->upstream_name = slice_of(server->name);
     *stream = (struct stream){ .x = x, .server = server };
     if (x->down == &downstream) {  // else a script asks by itself
         stream->visit = x->down_owner;
@@ -384,7 +383,7 @@ void traffic_refuse(struct stream *stream, int error) {
     let_go(stream);
     server_failed(stream->server);
     log_error("upstream \"%s\": connecting to \"%s\" failed: %s (request %s)", conf_of(stream)->name,
-              stream->server->conf->name, strerror(error), exchange_id(x));
+              stream->server->name, strerror(error), exchange_id(x));
     exchange_dial_failed(x, true, timeout ? 504 : 502,
                          timeout ? CLOSE_upstream_timeout : CLOSE_upstream_connect);
 }

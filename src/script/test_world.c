@@ -238,7 +238,7 @@ static int load(struct loaded *loaded, const char *text, size_t len, struct erro
     // The first definition of a name stands: what a test says of an upstream holds for all its scripts.
     for (const struct conf_upstream *conf = rc == 0 ? loaded->conf->upstreams : NULL; conf;
          conf = conf->next) {
-        struct upstream *upstream = find_upstream(conf->name) ? NULL : upstream_new(conf);
+        struct upstream *upstream = find_upstream(conf->name) ? NULL : upstream_new(conf, &(struct upstream_options){ 0 });
         if (upstream)
             list_push_back(&world.upstreams, &upstream->link);
     }

@@ -50,11 +50,11 @@ static const char *choose(const char *list, const struct conf_allow *allow, uint
     struct resolver_answer answer = answer_of(list);
     static struct error error;
     struct server *server = address_choose(upstream->named, &answer, allow, tried, &error);
-    return server ? server->conf->name : error.text;
+    return server ? server->name : error.text;
 }
 
 static uint64_t bit(const char *text) {
-    return address_bit(&find(text)->servers[0]);
+    return address_bit(find(text)->servers[0]);
 }
 
 Test(address, a_text_has_one_upstream) {
@@ -100,7 +100,7 @@ Test(address, what_was_tried_comes_last) {
 }
 
 Test(address, what_could_not_be_connected_to_lately_comes_later) {
-    struct server *down = &find("192.0.2.1:80")->servers[0];
+    struct server *down = find("192.0.2.1:80")->servers[0];
     server_failed(down);
     server_failed(down);
     for (int i = 0; i < 4; i++) {
@@ -121,7 +121,7 @@ Test(address, those_in_nobodys_use_make_room) {
     struct upstream *used = find("used.test:80"), *active = find("127.0.0.1:1");
     char text[32];
     used->users = 1;
-    active->servers[0].active = 1;
+    active->servers[0]->active = 1;
     for (int i = 0; i < 5000; i++) {
         snprintf(text, sizeof text, "n%d.test:80", i);
         cr_assert(find(text), "%s", text);
@@ -132,7 +132,7 @@ Test(address, those_in_nobodys_use_make_room) {
     list_each(link, &book.upstreams) container_of(link, struct upstream, link)->users = 1;
     cr_assert_null(find("more.test:80"));
     list_each(link, &book.upstreams) container_of(link, struct upstream, link)->users = 0;
-    active->servers[0].active = 0;
+    active->servers[0]->active = 0;
     cr_assert(find("more.test:80"));
 }
 

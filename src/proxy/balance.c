@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The choice among the servers of an upstream (balance.h).
+#include "proxy/balance.h"
+
+#include "proxy/attempt.h"
+
+static bool full(const struct server *server) {
+    uint64_t most = server->upstream->conf->max_active;
+    return (most > 0 && server->active >= most) || !attempt_has_room(server);
+}
+
+// Smooth weighted round robin: each candidate gains its weight, the one with most is chosen and pays the sum.
+// *ret_full is set when one had to be left out because it has max_active.
+static struct server *round_robin(struct upstream *upstream, uint64_t tried, bool all, bool *ret_full) {
+    struct server *best = NULL;
+    int64_t total = 0;
+    for (unsigned i = 0; i < upstream->server_count; i++) {
+        struct server *server = upstream->servers[i];
+        if (!all && ((tried & server->bit) || server_is_down(server)))
+            continue;
+        if (full(server)) {
+            *ret_full = true;
+            continue;
+        }
+        server->current_weight += (int64_t)server->weight;
+        total += (int64_t)server->weight;
+        if (!best || server->current_weight > best->current_weight)
+            best = server;
+    }
+    if (best)
+        best->current_weight -= total;
+    return best;
+}
+
+struct server *balance_choose(struct upstream *upstream, const struct exchange *x) {
+    bool none_free = false;
+    if (upstream->server_count == 1)
+        return full(upstream->servers[0]) ? NULL : upstream->servers[0];
+    struct server *server = round_robin(upstream, x->tried, false, &none_free);
+    // A good one that is busy is worth waiting for; one that failed is not asked instead.
+    return server || none_free ? server : round_robin(upstream, x->tried, true, &none_free);
+}

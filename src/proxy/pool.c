@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The pool of pool.h. A server's list of idle connections has the most lately used first, which is also the
+// one least likely to have been closed; its upstream's `keepalive` bounds all of a worker's idle ones.
+//
+// What must not be sent twice gets a pooled connection only after a look at the socket (conn_quiet): an end
+// that has come in this turn is noticed by that and not by a lost request. One that comes later is answered
+// 502.
+#include "proxy/pool.h"
+
+#include "base/counters.h"
+
+static bool pooled(const struct client_codec *client) {
+    return list_linked(&client->link) && client->streams == 0;
+}
+
+static void count_idle(struct server *server, int change) {
+    server->idle_count += (unsigned)change;
+    server->counts->idle += (uint64_t)change;
+    server->upstream->idle_count += (unsigned)change;
+    counters->upstream_idle += (uint64_t)change;
+}
+
+static void unpool(struct client_codec *client) {
+    list_remove(&client->link);
+    count_idle(client->owner, -1);
+}
+
+void pool_drop(struct client_codec *client, enum close_reason reason) {
+    struct server *server = client->owner;
+    if (pooled(client))
+        unpool(client);
+    if (client->many) {
+        server->shared--;
+        server_wake(server);
+    }
+    client->ops->free(client, reason);
+    if (server->removed)
+        upstream_tidy_later(server->upstream);
+}
+
+void pool_put(struct client_codec *client) {
+    struct server *server = client->owner;
+    struct upstream *upstream = server->upstream;
+    uint64_t idle = upstream->conf->keepalive_idle;
+    if (idle > client->idle_ms)
+        idle = client->idle_ms;
+    if (upstream->conf->keepalive == 0 || idle == 0 || server->removed) {
+        pool_drop(client, CLOSE_none);
+        return;
+    }
+    if (upstream->idle_count >= upstream->conf->keepalive) {
+        // Full: the one unused for longest goes, of this server if it has any.
+        if (list_empty(&server->idle)) {
+            pool_drop(client, CLOSE_none);
+            return;
+        }
+        pool_drop(container_of(server->idle.prev, struct client_codec, link), CLOSE_keepalive_timeout);
+    }
+    list_push_front(&server->idle, &client->link);
+    count_idle(server, 1);
+    client->ops->idle(client, idle);
+}
+
+static struct client_codec *roomy(const struct list *clients) {
+    list_each(link, clients) {
+        struct client_codec *client = container_of(link, struct client_codec, link);
+        if (!client->settling && client->ops->room(client) > 0)
+            return client;
+    }
+    return NULL;
+}
+
+bool pool_has_room(const struct server *server) {
+    return roomy(&server->idle) || roomy(&server->busy);
+}
+
+struct client_codec *pool_find(struct exchange *x, struct server *server) {
+    struct client_codec *client = roomy(&server->busy);
+    if (client)
+        return client;
+    while ((client = roomy(&server->idle))) {
+        if (x->fresh && !client->many)  // a pooled one has failed it
+            return NULL;
+        if (!x->req.idempotent && !conn_quiet(client->conn)) {
+            pool_drop(client, CLOSE_upstream_closed);
+            continue;
+        }
+        return client;
+    }
+    return NULL;
+}
+
+void pool_serve(struct client_codec *client, struct exchange *x) {
+    struct server *server = client->owner;
+    server->counts->requests++;
+    if (pooled(client))
+        unpool(client);
+    if (client->many && !list_linked(&client->link))
+        list_push_back(&server->busy, &client->link);
+    client->ops->carry(client, x, server->upstream->conf);
+}
+
+void pool_released(struct client_codec *client, enum client_released how) {
+    struct server *server = client->owner;
+    if (how != CLIENT_TUNNEL)  // else the tunnel keeps the place
+        server_give_place(server);
+    if (client->streams > 0)
+        return;
+    list_remove(&client->link);
+    if (how != CLIENT_REUSABLE)
+        pool_drop(client, CLOSE_none);
+    else if (!client->settling)  // else it waits for its first streams
+        pool_put(client);
+}
+
+void pool_lost(struct client_codec *client) {
+    pool_drop(client, CLOSE_upstream_closed);
+}
+
+void pool_roomier(struct client_codec *client) {
+    server_wake(client->owner);
+}
+
+void pool_release(struct server *server) {
+    while (!list_empty(&server->idle))
+        pool_drop(container_of(server->idle.next, struct client_codec, link), CLOSE_drain);
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// One address (server.h): its places and what its failures mean. The choice is balance.c's, connections are
+// pool.c's and attempt.c's.
+#include "proxy/server.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "proxy/upstream.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DOWN_MS = 1000, FAILURES_MAX = 5 };
+
+static int find_standing(struct server *server) {
+    static struct log_limit limit;
+    uint32_t suppressed;
+    const struct upstream *upstream = server->upstream;
+    if (upstream->standings) {
+        char addr[ADDR_TEXT_MAX];
+        struct slice text = slice_make(addr, addr_print(&server->addr, addr));
+        server->standing =
+            standing_hold(upstream->standings, upstream->worker, slice_of(upstream->conf->name), text);
+        if (server->standing) {
+            server->counts = &server->standing->counts[upstream->worker];
+            return 0;
+        }
+        if (log_limit_pass(&limit, 1, &suppressed))
+            log_warn("upstream \"%s\": what is known of server \"%s\" is not shared by the workers: more servers "
+                     "than upstream_servers",
+                     upstream->conf->name, server->name);
+    }
+    server->standing = standing_private();
+    if (!server->standing)
+        return -ENOMEM;
+    server->counts = &server->standing->counts[0];
+    return 0;
+}
+
+// Those of the table have keys.
+static bool is_private(const struct server *server) {
+    return atomic_load_explicit(&server->standing->key, memory_order_relaxed) == 0;
+}
+
+struct server *server_new(struct upstream *upstream, const struct conf_server *line, const struct addr *addr,
+                          const char *name) {
+    size_t len = name ? strlen(name) + 1 : 0;
+    struct server *server = calloc(1, sizeof *server + len);
+    if (!server)
+        return NULL;
+    server->line = line;
+    server->upstream = upstream;
+    server->addr = *addr;
+    server->weight = line->weight;
+    server->name = line->name;
+    if (name)
+        server->name = memcpy(server->text, name, len);
+    server->passing = name || upstream->book;
+    list_init(&server->link);
+    list_init(&server->idle);
+    list_init(&server->busy);
+    list_init(&server->attempts);
+    if (find_standing(server) < 0) {
+        free(server);
+        return NULL;
+    }
+    return server;
+}
+
+void server_free(struct server *server) {
+    if (!server)
+        return;
+    if (is_private(server))
+        free(server->standing);
+    else
+        standing_leave(server->standing, server->upstream->worker);
+    free(server);
+}
+
+bool server_unused(const struct server *server) {
+    return server->active == 0 && server->shared == 0 && list_empty(&server->attempts) &&
+        list_empty(&server->busy) && list_empty(&server->idle);
+}
+
+void server_wake(struct server *server) {
+    if (!list_empty(&server->upstream->waiting))
+        ring_flush_later(&server->upstream->waker);
+}
+
+void server_take_place(struct server *server) {
+    server->active++;
+    server->counts->active++;
+}
+
+void server_give_place(struct server *server) {
+    server->active--;
+    server->counts->active--;
+    if (server->removed)
+        upstream_tidy_later(server->upstream);
+    server_wake(server);
+}
+
+void server_failed(struct server *server) {
+    struct standing *standing = server->standing;
+    server->counts->connect_errors++;
+    uint32_t failures = atomic_load_explicit(&standing->failures, memory_order_relaxed);
+    // Two workers may count the same moment as one failure: that is fine.
+    if (failures < FAILURES_MAX)
+        atomic_store_explicit(&standing->failures, ++failures, memory_order_relaxed);
+    // The first failure may be chance; from the second on it is left alone for a while, longer each time.
+    if (failures >= 2)
+        atomic_store_explicit(&standing->down_until_ms, clock_ms() + (DOWN_MS << (failures - 2)),
+                              memory_order_relaxed);
+}
+
+void server_succeeded(struct server *server) {
+    struct standing *standing = server->standing;
+    uint32_t failures = atomic_load_explicit(&standing->failures, memory_order_relaxed);
+    server->counts->connects++;
+    if (failures == 0)
+        return;
+    if (failures >= 2)
+        log_notice("upstream \"%s\": server \"%s\" answers again", server->upstream->conf->name, server->name);
+    atomic_store_explicit(&standing->failures, 0, memory_order_relaxed);
+    atomic_store_explicit(&standing->down_until_ms, 0, memory_order_relaxed);
+}
+
+bool server_is_down(const struct server *server) {
+    return atomic_load_explicit(&server->standing->down_until_ms, memory_order_relaxed) > clock_ms();
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// A server: one address that requests of an upstream can go to. What is balanced, checked, pooled and shown.
+// A line of the configuration (struct conf_server) that is an address has one; one that is a name has as many
+// as the name has addresses, and they come and go (upstream_add(), upstream_remove()).
+//
+// A server that was removed is asked no more, and goes when nothing is on it, at a turn's end. So a pointer to
+// it is good for as long as the holder has a place of it (server_take_place()), an attempt or a connection.
+#ifndef MOONGATE_PROXY_SERVER_H
+#define MOONGATE_PROXY_SERVER_H
+
+#include "base/addr.h"
+#include "base/list.h"
+#include "conf/conf.h"
+#include "proxy/standing.h"
+
+struct upstream;
+
+struct server {
+    struct list link;         // of those that were removed
+    const struct conf_server *line;  // of the configuration, or of an address that a script gave
+    struct upstream *upstream;
+    struct addr addr;
+    const char *name;         // as the line has it, or the address of a name; lives as long as the server
+    bool passing;             // it may go before the generation does: names of it are copied for the log
+    bool removed;             // of the upstream no more
+    uint64_t weight;
+    uint64_t bit;             // among those of x->tried; beyond 64 servers some share one
+    struct standing *standing;
+    struct standing_counts *counts;  // this worker's
+    struct list idle;         // pool.c's: clients (http/client_codec.h), newest first
+    unsigned idle_count;
+    struct list busy;         // pool.c's: clients that carry something and can carry more
+    struct list attempts;     // attempt.c's: connections that are being made
+    unsigned shared;          // connections that carry several exchanges, made or being made
+    bool speaks_http1;        // over TLS it chose HTTP/1.1 the last time
+    int64_t current_weight;   // balance.c's: smooth weighted round robin
+    unsigned active;          // exchanges on it or connecting to it, and tunnels
+    char text[];              // `name` of a passing one
+};
+
+// name: NULL for a server that is its line's address. NULL when memory is out. By upstream.c.
+struct server *server_new(struct upstream *upstream, const struct conf_server *line, const struct addr *addr,
+                          const char *name) __attribute__((warn_unused_result));
+void server_free(struct server *server);  // nothing may be on it; NULL is allowed
+bool server_unused(const struct server *server);
+
+// An exchange or a tunnel on it: counts for max_active. Who waits for a place is served at the turn's end.
+void server_take_place(struct server *server);
+void server_give_place(struct server *server);
+// A place may have become free, or the server may be asked again.
+void server_wake(struct server *server);
+
+// What connecting to it came to.
+void server_failed(struct server *server);
+void server_succeeded(struct server *server);
+// Failed lately: to be asked only when there is no other.
+bool server_is_down(const struct server *server);
+
+#endif

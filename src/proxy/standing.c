@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The table of standing.h: open addressing over a window of places. A key never leaves its place but for
+// another one, so that a search may end at the first place that was never used.
+#include "proxy/standing.h"
+
+#include "base/clock.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+
+enum { WINDOW = 64 };
+
+struct standings {
+    size_t bytes;      // of the whole mapping
+    uint64_t seed;
+    size_t stride;     // bytes of a record
+    unsigned places, workers;
+    char records[] __attribute__((aligned(64)));
+};
+
+static struct standing *at(const struct standings *standings, unsigned place) {
+    return (struct standing *)(uintptr_t)(standings->records + (size_t)place * standings->stride);
+}
+
+struct standings *standings_map(unsigned servers, unsigned workers) {
+    size_t stride = sizeof(struct standing) + workers * sizeof(struct standing_counts);
+    size_t bytes = sizeof(struct standings) + servers * stride;
+    struct standings *standings =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (standings == MAP_FAILED)
+        return NULL;
+    *standings = (struct standings){ .bytes = bytes, .stride = stride, .places = servers, .workers = workers };
+    // A seed that could not be had costs no more than a place: names come from the configuration and from DNS.
+    (void)!getrandom(&standings->seed, sizeof standings->seed, GRND_NONBLOCK);
+    return standings;
+}
+
+void standings_unmap(struct standings *standings) {
+    if (standings)
+        munmap(standings, standings->bytes);
+}
+
+static bool is_held(const struct standings *standings, const struct standing *standing) {
+    for (unsigned i = 0; i < standings->workers; i++)
+        if (atomic_load(&standing->counts[i].held) > 0)
+            return true;
+    return false;
+}
+
+void standings_bury(struct standings *standings, unsigned worker) {
+    for (unsigned i = 0; i < standings->places; i++) {
+        struct standing *standing = at(standings, i);
+        if (atomic_load(&standing->key) == 0)
+            continue;
+        struct standing_counts *counts = &standing->counts[worker];
+        counts->active = 0;
+        counts->idle = 0;
+        if (atomic_exchange(&counts->held, 0) > 0)
+            atomic_store(&standing->left_ms, clock_ms());
+    }
+}
+
+static void name(char *to, struct slice text) {
+    size_t len = text.len < STANDING_NAME_MAX ? text.len : STANDING_NAME_MAX - 1;
+    memcpy(to, text.at, len);
+    to[len] = 0;
+}
+
+// Of somebody else's past.
+static void reset(const struct standings *standings, struct standing *standing) {
+    size_t skip = offsetof(struct standing, left_ms);
+    memset((char *)standing + skip, 0, standings->stride - skip);
+}
+
+struct standing *standing_hold(struct standings *standings, unsigned worker, struct slice upstream,
+                               struct slice server) {
+    uint64_t key = slice_hash(server, slice_hash(upstream, standings->seed)) | 1;
+    unsigned home = (unsigned)(key >> 1) % standings->places;
+    unsigned window = standings->places < WINDOW ? standings->places : WINDOW;
+    for (;;) {
+        struct standing *oldest = NULL;
+        uint64_t seen = 0;
+        for (unsigned i = 0; i < window; i++) {
+            struct standing *standing = at(standings, (home + i) % standings->places);
+            uint64_t found = atomic_load(&standing->key);
+            if (found == key) {
+                atomic_fetch_add(&standing->counts[worker].held, 1);
+                // Somebody may have taken the place for another just now.
+                if (atomic_load(&standing->key) == key)
+                    return standing;
+                atomic_fetch_sub(&standing->counts[worker].held, 1);
+                found = atomic_load(&standing->key);
+            }
+            if (found == 0 || (!is_held(standings, standing) &&
+                               (!oldest || atomic_load(&standing->left_ms) < atomic_load(&oldest->left_ms)))) {
+                oldest = standing;
+                seen = found;
+            }
+            if (found == 0)
+                break;
+        }
+        if (!oldest)
+            return NULL;
+        if (!atomic_compare_exchange_strong(&oldest->key, &seen, key))
+            continue;
+        if (seen != 0)
+            reset(standings, oldest);
+        name(oldest->upstream, upstream);
+        name(oldest->server, server);
+        atomic_fetch_add(&oldest->counts[worker].held, 1);
+        return oldest;
+    }
+}
+
+void standing_leave(struct standing *standing, unsigned worker) {
+    atomic_store(&standing->left_ms, clock_ms());
+    atomic_fetch_sub(&standing->counts[worker].held, 1);
+}
+
+struct standing *standing_private(void) {
+    struct standing *standing = NULL;
+    size_t bytes = sizeof *standing + sizeof standing->counts[0];
+    if (posix_memalign((void **)&standing, 64, bytes) != 0)
+        return NULL;
+    memset(standing, 0, bytes);
+    return standing;
+}
+
+const struct standing *standings_next(const struct standings *standings, const struct standing *last) {
+    size_t place = 0;
+    if (last)
+        place = (size_t)((const char *)last - standings->records) / standings->stride + 1;
+    for (; place < standings->places; place++) {
+        const struct standing *standing = at(standings, (unsigned)place);
+        if (atomic_load(&standing->key) != 0 && is_held(standings, standing))
+            return standing;
+    }
+    return NULL;
+}
+
+void standing_sum(const struct standings *standings, const struct standing *standing,
+                  struct standing_counts *ret_sum) {
+    *ret_sum = (struct standing_counts){ 0 };
+    for (unsigned i = 0; i < standings->workers; i++) {
+#define X(name, doc) ret_sum->name += standing->counts[i].name;
+        STANDING_COUNTS(X)
+#undef X
+    }
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What all workers know of a server: whether operators and checks let it be asked, how it failed lately, what
+// it was asked. One record for each address of each upstream, in memory that the master maps before it forks:
+// it outlives workers and reloads. Servers (server.h) hold records; the master reads them for reports.
+//
+// Nothing here is locked. A record is found by its key, a hash of upstream and address: claiming a place is
+// one compare-and-swap of the key, so a worker that dies in the middle of anything leaves nothing half done
+// that another would wait for. Fields are atomic; what several of them say together may be a moment apart.
+// Each worker writes its counts to a part of its own.
+//
+// To add something that workers share of a server: a field in struct standing. To add a count: a row in
+// STANDING_COUNTS.
+#ifndef MOONGATE_PROXY_STANDING_H
+#define MOONGATE_PROXY_STANDING_H
+
+#include "base/slice.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { STANDING_NAME_MAX = 128 };  // of the names kept for reports; longer ones are cut
+
+//  X(name, documentation)
+#define STANDING_COUNTS(X) \
+    X(active, "requests and tunnels on it now, connections that are being made for one included") \
+    X(idle, "idle connections kept") \
+    X(requests, "requests that were given to it") \
+    X(connects, "connections made") \
+    X(connect_errors, "connections that could not be made")
+
+// Of one worker: nobody else writes it.
+struct standing_counts {
+    _Atomic uint32_t held;  // struct servers of the worker that point here
+#define X(name, doc) uint64_t name;
+    STANDING_COUNTS(X)
+#undef X
+} __attribute__((aligned(64)));
+
+struct standing {
+    _Atomic uint64_t key;             // 0: the place was never used
+    _Atomic uint64_t left_ms;         // when the last server of a worker let go of it
+    char upstream[STANDING_NAME_MAX]; // for reports
+    char server[STANDING_NAME_MAX];
+    _Atomic uint32_t failures;        // to connect, in a row
+    _Atomic uint64_t down_until_ms;   // not chosen before, unless there is no other
+    struct standing_counts counts[] __attribute__((aligned(64)));  // one for each worker
+};
+
+struct standings;
+
+// Places for so many servers, shared with all processes forked later. NULL when memory is out.
+struct standings *standings_map(unsigned servers, unsigned workers) __attribute__((warn_unused_result));
+void standings_unmap(struct standings *standings);
+// The worker is dead: it holds nothing, and nothing is under way with it.
+void standings_bury(struct standings *standings, unsigned worker);
+// The record of an address of an upstream, found or made, held by the worker until standing_leave(). NULL when
+// all places are held. One that nobody holds keeps its place, and what is known of it, until the place is
+// needed.
+struct standing *standing_hold(struct standings *standings, unsigned worker, struct slice upstream,
+                               struct slice server) __attribute__((warn_unused_result));
+void standing_leave(struct standing *standing, unsigned worker);
+// One that is nobody else's, with counts for worker 0 alone; free() ends it. NULL when memory is out.
+struct standing *standing_private(void) __attribute__((warn_unused_result));
+
+// For reports: the next record that a worker holds behind `last` (NULL: the first), NULL at the end; and the
+// sum of its workers' counts.
+const struct standing *standings_next(const struct standings *standings, const struct standing *last);
+void standing_sum(const struct standings *standings, const struct standing *standing,
+                  struct standing_counts *ret_sum);
+
+#endif
