@@ -23,6 +23,8 @@
     X(tls_handshake_timeouts, "TLS handshakes that took longer than tls_handshake_timeout") \
     X(tls_handshakes_shed, "TLS handshakes that were ended at the limit of tls_handshakes, for newer ones") \
     X(tls_handshakes_active, "TLS handshakes with clients under way now") \
+    X(staples_fetched, "OCSP responses that were asked for and taken (stapling)") \
+    X(staple_errors, "times that one was asked for in vain") \
     X(requests_too_early, "requests answered 425: they came as early data and are not safe to repeat") \
     X(requests_refused, "requests answered 503 at memory_limit") \
     X(requests, "requests whose head was complete") \

@@ -189,6 +189,7 @@ struct conf_file_text {
 };
 
 enum conf_verify_client { VERIFY_CLIENT_OFF, VERIFY_CLIENT_OPTIONAL, VERIFY_CLIENT_REQUIRED };
+enum conf_stapling { STAPLING_OFF, STAPLING_AUTO, STAPLING_ON };
 // `pin`: the SHA-256 of a public key (RFC 7469, 2.4)
 struct conf_pin {
     struct conf_pin *next;
@@ -207,6 +208,8 @@ struct conf_tls {
     const char *groups;
     enum conf_verify_client verify_client;
     struct conf_file_text *client_ca, *client_crl;
+    enum conf_stapling stapling;
+    const char *stapling_responder;  // a URL of http; NULL: what each certificate says
     bool session_tickets;
     bool early_data;
     uint64_t session_timeout;

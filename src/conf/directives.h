@@ -55,6 +55,10 @@
     W("optional", VERIFY_CLIENT_OPTIONAL, \
       "they are asked; one without goes on, one with a certificate that is not good is refused") \
     W("required", VERIFY_CLIENT_REQUIRED, "one without a good certificate is refused")
+#define WORDS_stapling(W) \
+    W("off", STAPLING_OFF, "none is asked for") \
+    W("auto", STAPLING_AUTO, "for certificates that demand a staple (RFC 7633)") \
+    W("on", STAPLING_ON, "for each certificate")
 #define WORDS_balance(W) \
     W("round_robin", BALANCE_ROUND_ROBIN, "each server in turn, by its weight")
 
@@ -537,7 +541,18 @@
       "/etc/moongate/site.ocsp", \
       "An OCSP response for the certificate before it, in DER form (openssl ocsp -respout), which is sent to " \
       "clients that ask for it until it is out of date. A reload reads it again. A certificate that demands a " \
-      "staple and has none is served with a warning in the error log.") \
+      "staple and has none is served with a warning in the error log. Without this line stapling says where one " \
+      "comes from.") \
+    X(stapling, SCOPE_TLS, WORD, conf_tls, stapling, 0, 0, 0, NULL, "auto", NULL, \
+      "Asks the authorities of certificates without a staple file for OCSP responses, in the background: one worker " \
+      "for all, over http, at the responder that the certificate names. The file of the certificate must have that of " \
+      "its issuer, too. A response is taken when the issuer, or whom it lets, has signed it and it says that the " \
+      "certificate is good; it is in the master's memory, for all workers and over reloads, and asked for again half " \
+      "way to its end, at least twice a day. A responder that fails is asked again after a second, and ever later, up " \
+      "to an hour; what it said before is sent until it is out of date, then nothing.") \
+    X(stapling_responder, SCOPE_TLS, OWN, conf_tls, stapling_responder, 0, 0, 0, "URL", NULL, \
+      "http://ocsp.internal:8888/", \
+      "Where stapling asks, instead of where the certificates say.") \
     X(alpn, SCOPE_TLS, OWN, conf_tls, alpn, 0, 0, 0, "PROTOCOL ...", "h2 http/1.1", NULL, \
       "The protocols that are offered by ALPN (RFC 7301), the preferred one first. A client that asks for " \
       "none of them is refused; one that does not use ALPN speaks HTTP/1.1.") \

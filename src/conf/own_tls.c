@@ -295,6 +295,27 @@ void own_print_pin(FILE *out, int indent, const void *owner) {
     }
 }
 
+int own_parse_stapling_responder(struct parser *parser, struct block *block, struct statement *statement) {
+    struct conf_tls *tls = block->owners[OWNER_conf_tls];
+    int err = own_count_words(parser, statement, 1, 1);
+    if (err)
+        return err;
+    const struct token *word = &statement->words[0];
+    bool fine = slice_istarts(word->text, SLICE_LIT("http://")) && word->text.len > 7;
+    for (size_t i = 0; i < word->text.len; i++)
+        fine = fine && word->text.at[i] > ' ' && word->text.at[i] < 0x7f;
+    if (!fine)
+        return parser_fail(parser, word->place,
+                           "bad value \"%.64s\" for \"stapling_responder\", expected a URL of http://",
+                           word->text.at);
+    tls->stapling_responder = word->text.at;
+    return 0;
+}
+
+void own_print_stapling_responder(FILE *out, int indent, const void *owner) {
+    print_path(out, indent, "stapling_responder", ((const struct conf_tls *)owner)->stapling_responder);
+}
+
 int own_parse_versions(struct parser *parser, struct block *block, struct statement *statement) {
     struct conf_tls *tls = block->owners[OWNER_conf_tls];
     int err = own_count_words(parser, statement, 1, 2);

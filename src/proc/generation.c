@@ -43,6 +43,7 @@ static const struct connect_hook tls_done_hook = { run_tls_done, cancel_connect 
 // Frontends go first: they name scripts and upstreams.
 static void generation_free(struct generation *generation) {
     log_debug("generation %llu is freed", (unsigned long long)generation->id);
+    stapler_free(generation->stapler);
     for (unsigned i = 0; i < generation->site_count; i++)
         frontend_free(generation->sites[i].frontend);
     free(generation->sites);
@@ -155,6 +156,8 @@ static int load(struct generation *generation, const struct generation_options *
     }
     if (code == 0)
         code = load_frontends(generation, error);
+    for (unsigned i = 0; code == 0 && i < generation->site_count; i++)
+        code = stapler_add(&generation->stapler, generation->sites[i].frontend, error);
     return code;
 }
 
@@ -177,10 +180,18 @@ int generation_load(const struct generation_options *options, struct generation 
     return 0;
 }
 
+void generation_go(struct generation *generation) {
+    script_host_go(generation->scripts);
+    if (generation->stapler)
+        stapler_go(generation->stapler);
+}
+
 void generation_unwant(struct generation *generation) {
     if (!generation)
         return;
     generation->wanted = false;
+    if (generation->stapler)
+        stapler_stop(generation->stapler);
     script_host_retire(generation->scripts);
 }
 

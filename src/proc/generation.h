@@ -9,6 +9,7 @@
 #include "conf/conf.h"
 #include "proc/heritage.h"
 #include "proxy/frontend.h"
+#include "proxy/stapler.h"
 #include "script/script.h"
 
 struct generation_site {
@@ -29,6 +30,7 @@ struct generation {
     struct address_book addresses;  // that scripts named
     struct generation_site *sites;
     unsigned site_count;
+    struct stapler *stapler;   // NULL: no staple is to be asked for
 };
 
 struct generation_options {
@@ -47,6 +49,8 @@ struct generation_options {
 int generation_load(const struct generation_options *options, struct generation **ret_generation,
                     struct error *error)
     __attribute__((warn_unused_result));
+// It is in use now.
+void generation_go(struct generation *generation);
 void generation_unwant(struct generation *generation);  // NULL is allowed
 // void *: they are callbacks of frontends.
 void generation_hold(void *generation);

@@ -8,6 +8,7 @@
 #include "conf/source.h"
 #include "script/script.h"
 #include "tls/client.h"
+#include "tls/ocsp.h"
 #include "tls/server.h"
 #include "tls/tickets.h"
 
@@ -273,6 +274,8 @@ int master_run(const struct master_options *options, struct error *error) {
         code = take_resources(&master, options, error);
     if (code == 0)
         code = tickets_share(error);
+    if (code == 0)
+        code = ocsp_share(error);
     if (code == 0) {
         master_reconfigured(&master);
         workers_start(&master);

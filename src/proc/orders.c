@@ -168,7 +168,7 @@ void worker_take(struct worker_self *self, struct generation *generation) {
     forget_loaded(self);
     generation_unwant(old);
     if (generation)
-        script_host_go(generation->scripts);
+        generation_go(generation);
     if (old && generation) {
         clients_drain(false);
         timer_start(&self->removed, generation->conf->drain_timeout);

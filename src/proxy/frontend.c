@@ -346,6 +346,13 @@ struct tls_server *frontend_tls(const struct frontend *frontend, const char *lis
     return NULL;
 }
 
+struct ocsp *frontend_staples(const struct frontend *frontend, unsigned *at) {
+    struct ocsp *staples = NULL;
+    while (!staples && *at < frontend->tls_count)
+        staples = tls_server_staples(frontend->tls[(*at)++].server);
+    return staples;
+}
+
 bool frontend_logs(const struct frontend *frontend) {
     return frontend->log != NULL;
 }

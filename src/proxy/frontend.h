@@ -46,6 +46,10 @@ struct exchange_site *frontend_site(struct frontend *frontend);
 const struct frontend_options *frontend_options_of(const struct frontend *frontend);
 // What connections of that listener begin with; NULL: no TLS.
 struct tls_server *frontend_tls(const struct frontend *frontend, const char *listener_name);
+// Staples that are to be asked for (tls/ocsp.h): the list of the next listener that has one, from *at on (0 at
+// first), which is moved on; NULL: there is none.
+struct ocsp;
+struct ocsp *frontend_staples(const struct frontend *frontend, unsigned *at);
 bool frontend_logs(const struct frontend *frontend);  // there is an access log
 
 #endif

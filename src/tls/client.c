@@ -374,7 +374,7 @@ int tls_client_check(const struct conf *conf, struct error *error) {
         if (rc < 0)
             return rc;
         tls_client_unref(client);
-        pem_warn(upstream->tls->certificates);
+        pem_warn(upstream->tls->certificates, false);
     }
     return 0;
 }

@@ -191,7 +191,7 @@ int pem_add_lists(X509_STORE *store, struct slice text, unsigned *count) {
     return good && at_end() ? 0 : -EINVAL;
 }
 
-static void warn(const struct conf_certificate *c, const X509 *certificate) {
+static void warn(const struct conf_certificate *c, const X509 *certificate, bool unstapled) {
     time_t soon = time(NULL) + SOON;
     struct tm until = { 0 };
     char text[32] = "";
@@ -204,18 +204,18 @@ static void warn(const struct conf_certificate *c, const X509 *certificate) {
     if (when)
         log_warn("%s:%d:%d: the certificate in \"%s\" %s (valid until %s)", c->place.file, c->place.line,
                  c->place.column, c->path, when, text);
-    if (!c->staple_path && staple_demanded(certificate))
+    if (unstapled && !c->staple_path && staple_demanded(certificate))
         log_warn("%s:%d:%d: the certificate in \"%s\" demands a staple and has none: clients may refuse it",
                  c->place.file, c->place.line, c->place.column, c->path);
 }
 
-void pem_warn(const struct conf_certificate *certificates) {
+void pem_warn(const struct conf_certificate *certificates, bool unstapled) {
     for (const struct conf_certificate *c = certificates; c; c = c->next) {
         BIO *bio = reader(c->text);
         X509 *certificate = bio ? next_certificate(bio) : NULL;
         BIO_free(bio);
         if (certificate)
-            warn(c, certificate);
+            warn(c, certificate, unstapled);
         X509_free(certificate);
     }
 }

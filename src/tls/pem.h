@@ -33,7 +33,8 @@ bool pem_pair_names(const struct pem_pair *pair, struct slice name, bool wildcar
 // revoked certificates to a store. -EINVAL with OpenSSL's error queued.
 int pem_add_authorities(SSL_CTX *ctx, struct slice text, unsigned *count) __attribute__((warn_unused_result));
 int pem_add_lists(X509_STORE *store, struct slice text, unsigned *count) __attribute__((warn_unused_result));
-// Logs a warning for each certificate that is out of date, or will be within a week.
-void pem_warn(const struct conf_certificate *certificates);
+// Logs a warning for each certificate that is out of date, or will be within a week; unstapled: for each, too,
+// that demands a staple and has no file of one.
+void pem_warn(const struct conf_certificate *certificates, bool unstapled);
 
 #endif

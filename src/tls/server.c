@@ -36,7 +36,7 @@ struct tls_server {
     bool strict, early_data;
     unsigned char alpn[ALPN_MAX + 1];  // as on the wire
     unsigned alpn_len;
-    struct staple *staples;
+    struct staples staples;
     struct key_log *key_log;     // NULL: none
     struct ticket_ring tickets;  // without keys: the master's are used
     unsigned char session_context[SSL_MAX_SID_CTX_LENGTH];
@@ -298,6 +298,17 @@ static void set_session_context(struct tls_server *server, const struct conf_fro
     EVP_MD_CTX_free(md);
 }
 
+static int add_staple(struct tls_server *server, const struct pem_pair *pair, struct error *error) {
+    enum conf_stapling stapling = server->tls->stapling;
+    if (pair->conf->staple_path)
+        return staple_add(&server->staples, server->conf, pair->conf, pair->certificate, error);
+    if (stapling == STAPLING_OFF || (stapling == STAPLING_AUTO && !staple_demanded(pair->certificate)))
+        return 0;
+    if (staple_ask(&server->staples, server->tls, pair->conf, pair->certificate, pair->chain) < 0)
+        return error_set(error, -ENOMEM, "memory is out");
+    return 0;
+}
+
 static int set_ticket_keys(struct tls_server *server) {
     struct ticket_ring *ring = &server->tickets;
     unsigned count = 0;
@@ -331,8 +342,7 @@ int tls_server_new(const struct conf *conf, const struct conf_frontend *frontend
     if (rc == 0)
         rc = pem_load(conf, listen->tls->certificates, &pairs, error);
     for (const struct pem_pair *pair = pairs; pair && rc == 0; pair = pair->next)
-        if (pair->conf->staple_path)
-            rc = staple_add(&server->staples, conf, pair->conf, pair->certificate, error);
+        rc = add_staple(server, pair, error);
     if (rc == 0 && listen->tls->key_log && !(server->key_log = key_log_new(listen->tls->key_log)))
         rc = error_set(error, -ENOMEM, "memory is out");
     if (rc == 0 && (set_ticket_keys(server) < 0 || make_sites(server, pairs) < 0))
@@ -361,10 +371,24 @@ void tls_server_unref(void *of) {
         free(site);
     }
     names_free(server->names);
-    staples_free(server->staples);
+    staples_release(&server->staples);
     key_log_free(server->key_log);
     free(server->tickets.keys);
     free(server);
+}
+
+struct ocsp *tls_server_staples(const struct tls_server *server) {
+    return server->staples.asked;
+}
+
+static void warn_of_staples(const struct tls_server *server, const struct conf_tls *tls) {
+    for (const struct conf_certificate *c = tls->certificates; c; c = c->next)
+        for (const struct ocsp *ocsp = server->staples.asked; ocsp; ocsp = ocsp->next)
+            if (ocsp->why && strcmp(ocsp->name, c->path) == 0)
+                log_warn("%s:%d:%d: the certificate in \"%s\" %s, and none can be asked for: %s%s",
+                         c->place.file, c->place.line, c->place.column, c->path,
+                         ocsp->demanded ? "demands a staple and has none" : "has no staple", ocsp->why,
+                         ocsp->demanded ? ": clients may refuse it" : "");
 }
 
 int tls_server_check(const struct conf *conf, struct error *error) {
@@ -376,8 +400,9 @@ int tls_server_check(const struct conf *conf, struct error *error) {
             int rc = tls_server_new(conf, frontend, listen, &server, error);
             if (rc < 0)
                 return rc;
+            pem_warn(listen->tls->certificates, listen->tls->stapling == STAPLING_OFF);
+            warn_of_staples(server, listen->tls);
             tls_server_unref(server);
-            pem_warn(listen->tls->certificates);
             if (listen->tls->key_log)
                 log_warn("listener \"%s\": key_log is on: who reads \"%s\" can read all that is sent",
                          listen->name, listen->tls->key_log);

@@ -20,6 +20,10 @@ void tls_server_unref(void *server);  // struct tls_server; NULL is allowed
 // Whether all tls blocks of a configuration are good; warns of certificates that are out of date.
 int tls_server_check(const struct conf *conf, struct error *error) __attribute__((warn_unused_result));
 
+// The certificates whose staples are to be asked for (ocsp.h), in a list that lives as long as the server.
+struct ocsp;
+struct ocsp *tls_server_staples(const struct tls_server *server);
+
 // Begins a handshake as the server; callbacks as stream.h says. After an error the conn must be closed.
 int tls_accept(struct conn *conn, struct tls_server *server, const struct tls_callbacks *callbacks,
                void *owner) __attribute__((warn_unused_result));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Staples of staple.h. What is out of date is not sent: a client that takes no staple for none may ask by itself.
+// Staples of staple.h. What is out of date is not sent: a client that takes no staple for none may ask by
+// itself.
 #include "tls/staple.h"
 
 #include <errno.h>
@@ -45,7 +46,7 @@ static const char *read_response(const struct conf_certificate *c, const X509 *c
     return wrong;
 }
 
-int staple_add(struct staple **list, const struct conf *conf, const struct conf_certificate *c,
+int staple_add(struct staples *staples, const struct conf *conf, const struct conf_certificate *c,
                const X509 *certificate, struct error *error) {
     int64_t until = INT64_MAX;
     const char *wrong = read_response(c, certificate, &until);
@@ -54,41 +55,58 @@ int staple_add(struct staple **list, const struct conf *conf, const struct conf_
     struct staple *staple = malloc(sizeof *staple + c->staple.len);
     if (!staple)
         return error_set(error, -ENOMEM, "memory is out");
-    *staple =
-        (struct staple){ .next = *list, .certificate = certificate, .until = until, .len = c->staple.len };
+    *staple = (struct staple){ staples->files, certificate, until, c->staple.len };
     memcpy(staple->bytes, c->staple.at, c->staple.len);
-    *list = staple;
+    staples->files = staple;
     return 0;
 }
 
-void staples_free(struct staple *list) {
-    while (list) {
-        struct staple *next = list->next;
-        free(list);
-        list = next;
+int staple_ask(struct staples *staples, const struct conf_tls *tls, const struct conf_certificate *c,
+               X509 *certificate, STACK_OF(X509) *chain) {
+    struct ocsp *ocsp = ocsp_new(certificate, chain, tls->stapling_responder, c->path);
+    if (!ocsp)
+        return -ENOMEM;
+    ocsp->demanded = staple_demanded(certificate);
+    ocsp->next = staples->asked;
+    staples->asked = ocsp;
+    return 0;
+}
+
+void staples_release(struct staples *staples) {
+    while (staples->files) {
+        struct staple *next = staples->files->next;
+        free(staples->files);
+        staples->files = next;
     }
+    ocsp_free(staples->asked);
+    staples->asked = NULL;
+}
+
+// Empty: there is none.
+static struct slice find(const struct staples *staples, const X509 *certificate) {
+    for (const struct staple *staple = staples->files; staple; staple = staple->next)
+        if (staple->certificate == certificate && staple->until > time(NULL))
+            return slice_make((const char *)staple->bytes, staple->len);
+    for (struct ocsp *ocsp = staples->asked; ocsp; ocsp = ocsp->next)
+        if (ocsp->certificate == certificate)
+            return ocsp_current(ocsp);
+    return slice_make(NULL, 0);
 }
 
 static int on_status(SSL *ssl, void *arg) {
-    struct staple *const *list = arg;
-    const X509 *certificate = SSL_get_certificate(ssl);
-    for (const struct staple *staple = *list; staple; staple = staple->next) {
-        if (staple->certificate != certificate || staple->until <= time(NULL))
-            continue;
-        unsigned char *copy = OPENSSL_memdup(staple->bytes, staple->len);  // OpenSSL frees it
-        if (!copy)
-            break;
-        SSL_set_tlsext_status_ocsp_resp(ssl, copy, (long)staple->len);
-        return SSL_TLSEXT_ERR_OK;
-    }
-    return SSL_TLSEXT_ERR_NOACK;
+    struct slice found = find(arg, SSL_get_certificate(ssl));
+    unsigned char *copy = found.len > 0 ? OPENSSL_memdup(found.at, found.len) : NULL;  // OpenSSL frees it
+    if (!copy)
+        return SSL_TLSEXT_ERR_NOACK;
+    SSL_set_tlsext_status_ocsp_resp(ssl, copy, (long)found.len);
+    return SSL_TLSEXT_ERR_OK;
 }
 
-void staples_use(SSL_CTX *ctx, struct staple *const *list) {
-    if (!*list)
+void staples_use(SSL_CTX *ctx, const struct staples *staples) {
+    if (!staples->files && !staples->asked)
         return;
     SSL_CTX_set_tlsext_status_cb(ctx, on_status);
-    SSL_CTX_set_tlsext_status_arg(ctx, (void *)(uintptr_t)list);
+    SSL_CTX_set_tlsext_status_arg(ctx, (void *)(uintptr_t)staples);
 }
 
 bool staple_demanded(const X509 *certificate) {
