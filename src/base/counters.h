@@ -78,6 +78,7 @@
     X(upstream_pings_lost, "HTTP/2 connections closed because no answer to a PING came") \
     X(upstream_waiting, "requests that wait for a free server now (max_active)") \
     X(upstream_waited, "requests that had to wait for a free server") \
+    X(upstream_none, "requests refused because no server of their upstream may be asked") \
     X(upstream_queue_full, "requests refused because too many waited already") \
     X(upstream_queue_timeouts, "requests that waited for queue_timeout in vain") \
     X(upstream_idle, "pooled connections idle now") \

@@ -244,7 +244,7 @@ void exchange_fail(struct exchange *x, unsigned status, enum close_reason reason
     int n = snprintf(body, sizeof body, "%u %s\nrequest %s\n", status, status_reason(status), exchange_id(x));
     int rc =
         headers_add(&headers, &x->arena, SLICE_LIT("content-type"), SLICE_LIT("text/plain; charset=utf-8"));
-    if (rc == 0 && reason == CLOSE_upstream_busy)
+    if (rc == 0 && (reason == CLOSE_upstream_busy || reason == CLOSE_upstream_none))
         rc = headers_add(&headers, &x->arena, SLICE_LIT("retry-after"), SLICE_LIT("1"));
     if (rc == 0)
         rc = exchange_respond(x, status, &headers, slice_make(body, (size_t)n));

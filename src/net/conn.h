@@ -45,6 +45,7 @@ struct conn_layer;
     X(upstream_tls, "the TLS handshake with the upstream server failed") \
     X(upstream_timeout, "the upstream server did not answer in time") \
     X(upstream_busy, "no server of the upstream was free (max_active), and the queue was full or too slow") \
+    X(upstream_none, "no server of the upstream may be asked: all are down, set so or not resolved") \
     X(upstream_closed, "the upstream server closed the connection too early") \
     X(upstream_reset, "the connection to the upstream server broke") \
     X(upstream_protocol, "the upstream server broke the protocol") \

@@ -16,14 +16,16 @@ static struct server *round_robin(struct upstream *upstream, uint64_t tried, boo
     int64_t total = 0;
     for (unsigned i = 0; i < upstream->server_count; i++) {
         struct server *server = upstream->servers[i];
+        if (server_admin(server) != ADMIN_up)
+            continue;
         if (!all && ((tried & server->bit) || server_is_down(server)))
             continue;
         if (full(server)) {
             *ret_full = true;
             continue;
         }
-        server->current_weight += (int64_t)server->weight;
-        total += (int64_t)server->weight;
+        server->current_weight += (int64_t)server_weight(server);
+        total += (int64_t)server_weight(server);
         if (!best || server->current_weight > best->current_weight)
             best = server;
     }
@@ -32,11 +34,9 @@ static struct server *round_robin(struct upstream *upstream, uint64_t tried, boo
     return best;
 }
 
-struct server *balance_choose(struct upstream *upstream, const struct exchange *x) {
-    bool none_free = false;
-    if (upstream->server_count == 1)
-        return full(upstream->servers[0]) ? NULL : upstream->servers[0];
-    struct server *server = round_robin(upstream, x->tried, false, &none_free);
+struct server *balance_choose(struct upstream *upstream, const struct exchange *x, bool *ret_wait) {
+    *ret_wait = false;
+    struct server *server = round_robin(upstream, x->tried, false, ret_wait);
     // A good one that is busy is worth waiting for; one that failed is not asked instead.
-    return server || none_free ? server : round_robin(upstream, x->tried, true, &none_free);
+    return server || *ret_wait ? server : round_robin(upstream, x->tried, true, ret_wait);
 }

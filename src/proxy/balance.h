@@ -6,8 +6,8 @@
 #include "http/exchange.h"
 #include "proxy/upstream.h"
 
-// The next server by the upstream's balance; those of x->tried only when there is no other. NULL when those
-// that it may be have max_active, or there is none: one of them will become free, or come.
-struct server *balance_choose(struct upstream *upstream, const struct exchange *x);
+// The next server by the upstream's balance; those of x->tried only when there is no other. NULL when there is
+// none: *ret_wait says whether one will become free, as those that it may be have max_active.
+struct server *balance_choose(struct upstream *upstream, const struct exchange *x, bool *ret_wait);
 
 #endif

@@ -159,6 +159,17 @@ static void refuse(struct exchange *x, const char *why) {
     exchange_dial_failed(x, false, 503, CLOSE_upstream_busy);
 }
 
+// Nothing was sent: a route hook may know of another upstream.
+static void refuse_all(struct exchange *x) {
+    static struct log_limit limit;
+    uint32_t suppressed;
+    counters->upstream_none++;
+    if (log_limit_pass(&limit, 10, &suppressed))
+        log_warn("upstream \"%s\": no server may be asked: moongatectl show upstreams says why (request %s)",
+                 x->upstream->conf->name, exchange_id(x));
+    exchange_dial_failed(x, true, 503, CLOSE_upstream_none);
+}
+
 static void waited_too_long(struct timer *timer) {
     struct dialling *dialling = container_of(timer, struct dialling, timer);
     counters->upstream_queue_timeouts++;
@@ -188,10 +199,14 @@ static void wake(struct ring_flush *flush) {
     struct upstream *upstream = container_of(flush, struct upstream, waker);
     while (!list_empty(&upstream->waiting)) {
         struct dialling *first = container_of(upstream->waiting.next, struct dialling, link);
-        struct server *server = balance_choose(upstream, first->x);
-        if (!server)
+        bool wait;
+        struct server *server = balance_choose(upstream, first->x, &wait);
+        if (server)
+            ask(unqueue(first), server);
+        else if (wait || upstream->unresolved > 0)
             return;
-        ask(unqueue(first), server);
+        else
+            refuse_all(unqueue(first));
     }
 }
 
@@ -253,11 +268,15 @@ void dial(struct exchange *x) {
         return;
     }
     // Nobody overtakes those who wait, not even when a place was given a moment ago.
-    struct server *server = list_empty(&upstream->waiting) ? balance_choose(upstream, x) : NULL;
+    bool later = true;
+    struct server *server =
+        list_empty(&upstream->waiting) ? balance_choose(upstream, x, &later) : NULL;
     if (server)
         ask(x, server);
-    else
+    else if (later || upstream->unresolved > 0)
         wait(x);
+    else
+        refuse_all(x);
 }
 
 void dial_cancel(struct exchange *x) {

@@ -56,4 +56,13 @@ void server_succeeded(struct server *server);
 // Failed lately: to be asked only when there is no other.
 bool server_is_down(const struct server *server);
 
+// What operators and scripts want of it.
+static inline enum standing_admin server_admin(const struct server *server) {
+    return (enum standing_admin)atomic_load_explicit(&server->standing->admin, memory_order_relaxed);
+}
+static inline uint64_t server_weight(const struct server *server) {
+    uint32_t weight = atomic_load_explicit(&server->standing->weight, memory_order_relaxed);
+    return weight > 0 ? weight : server->weight;
+}
+
 #endif

@@ -20,6 +20,15 @@ struct standings {
     char records[] __attribute__((aligned(64)));
 };
 
+const char *standing_admin_name(enum standing_admin admin) {
+    static const char *const names[] = {
+#define X(name, doc) #name,
+        STANDING_ADMINS(X)
+#undef X
+    };
+    return names[admin];
+}
+
 static struct standing *at(const struct standings *standings, unsigned place) {
     return (struct standing *)(uintptr_t)(standings->records + (size_t)place * standings->stride);
 }

@@ -21,6 +21,19 @@
 
 enum { STANDING_NAME_MAX = 128 };  // of the names kept for reports; longer ones are cut
 
+//  X(name, documentation): what operators and scripts want of a server
+#define STANDING_ADMINS(X) \
+    X(up, "it is asked, if it is well") \
+    X(drain, "it is asked for nothing new but by clients that stick to it") \
+    X(down, "it is asked for nothing")
+
+enum standing_admin {
+#define X(name, doc) ADMIN_##name,
+    STANDING_ADMINS(X)
+#undef X
+};
+const char *standing_admin_name(enum standing_admin admin);
+
 //  X(name, documentation)
 #define STANDING_COUNTS(X) \
     X(active, "requests and tunnels on it now, connections that are being made for one included") \
@@ -42,6 +55,9 @@ struct standing {
     _Atomic uint64_t left_ms;         // when the last server of a worker let go of it
     char upstream[STANDING_NAME_MAX]; // for reports
     char server[STANDING_NAME_MAX];
+    _Atomic uint32_t admin;           // enum standing_admin
+    _Atomic uint32_t weight;          // in place of the configured one; 0: as configured
+    _Atomic uint64_t up_since_ms;     // when it became well again; 0: it always was
     _Atomic uint32_t failures;        // to connect, in a row
     _Atomic uint64_t down_until_ms;   // not chosen before, unless there is no other
     struct standing_counts counts[] __attribute__((aligned(64)));  // one for each worker

@@ -28,6 +28,7 @@ struct upstream {
     unsigned server_count;
     struct list removed;      // struct server: those that may not, until nothing is on them
     unsigned idle_count;      // over all servers
+    unsigned unresolved;      // lines of names that were never answered: a server may come yet
     struct list waiting;      // dial.c's: exchanges for which no server is free, in order
     unsigned waiting_count;
     struct ring_flush waker;  // dial.c's: serves those who wait, when a server became free

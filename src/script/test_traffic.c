@@ -316,7 +316,8 @@ static void dial_stream(struct exchange_site *site, struct exchange *x) {
     check_fatal(stream);
     world.streams = world_grow(world.streams, world.stream_count, sizeof *world.streams);
     world.streams[world.stream_count++] = stream;
-    struct server *server = balance_choose(x->upstream, x);
+    bool wait;
+    struct server *server = balance_choose(x->upstream, x, &wait);
     check_fatal(server);  // places are not counted here (max_active)
     x->tried |= server->bit;
     x->server = server;
