@@ -23,6 +23,7 @@
     X(tls_handshake_timeouts, "TLS handshakes that took longer than tls_handshake_timeout") \
     X(tls_handshakes_shed, "TLS handshakes that were ended at the limit of tls_handshakes, for newer ones") \
     X(tls_handshakes_active, "TLS handshakes with clients under way now") \
+    X(tls_sessions_kept, "TLS sessions without a ticket that were put into session_cache") \
     X(staples_fetched, "OCSP responses that were asked for and taken (stapling)") \
     X(staple_errors, "times that one was asked for in vain") \
     X(requests_too_early, "requests answered 425: they came as early data and are not safe to repeat") \

@@ -296,6 +296,7 @@ struct conf {
     enum conf_connections_full connections_full;
     uint64_t tls_handshakes;      // under way at the same time for each worker
     uint64_t upstream_servers;    // addresses whose standing the workers share
+    uint64_t session_cache;       // bytes of TLS sessions without a ticket, 0: none are kept
     uint64_t ticket_rotation;     // of the master's keys of session tickets
     uint64_t memory_limit;        // resident bytes for each worker, 0: no limit
     uint64_t receive_buffers;     // bytes of receive buffers for each worker

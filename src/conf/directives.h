@@ -110,6 +110,13 @@
       "Addresses of servers, over all upstreams, of which all workers know the same (health, weights set by " \
       "moongatectl, counts). Each takes about 500 bytes and 64 to 128 for each worker, of memory that is only " \
       "used as far as there are servers. Of further ones each worker knows for itself.") \
+    X(session_cache, SCOPE_TOP, SIZE, conf, session_cache, 64 << 10, 1ull << 36, \
+      DIRECTIVE_ZERO | DIRECTIVE_RESTART, NULL, "4m", NULL, \
+      "Memory for the sessions of TLS 1.2 clients that take no tickets, for all workers together: about 3000 to the " \
+      "MiB, fewer where clients show certificates. It is taken as it is needed. A session is kept until " \
+      "session_timeout, over reloads, too; when there is no room, the one goes that was not used for longest, and a " \
+      "client whose session is gone makes a full handshake. 0 keeps none. What is in it is as secret as the keys of " \
+      "the certificates, but for as long only as a session lasts.") \
     X(ticket_rotation, SCOPE_TOP, TIME, conf, ticket_rotation, 1000, 2592000000, 0, NULL, "8h", NULL, \
       "How often the key of TLS session tickets is changed. It is in the master's memory, the same for all " \
       "workers, and survives reloads; a ticket is good until two further keys have come after its own, or " \
@@ -581,7 +588,7 @@
       "and no session from before a change is resumed.") \
     X(session_tickets, SCOPE_TLS, FLAG, conf_tls, session_tickets, 0, 0, 0, NULL, "on", NULL, \
       "Gives clients tickets, with which they resume a session in any worker for less than a full handshake " \
-      "costs. Without tickets every handshake is a full one.") \
+      "costs. Without tickets only clients of TLS 1.2 resume anything (session_cache).") \
     X(session_timeout, SCOPE_TLS, TIME, conf_tls, session_timeout, 1000, 604800000, 0, NULL, "1d", NULL, \
       "How long a session may be resumed (RFC 8446: at most seven days).") \
     X(ticket_key, SCOPE_TLS, OWN, conf_tls, ticket_keys, 0, 0, DIRECTIVE_MANY, "FILE", NULL, \

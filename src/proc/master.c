@@ -10,6 +10,7 @@
 #include "tls/client.h"
 #include "tls/ocsp.h"
 #include "tls/server.h"
+#include "tls/sessions.h"
 #include "tls/tickets.h"
 
 #include <errno.h>
@@ -276,6 +277,8 @@ int master_run(const struct master_options *options, struct error *error) {
         code = tickets_share(error);
     if (code == 0)
         code = ocsp_share(error);
+    if (code == 0)
+        code = sessions_share((size_t)master.conf->session_cache, error);
     if (code == 0) {
         master_reconfigured(&master);
         workers_start(&master);

@@ -7,6 +7,7 @@
 #include "tls/names.h"
 #include "tls/key_log.h"
 #include "tls/pem.h"
+#include "tls/sessions.h"
 #include "tls/staple.h"
 #include "tls/stream_impl.h"
 #include "tls/tickets.h"
@@ -193,8 +194,7 @@ static int context_new(struct tls_server *server, struct tls_site *site, struct 
     SSL_CTX_set_options(ctx,
                         SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE |
                             SSL_OP_PRIORITIZE_CHACHA);
-    // Nothing is kept here: a ticket holds the session, for whatever worker gets it.
-    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    sessions_use(ctx);
     SSL_CTX_set_timeout(ctx, (long)(server->tls->session_timeout / 1000));
     if (server->tls->session_tickets) {
         tickets_use(ctx, &server->tickets);
