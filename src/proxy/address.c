@@ -60,8 +60,8 @@ static bool make_room(struct address_book *book) {
         return true;
     for (struct list *link = book->upstreams.prev; link != &book->upstreams; link = link->prev) {
         struct upstream *upstream = container_of(link, struct upstream, link);
-        const struct server *server = upstream->server_count > 0 ? upstream->servers[0] : NULL;
-        if (upstream->users == 0 && (!server || (server->active == 0 && list_empty(&server->attempts)))) {
+        const struct server *server = upstream->servers[0];
+        if (upstream->users == 0 && server->active == 0 && list_empty(&server->attempts)) {
             entry_free(book, upstream);
             return true;
         }
@@ -104,7 +104,7 @@ static struct upstream *add(struct address_book *book, struct slice text, const 
         entry->server.weight = 1;
         if (addr)
             entry->server.addr = *addr;
-        const struct upstream_options options = { .book = book, .empty = addr == NULL };
+        const struct upstream_options options = { .book = book };
         upstream = upstream_new(&entry->conf, &options);
     }
     if (!upstream) {

@@ -37,7 +37,7 @@ struct upstream *upstream_new(const struct conf_upstream *conf, const struct ups
     upstream->standings = options->standings;
     upstream->worker = options->worker;
     dial_init(upstream);
-    for (const struct conf_server *line = options->empty ? NULL : conf->servers; line; line = line->next)
+    for (const struct conf_server *line = conf->servers; line; line = line->next)
         if (!upstream_add(upstream, line, &line->addr, NULL)) {
             upstream_free(upstream);
             return NULL;

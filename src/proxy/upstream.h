@@ -39,7 +39,6 @@ struct upstream_options {
     struct address_book *book;
     struct standings *standings;
     unsigned worker;
-    bool empty;               // has no servers of its own: it is a name
 };
 
 // With the servers of all lines that are addresses.
