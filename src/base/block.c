@@ -41,7 +41,9 @@ struct block *block_new(size_t size) {
         .base = (char *)(block + 1),
         .size = (uint32_t)size,
         .refs = 1,
-        .release = size == BLOCK_SMALL ? release_small : size == BLOCK_LARGE ? release_large : release_odd,
+        .release = size == BLOCK_SMALL ? release_small
+            : size == BLOCK_LARGE      ? release_large
+                                       : release_odd,
     };
     return block;
 }
@@ -215,8 +217,16 @@ int queue_move_part(struct queue *to, struct queue *from, size_t bytes) {
     while (bytes > 0) {
         struct span *front = &from->head->span;
         if (front->len <= bytes) {
-            bytes -= front->len;
-            piece_push(to, piece_pop(from));
+            struct piece *piece = piece_pop(from);
+            bytes -= piece->span.len;
+            if (piece->span.len >= COPY_BELOW || tail_room(to) < piece->span.len) {
+                piece_push(to, piece);
+                continue;
+            }
+            int rc = queue_put(to, piece->span);
+            slab_put(&piece_slab, piece);
+            if (rc < 0)
+                return rc;
             continue;
         }
         block_ref(front->block);

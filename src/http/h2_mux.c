@@ -3,6 +3,7 @@
 // ring's flush, windows given back.
 #include "http/h2_mux.h"
 
+#include "base/clock.h"
 #include "base/counters.h"
 #include "base/list.h"
 #include "base/log.h"
@@ -15,6 +16,9 @@ enum {
     PREFACE = 24,             // bytes (RFC 9113, 3.4)
     FRAME_HEAD = 9,
     TURN_BYTES = 256 * 1024,  // of one connection, whoever else waits
+    HOLD_TURNS = 4,           // at most, and no longer than
+    HOLD_US = 500,            // nor when there is more than
+    HOLD_BYTES = 16 * 1024,
 };
 
 struct h2_mux *h2_mux_of(struct h2_session *session) {
@@ -95,10 +99,32 @@ static bool finished(const struct h2_mux *mux) {
     return !nghttp2_session_want_read(mux->session.ng) && !nghttp2_session_want_write(mux->session.ng);
 }
 
+// Whether frames wait for those of other responses: a send costs as much as a small request. Only while the worker
+// goes on without a pause anyway, so that nothing waits for want of work.
+static bool hold_back(struct h2_mux *mux) {
+    if (list_linked(&mux->holding.link))
+        return true;
+    if (mux->held_turns == 0)
+        mux->held_us = clock_us();
+    if (mux->failed || mux->unanswered == 0 || mux->queued >= HOLD_BYTES || mux->held_turns >= HOLD_TURNS ||
+        clock_us() - mux->held_us >= HOLD_US || !ring_others_wait()) {
+        mux->held_turns = 0;
+        return false;
+    }
+    mux->held_turns++;
+    ring_go_on_later(&mux->holding);
+    return true;
+}
+
+static void stop_holding(struct ring_later *later) {
+    h2_mux_flush(container_of(later, struct h2_mux, holding));
+}
+
 static void flush(struct ring_flush *flusher) {
     struct h2_mux *mux = container_of(flusher, struct h2_mux, flusher);
     size_t before = mux->queued;
-    make_frames(mux);
+    if (!hold_back(mux))
+        make_frames(mux);
     if (mux->queued < before)
         list_splice(&mux->events, &mux->held);
     // Streams that ended with these frames or have room, or the connection.
@@ -372,6 +398,8 @@ void h2_mux_init(struct h2_mux *mux, struct conn *conn, const struct h2_mux_ops 
     list_init(&mux->later.link);
     mux->later.run = go_on;
     list_init(&mux->flusher.link);
+    list_init(&mux->holding.link);
+    mux->holding.run = stop_holding;
     mux->flusher.flush = flush;
 }
 
@@ -384,4 +412,5 @@ void h2_mux_release(struct h2_mux *mux) {
     queue_release(&mux->pending);
     list_remove(&mux->later.link);
     list_remove(&mux->flusher.link);
+    list_remove(&mux->holding.link);
 }

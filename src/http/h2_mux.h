@@ -7,9 +7,9 @@
 //   event    something came for a stream's exchange. nghttp2's callbacks only note it; the owner is told when
 //            nghttp2 is not on the stack, so that anything may happen then: submit, reset, end the connection
 //   share    what one connection may have of a turn: bytes read, events told. The rest waits for the next one
-//   frames   are made when the ring flushes and while little of the output waits: they leave in few sends,
-//   and
+//   frames   are made when the ring flushes and while little of the output waits: they leave in few sends, and
 //            the body of a stream that nobody reads stays where it can be counted
+//   holding  a busy worker makes them once in a few turns, while more responses are to come
 //   window   is given back by h2_stream_taken() alone, when the exchange took the bytes on: so a connection
 //            holds no more than its window, and a stream that is not read stalls no other
 #ifndef MOONGATE_HTTP_H2_MUX_H
@@ -62,15 +62,19 @@ struct h2_mux {
     struct block *feeding;    // of the span that is being parsed
     struct ring_later later;  // goes on: this turn's share was used up
     struct ring_flush flusher;
-    size_t queued;             // bytes of all streams' bodies that wait
-    uint32_t turn;             // in which the next was counted
-    uint32_t turn_bytes;       // parsed
-    uint32_t error;            // of the connection, once it has failed
-    enum close_reason reason;  // and why
-    unsigned busy;             // calls on the stack that go on using this object
-    bool failed;               // nothing more is read; over() is due when the frames are made
-    bool spoiled;              // memory ran out inside nghttp2
-    bool inside;               // nghttp2 is on the stack
+    struct ring_later holding;  // frames wait for more of them: see hold_back()
+    unsigned held_turns;        // that they have waited
+    uint64_t held_us;           // since when
+    unsigned unanswered;        // requests whose response is not complete yet; the owner counts them
+    size_t queued;              // bytes of all streams' bodies that wait
+    uint32_t turn;              // in which the next was counted
+    uint32_t turn_bytes;        // parsed
+    uint32_t error;             // of the connection, once it has failed
+    enum close_reason reason;   // and why
+    unsigned busy;              // calls on the stack that go on using this object
+    bool failed;                // nothing more is read; over() is due when the frames are made
+    bool spoiled;               // memory ran out inside nghttp2
+    bool inside;                // nghttp2 is on the stack
 };
 
 struct h2_stream {

@@ -256,3 +256,24 @@ Test(block, a_part_moves_and_a_cut_span_lives_on_both_sides) {
     queue_release(&to);
     cr_assert_eq(scarce_alive, 0);
 }
+
+Test(block, small_spans_that_move_join_what_was_written_before) {
+    struct queue from, to;
+    struct iovec vectors[2];
+    size_t bytes;
+    queue_init(&from);
+    queue_init(&to);
+    struct block *block = scarce_new(100);
+    memset(block->base, 'b', 100);
+    cr_assert_eq(queue_put(&from, (struct span){ block, block->base, 100 }), 0);
+    cr_assert_eq(queue_copy(&to, "head", 4), 0);
+    cr_assert_eq(queue_move_part(&to, &from, 100), 0);
+    cr_assert_eq(scarce_alive, 0);
+    cr_assert_eq(queue_vectors(&to, vectors, 2, &bytes), 1);
+    cr_assert_eq(bytes, 104);
+    queue_drop(&to, 4);
+    char whole[100];
+    memset(whole, 'b', sizeof whole);
+    check_bytes(&to, whole, sizeof whole);
+    queue_release(&to);
+}
