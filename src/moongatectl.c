@@ -12,7 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { REQUEST_MAX = 200 };
+enum { REQUEST_MAX = 400 };
 
 static const char usage[] =
     "usage: moongatectl [-j] [-s SOCKET] COMMAND\n"
@@ -25,6 +25,9 @@ static const char usage[] =
     "    show metrics       counters, and what scripts count, in Prometheus' text format\n"
     "    show generations   loaded configurations, and who still uses them\n"
     "    show dns           how names are resolved: what is kept, hits, failures\n"
+    "    show upstreams     servers: state, weight, requests, connections, times\n"
+    "    set server UPSTREAM/ADDRESS weight N|weight default|up|drain|down\n"
+    "                       for all workers at once, until it is set again; ADDRESS * is all of the upstream\n"
     "    upgrade            change the processes (not available in this version)\n"
     "-j prints JSON; -s names the control socket, which is " MOONGATE_CONTROL " otherwise.\n";
 

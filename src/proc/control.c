@@ -7,6 +7,7 @@
 #include "base/timer.h"
 #include "proc/master.h"
 #include "proc/report.h"
+#include "proc/servers.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -18,7 +19,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { CLIENTS_MAX = 64, REQUEST_MAX = 200, CLIENT_TIMEOUT_MS = 10000, LAST_WORD_MS = 200 };
+enum { CLIENTS_MAX = 64, REQUEST_MAX = 400, CLIENT_TIMEOUT_MS = 10000, LAST_WORD_MS = 200 };
 
 enum client_state {
     CLIENT_READING,     // the request is not complete; the timer runs
@@ -36,6 +37,7 @@ struct control_client {
     bool json;
     char request[REQUEST_MAX + 1];
     size_t request_len;
+    const char *arguments;  // of the command, in request
     char *reply;
     size_t reply_len, sent;
 };
@@ -188,8 +190,18 @@ static void do_show_dns(struct master *master, struct control_client *client) {
     show(master, client, report_dns);
 }
 
+static void do_show_upstreams(struct master *master, struct control_client *client) {
+    show(master, client, report_upstreams);
+}
+
+static void do_set_server(struct master *master, struct control_client *client) {
+    struct error result;
+    int code = servers_set(master, client->arguments, &result);
+    client_say(client, code == 0, result.text);
+}
+
 static const struct {
-    const char *name;
+    const char *name;  // one that ends with a space is followed by arguments
     void (*carry_out)(struct master *master, struct control_client *client);
 } commands[] = {
     { "reload", do_reload },
@@ -202,6 +214,8 @@ static const struct {
     { "show metrics", do_show_metrics },
     { "show generations", do_show_generations },
     { "show dns", do_show_dns },
+    { "show upstreams", do_show_upstreams },
+    { "set server ", do_set_server },
 };
 
 // The line has no end of line any more. The client may be gone afterwards.
@@ -213,11 +227,16 @@ static void carry_out(struct control_client *client, char *line) {
     }
     timer_stop(&client->timer);
     watch_change(&client->watch, 0);
-    for (unsigned i = 0; i < sizeof commands / sizeof *commands; i++)
-        if (strcmp(line, commands[i].name) == 0) {
+    for (unsigned i = 0; i < sizeof commands / sizeof *commands; i++) {
+        const char *name = commands[i].name;
+        size_t name_len = strlen(name);
+        bool more = name[name_len - 1] == ' ';
+        if (more ? strncmp(line, name, name_len) == 0 : strcmp(line, name) == 0) {
+            client->arguments = line + name_len;
             commands[i].carry_out(master_of(the_control), client);
             return;
         }
+    }
     char text[REQUEST_MAX + 200];
     int n = snprintf(text, sizeof text, "unknown command \"%s\", expected one of:", line);
     for (unsigned i = 0; i < sizeof commands / sizeof *commands && n > 0 && (size_t)n < sizeof text; i++)

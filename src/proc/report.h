@@ -15,6 +15,8 @@ void report_stats(const struct master *master, FILE *out, bool json);
 void report_generations(const struct master *master, FILE *out, bool json);
 // report_dns.c
 void report_dns(const struct master *master, FILE *out, bool json);
+// report_upstreams.c
+void report_upstreams(const struct master *master, FILE *out, bool json);
 // report_metrics.c: the counters and what scripts count, as Prometheus reads it (text format 0.0.4).
 void report_metrics(const struct master *master, FILE *out, bool json);
 // All counters in turn, summed over the workers.

@@ -4,6 +4,7 @@
 // texts are printed as clean UTF-8.
 #include "proc/master.h"
 #include "proc/report.h"
+#include "proxy/standing.h"
 
 #include <inttypes.h>
 #include <limits.h>
@@ -189,6 +190,48 @@ static void counter_as_text(FILE *out, const char *name, const char *doc, uint64
             doc, name, total, kind_names[*total ? METRIC_COUNTER : METRIC_GAUGE], name, total, value);
 }
 
+// One count of all servers, with labels that name them.
+static void print_server_count(const struct master *master, FILE *out, bool json, const char *name,
+                               const char *doc, size_t offset) {
+    bool gauge = strcmp(name, "active") == 0 || strcmp(name, "idle") == 0, time = ends(name, "_us");
+    char full[80];
+    const char *comma = "", *kind = kind_names[gauge ? METRIC_GAUGE : METRIC_COUNTER];
+    snprintf(full, sizeof full, "moongate_server_%.*s%s", (int)(strlen(name) - (time ? 3 : 0)), name,
+             gauge      ? ""
+                 : time ? "_seconds_total"
+                        : "_total");
+    fprintf(out, json ? ",\n{\"name\":\"%s\",\"type\":\"%s\",\"help\":\"" : "# TYPE %s %s\n# HELP ", full, kind);
+    if (!json)
+        fprintf(out, "%s ", full);
+    print_text(out, slice_of(time ? "time of the requests or connections, all together" : doc), json);
+    fputs(json ? "\",\"series\":[" : "\n", out);
+    for (const struct standing *at = NULL; (at = standings_next(master->standings, at));) {
+        struct standing_counts sum;
+        uint64_t count;
+        standing_sum(master->standings, at, &sum);
+        memcpy(&count, (const char *)&sum + offset, sizeof count);
+        if (json)
+            fprintf(out, "%s{\"labels\":{\"upstream\":\"", comma);
+        else
+            fprintf(out, "%s{upstream=\"", full);
+        print_text(out, slice_of(at->upstream), true);
+        fputs(json ? "\",\"server\":\"" : "\",server=\"", out);
+        print_text(out, slice_of(at->server), true);
+        fputs(json ? "\"},\"value\":" : "\"} ", out);
+        print_number(out, time ? (double)count / 1e6 : (double)count, json);
+        fputs(json ? "}" : "\n", out);
+        comma = ",\n ";
+    }
+    if (json)
+        fputs("]}", out);
+}
+
+static void print_servers(const struct master *master, FILE *out, bool json) {
+#define X(name, doc) print_server_count(master, out, json, #name, doc, offsetof(struct standing_counts, name));
+    STANDING_COUNTS(X)
+#undef X
+}
+
 static bool first;
 
 static void counter_as_json(FILE *out, const char *name, const char *doc, uint64_t value) {
@@ -205,6 +248,7 @@ void report_metrics(const struct master *master, FILE *out, bool json) {
     if (json)
         fputs("{\"metrics\":[", out);
     report_each_counter(master, out, json ? counter_as_json : counter_as_text);
+    print_servers(master, out, json);
     struct metrics sums;
     size_t size = (size_t)METRICS_SIZE * master->worker_count;
     void *region = calloc(1, size);

@@ -3,6 +3,7 @@
 // wait.
 #include "proxy/attempt.h"
 
+#include "base/clock.h"
 #include "base/counters.h"
 #include "base/slab.h"
 #include "http/h1_client.h"
@@ -107,6 +108,7 @@ static void made(struct attempt *attempt, bool h2) {
     struct conn *conn = attempt->conn;
     timer_stop(&conn->timer);
     counters->upstream_connects++;
+    server->counts->connect_us += clock_us() - conn->started_us;
     server_succeeded(server);
     server->speaks_http1 = !h2;
     attempt->conn = NULL;

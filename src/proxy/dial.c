@@ -5,6 +5,7 @@
 // A name that a script gave is resolved first, for each attempt anew; the cache is the resolver's.
 #include "proxy/dial.h"
 
+#include "base/clock.h"
 #include "base/counters.h"
 #include "base/log.h"
 #include "base/slab.h"
@@ -25,6 +26,7 @@ struct dialling {
     struct waiter waiter;
     struct list link;
     struct timer timer;
+    uint64_t began_us;
 };
 
 static struct slab dialling_slab = SLAB_INIT(sizeof(struct dialling), 64);
@@ -102,7 +104,7 @@ static void ask(struct exchange *x, struct server *server) {
         exchange_dial_failed(x, false, 503, CLOSE_memory);
         return;
     }
-    *dialling = (struct dialling){ .x = x, .waiter.ops = &waiter_ops };
+    *dialling = (struct dialling){ .x = x, .waiter.ops = &waiter_ops, .began_us = clock_us() };
     int rc = attempt_join(server, &dialling->waiter);
     if (rc < 0) {
         slab_put(&dialling_slab, dialling);
@@ -118,7 +120,9 @@ static struct dialling *of_waiter(struct waiter *waiter) {
 }
 
 static void waiter_made(struct waiter *waiter, struct client_codec *client) {
-    pool_serve(client, end(of_waiter(waiter)));
+    struct dialling *dialling = of_waiter(waiter);
+    ((struct server *)client->owner)->counts->wait_us += clock_us() - dialling->began_us;
+    pool_serve(client, end(dialling));
 }
 
 static void waiter_failed(struct waiter *waiter, struct server *server, int error, const char *why) {
@@ -185,7 +189,7 @@ static void wait(struct exchange *x) {
         refuse(x, "the queue is full");
         return;
     }
-    *dialling = (struct dialling){ .x = x };
+    *dialling = (struct dialling){ .x = x, .began_us = clock_us() };
     timer_init(&dialling->timer, waited_too_long);
     timer_start(&dialling->timer, upstream->conf->queue_timeout);
     list_push_back(&upstream->waiting, &dialling->link);
@@ -201,12 +205,14 @@ static void wake(struct ring_flush *flush) {
         struct dialling *first = container_of(upstream->waiting.next, struct dialling, link);
         bool wait;
         struct server *server = balance_choose(upstream, first->x, &wait);
-        if (server)
+        if (server) {
+            server->counts->wait_us += clock_us() - first->began_us;
             ask(unqueue(first), server);
-        else if (wait || upstream->unresolved > 0)
+        } else if (wait || upstream->unresolved > 0) {
             return;
-        else
+        } else {
             refuse_all(unqueue(first));
+        }
     }
 }
 

@@ -93,6 +93,7 @@ struct client_codec *pool_find(struct exchange *x, struct server *server) {
 void pool_serve(struct client_codec *client, struct exchange *x) {
     struct server *server = client->owner;
     server->counts->requests++;
+    server->counts->reused += client->requests > 0;
     if (pooled(client))
         unpool(client);
     if (client->many && !list_linked(&client->link))

@@ -65,6 +65,7 @@ struct server *server_new(struct upstream *upstream, const struct conf_server *l
         free(server);
         return NULL;
     }
+    atomic_store_explicit(&server->standing->configured_weight, (uint32_t)server->weight, memory_order_relaxed);
     return server;
 }
 

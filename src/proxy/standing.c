@@ -29,6 +29,13 @@ const char *standing_admin_name(enum standing_admin admin) {
     return names[admin];
 }
 
+const char *standing_state(const struct standing *standing, uint64_t now_ms) {
+    uint32_t admin = atomic_load(&standing->admin);
+    if (admin != ADMIN_up)
+        return standing_admin_name((enum standing_admin)admin);
+    return atomic_load(&standing->down_until_ms) > now_ms ? "failing" : "up";
+}
+
 static struct standing *at(const struct standings *standings, unsigned place) {
     return (struct standing *)(uintptr_t)(standings->records + (size_t)place * standings->stride);
 }
@@ -137,12 +144,12 @@ struct standing *standing_private(void) {
     return standing;
 }
 
-const struct standing *standings_next(const struct standings *standings, const struct standing *last) {
+struct standing *standings_next(const struct standings *standings, const struct standing *last) {
     size_t place = 0;
     if (last)
         place = (size_t)((const char *)last - standings->records) / standings->stride + 1;
     for (; place < standings->places; place++) {
-        const struct standing *standing = at(standings, (unsigned)place);
+        struct standing *standing = at(standings, (unsigned)place);
         if (atomic_load(&standing->key) != 0 && is_held(standings, standing))
             return standing;
     }

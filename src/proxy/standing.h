@@ -39,7 +39,10 @@ const char *standing_admin_name(enum standing_admin admin);
     X(active, "requests and tunnels on it now, connections that are being made for one included") \
     X(idle, "idle connections kept") \
     X(requests, "requests that were given to it") \
+    X(reused, "of these: on a connection that had served before, or was kept ready") \
+    X(wait_us, "microseconds that these waited for a connection, all together") \
     X(connects, "connections made") \
+    X(connect_us, "microseconds that making them took, TLS included, all together") \
     X(connect_errors, "connections that could not be made")
 
 // Of one worker: nobody else writes it.
@@ -57,11 +60,19 @@ struct standing {
     char server[STANDING_NAME_MAX];
     _Atomic uint32_t admin;           // enum standing_admin
     _Atomic uint32_t weight;          // in place of the configured one; 0: as configured
+    _Atomic uint32_t configured_weight;  // as a worker last read it
     _Atomic uint64_t up_since_ms;     // when it became well again; 0: it always was
     _Atomic uint32_t failures;        // to connect, in a row
     _Atomic uint64_t down_until_ms;   // not chosen before, unless there is no other
     struct standing_counts counts[] __attribute__((aligned(64)));  // one for each worker
 };
+
+// In a word, at a monotonic time: "up" when it may be asked, else why not.
+const char *standing_state(const struct standing *standing, uint64_t now_ms);
+static inline uint32_t standing_weight(const struct standing *standing) {
+    uint32_t weight = atomic_load_explicit(&standing->weight, memory_order_relaxed);
+    return weight > 0 ? weight : atomic_load_explicit(&standing->configured_weight, memory_order_relaxed);
+}
 
 struct standings;
 
@@ -79,9 +90,9 @@ void standing_leave(struct standing *standing, unsigned worker);
 // One that is nobody else's, with counts for worker 0 alone; free() ends it. NULL when memory is out.
 struct standing *standing_private(void) __attribute__((warn_unused_result));
 
-// For reports: the next record that a worker holds behind `last` (NULL: the first), NULL at the end; and the
+// For reports and orders: the next record that a worker holds behind `last` (NULL: the first), NULL at the end; and the
 // sum of its workers' counts.
-const struct standing *standings_next(const struct standings *standings, const struct standing *last);
+struct standing *standings_next(const struct standings *standings, const struct standing *last);
 void standing_sum(const struct standings *standings, const struct standing *standing,
                   struct standing_counts *ret_sum);
 

@@ -5,6 +5,7 @@
 #include "fuzz.h"
 #include "proc/master.h"
 #include "proc/report.h"
+#include "proxy/standing.h"
 
 #include <errno.h>
 #include <sys/socket.h>
@@ -45,6 +46,9 @@ void report_metrics(const struct master *m, FILE *out, bool json) {
 void report_dns(const struct master *m, FILE *out, bool json) {
     report_workers(m, out, json);
 }
+void report_upstreams(const struct master *m, FILE *out, bool json) {
+    report_workers(m, out, json);
+}
 void report_json_text(FILE *out, const char *text) {
     fprintf(out, "\"%zu\"", strlen(text));
 }
@@ -60,6 +64,9 @@ static void open_once(void) {
     if (master.control.path)
         return;
     snprintf(address.sun_path, sizeof address.sun_path, "/tmp/moongate-fuzz-%d.sock", (int)getpid());
+    master.standings = standings_map(4, 1);
+    must(master.standings);
+    must(standing_hold(master.standings, 0, SLICE_LIT("app"), SLICE_LIT("127.0.0.1:80")));
     control_init(&master.control);
     must(loop_init() == 0);
     must(control_open(&master.control, address.sun_path, &error) == 0);
