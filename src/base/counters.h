@@ -76,6 +76,7 @@
     X(upstream_streams, "requests sent as a stream of an HTTP/2 connection") \
     X(upstream_refused, "of these: those that the server said it had not looked at") \
     X(upstream_goaways, "HTTP/2 connections that their server took out of use (GOAWAY)") \
+    X(upstream_http1_required, "times that a server was found to require HTTP/1.1 instead (HTTP_1_1_REQUIRED)") \
     X(upstream_pings_lost, "HTTP/2 connections closed because no answer to a PING came") \
     X(upstream_waiting, "requests that wait for a free server now (max_active)") \
     X(upstream_waited, "requests that had to wait for a free server") \

@@ -63,7 +63,9 @@
     W("round_robin", BALANCE_ROUND_ROBIN, "each server in turn, by its weight")
 
 #define WORDS_protocol(W) \
-    W("auto", PROTOCOL_AUTO, "over TLS what the server chooses (ALPN), HTTP/2 before HTTP/1.1; else HTTP/1.1") \
+    W("auto", PROTOCOL_AUTO, "over TLS what the server chooses (ALPN), HTTP/2 before HTTP/1.1; else HTTP/1.1. A " \
+      "server that chose HTTP/2 and then requires HTTP/1.1 (HTTP_1_1_REQUIRED) is asked by that alone for ten " \
+      "minutes") \
     W("http/1.1", PROTOCOL_HTTP1, "HTTP/1.1") \
     W("h2", PROTOCOL_H2, "HTTP/2; without TLS because it is known that the servers speak it")
 

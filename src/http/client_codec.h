@@ -34,6 +34,9 @@ struct client_codec_callbacks {
     // Only one that carries several at a time: the server has said how many it takes, or negative errno: it
     // broke before that. Called once; the exchange that it was made for needs not wait for it.
     void (*settled)(struct client_codec *client, int error);
+    // And: the server will not be asked by this protocol (HTTP_1_1_REQUIRED); from within the codec's reading,
+    // where nothing may be done at once. Whether its further connections speak HTTP/1.1.
+    bool (*http1_required)(struct client_codec *client);
     // And: there is more room than before.
     void (*roomier)(struct client_codec *client);
 };

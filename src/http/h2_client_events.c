@@ -98,11 +98,23 @@ static void take_end(struct h2_up *stream) {
 
 // ---- nghttp2 says: frames ---------------------------------------------------------------------------------
 
+// Another connection will do, one of HTTP/1.1: this one takes no more requests.
+static bool falls_back(struct h2_client *client) {
+    if (!client->public.callbacks->http1_required(&client->public))
+        return false;
+    if (client->state == SETTLING)
+        client->settled = true;
+    h2_client_set_state(client, LEAVING);
+    return true;
+}
+
 static void take_goaway(struct h2_client *client, const nghttp2_goaway *goaway) {
     counters->upstream_goaways++;
     log_info("upstream \"%s\": conn %llu: GOAWAY (%s), last stream %d", client->conf->name,
              (unsigned long long)client->public.conn->id, nghttp2_http2_strerror(goaway->error_code),
              (int)goaway->last_stream_id);
+    if (goaway->error_code == NGHTTP2_HTTP_1_1_REQUIRED && falls_back(client))
+        return;
     if (client->state == SETTLING)
         client->settled = true;
     h2_client_set_state(client, LEAVING);
@@ -170,6 +182,8 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void 
     if (deaf(stream) || stream->state == DONE)
         return 0;
     if (code == NGHTTP2_REFUSED_STREAM && (stream->reset || client->state == LEAVING)) {
+        h2_up_note_refused(stream);
+    } else if (code == NGHTTP2_HTTP_1_1_REQUIRED && stream->reset && falls_back(client)) {
         h2_up_note_refused(stream);
     } else if (stream->reset) {
         log_info("upstream server \"%.*s\": RST_STREAM (%s) (request %s)",

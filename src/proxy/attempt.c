@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/counters.h"
+#include "base/log.h"
 #include "base/slab.h"
 #include "http/h1_client.h"
 #include "http/h2_client.h"
@@ -13,6 +14,8 @@
 
 #include <errno.h>
 #include <string.h>
+
+enum { HTTP1_MS = 600000 };
 
 // First `conn` connects, then, if it carries several exchanges, `client` has it and awaits the server's word.
 // It ends with that, with a failure, or when nobody waits for it before it is connected.
@@ -40,7 +43,8 @@ bool attempt_error_is_ours(int error) {
 static bool shares(const struct server *server) {
     enum conf_protocol protocol = server->upstream->conf->protocol;
     return protocol == PROTOCOL_H2 ||
-        (protocol == PROTOCOL_AUTO && server->upstream->tls && !server->speaks_http1);
+        (protocol == PROTOCOL_AUTO && server->upstream->tls && !server->speaks_http1 &&
+         !server_wants_http1(server));
 }
 
 static struct waiter *take_first(struct attempt *attempt) {
@@ -179,8 +183,8 @@ static void connected(struct conn *conn, int error) {
         fail(attempt, error, NULL);
     } else if (!server->upstream->tls) {
         made(attempt, server->upstream->conf->protocol == PROTOCOL_H2);
-    } else if (tls_connect(conn, server->upstream->tls, host_of(server), slice_of(server->name), &tls_callbacks,
-                           attempt) < 0) {
+    } else if (tls_connect(conn, server->upstream->tls, host_of(server), slice_of(server->name),
+                           server_wants_http1(server), &tls_callbacks, attempt) < 0) {
         conn_close(conn, CLOSE_memory);
         fail(attempt, -ENOMEM, NULL);
     }
@@ -210,7 +214,23 @@ static void settled(struct client_codec *client, int error) {
     disperse(attempt);
 }
 
+// Where the protocol is not the operator's word but what came of the handshake, the next one offers less.
+static bool http1_required(struct client_codec *client) {
+    struct server *server = client->owner;
+    const struct upstream *upstream = server->upstream;
+    if (upstream->conf->protocol != PROTOCOL_AUTO || !upstream->tls)
+        return false;
+    if (!server_wants_http1(server)) {
+        counters->upstream_http1_required++;
+        log_warn("upstream \"%s\": server \"%s\" requires HTTP/1.1: HTTP/2 is not offered to it for %u minutes",
+                 upstream->conf->name, server->name, HTTP1_MS / 60000);
+    }
+    server->http1_until_ms = clock_ms() + HTTP1_MS;
+    return true;
+}
+
 static const struct client_codec_callbacks client_callbacks = {
+    .http1_required = http1_required,
     .released = pool_released,
     .lost = pool_lost,
     .settled = settled,

@@ -61,24 +61,25 @@ void pool_put(struct client_codec *client) {
     client->ops->idle(client, idle);
 }
 
-static struct client_codec *roomy(const struct list *clients) {
+// Those of HTTP/2 are left alone when the server wants HTTP/1.1.
+static struct client_codec *roomy(const struct server *server, const struct list *clients) {
     list_each(link, clients) {
         struct client_codec *client = container_of(link, struct client_codec, link);
-        if (!client->settling && client->ops->room(client) > 0)
+        if (!client->settling && client->ops->room(client) > 0 && !(client->many && server_wants_http1(server)))
             return client;
     }
     return NULL;
 }
 
 bool pool_has_room(const struct server *server) {
-    return roomy(&server->idle) || roomy(&server->busy);
+    return roomy(server, &server->idle) || roomy(server, &server->busy);
 }
 
 struct client_codec *pool_find(struct exchange *x, struct server *server) {
-    struct client_codec *client = roomy(&server->busy);
+    struct client_codec *client = roomy(server, &server->busy);
     if (client)
         return client;
-    while ((client = roomy(&server->idle))) {
+    while ((client = roomy(server, &server->idle))) {
         if (x->fresh && !client->many)  // a pooled one has failed it
             return NULL;
         if (!x->req.idempotent && !conn_quiet(client->conn)) {

@@ -130,3 +130,7 @@ void server_succeeded(struct server *server) {
 bool server_is_down(const struct server *server) {
     return atomic_load_explicit(&server->standing->down_until_ms, memory_order_relaxed) > clock_ms();
 }
+
+bool server_wants_http1(const struct server *server) {
+    return server->http1_until_ms > clock_ms();
+}

@@ -33,6 +33,7 @@ struct server {
     struct list attempts;     // attempt.c's: connections that are being made
     unsigned shared;          // connections that carry several exchanges, made or being made
     bool speaks_http1;        // over TLS it chose HTTP/1.1 the last time
+    uint64_t http1_until_ms;  // it wants to be asked by HTTP/1.1 alone until then
     int64_t current_weight;   // balance.c's: smooth weighted round robin
     unsigned active;          // exchanges on it or connecting to it, and tunnels
     char text[];              // `name` of a passing one
@@ -55,6 +56,9 @@ void server_failed(struct server *server);
 void server_succeeded(struct server *server);
 // Failed lately: to be asked only when there is no other.
 bool server_is_down(const struct server *server);
+
+// It has said that it will not be asked by HTTP/2 (HTTP_1_1_REQUIRED), a while ago at most.
+bool server_wants_http1(const struct server *server);
 
 // What operators and scripts want of it.
 static inline enum standing_admin server_admin(const struct server *server) {

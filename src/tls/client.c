@@ -264,6 +264,8 @@ static void resume(struct tls_client *client, SSL *ssl, uint64_t server) {
     }
 }
 
+static const unsigned char h1[] = "\10http/1.1";
+
 // ---- making it --------------------------------------------------------------------------------------------
 
 static int set_ciphers(const struct conf *conf, const struct conf_tls *tls, SSL_CTX *ctx,
@@ -302,7 +304,7 @@ static int set_pins(struct tls_client *client, const struct conf_tls *tls) {
 
 static int make(struct tls_client *client, const struct conf *conf, const struct conf_tls *tls,
                 enum conf_protocol protocol, struct error *error) {
-    static const unsigned char both[] = "\2h2\10http/1.1", h2[] = "\2h2", h1[] = "\10http/1.1";
+    static const unsigned char both[] = "\2h2\10http/1.1", h2[] = "\2h2";
     const unsigned char *alpn = protocol == PROTOCOL_H2 ? h2 : protocol == PROTOCOL_HTTP1 ? h1 : both;
     SSL_CTX *ctx = client->ctx = SSL_CTX_new(TLS_client_method());
     if (!ctx || (tls->name && !(client->name = strdup(tls->name))) || set_pins(client, tls) < 0 ||
@@ -402,7 +404,7 @@ static bool set_host(SSL *ssl, const struct tls_client *client, const char *host
     return SSL_set1_host(ssl, host);
 }
 
-int tls_connect(struct conn *conn, struct tls_client *client, struct slice host, struct slice server,
+int tls_connect(struct conn *conn, struct tls_client *client, struct slice host, struct slice server, bool http1,
                 const struct tls_callbacks *callbacks, void *owner) {
     struct attempt *attempt = calloc(1, sizeof *attempt);
     SSL *ssl = attempt ? SSL_new(client->ctx) : NULL;
@@ -412,6 +414,10 @@ int tls_connect(struct conn *conn, struct tls_client *client, struct slice host,
         host.len = 0;
     if (attempt && host.len > 0)
         memcpy(attempt->host, host.at, host.len);
+    if (ssl && http1 && SSL_set_alpn_protos(ssl, h1, sizeof h1 - 1) != 0) {
+        SSL_free(ssl);
+        ssl = NULL;
+    }
     if (!ssl || !set_host(ssl, client, attempt->host) || !SSL_set_ex_data(ssl, attempt_index(), attempt)) {
         SSL_free(ssl);
         free(attempt);

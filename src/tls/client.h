@@ -19,9 +19,9 @@ void tls_client_unref(void *client);  // struct tls_client; NULL is allowed
 int tls_client_check(const struct conf *conf, struct error *error) __attribute__((warn_unused_result));
 
 // Begins a handshake with the server that is called `host`, a name or an IP address, unless the configuration
-// says how it is called; a session of an earlier handshake with the same `server` is resumed. callbacks as
+// says how it is called; http1: that protocol alone is offered (ALPN), whatever else could be; a session of an earlier handshake with the same `server` is resumed. callbacks as
 // stream.h says. After an error the conn must be closed.
-int tls_connect(struct conn *conn, struct tls_client *client, struct slice host, struct slice server,
+int tls_connect(struct conn *conn, struct tls_client *client, struct slice host, struct slice server, bool http1,
                 const struct tls_callbacks *callbacks, void *owner) __attribute__((warn_unused_result));
 // What a handshake that failed failed of, for the log: `why` as done() had it, or a better text. Valid until
 // the next call.

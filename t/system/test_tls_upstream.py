@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from conftest import MOONGATE, Origin, eventually, free_port
-from h2origin import H2Origin
+from h2origin import H2Origin, Link
 from pki import Authority, openssl
 
 
@@ -454,6 +454,114 @@ def test_a_server_that_changes_its_mind(moongate, pki, site, serve):
     assert gate.get("/").status == 502
     origin.context.set_alpn_protocols(["h2"])
     assert gate.get("/").status == 200 and gate.get("/").status == 200
+
+
+class TwoTongues(H2Origin):
+    """HTTP/2 as H2Origin, HTTP/1.1 as `old`, an Origin, by what ALPN chose."""
+
+    def __init__(self, certificate):
+        self.context = context_of(certificate, ["h2", "http/1.1"])
+        self.old = Origin()
+        super().__init__(wrap=lambda s: self.context.wrap_socket(s, server_side=True))
+
+    def begin(self, sock):
+        try:
+            sock = self.wrap(sock)
+        except OSError:
+            return
+        if sock.selected_alpn_protocol() != "h2":
+            self.old.serve(sock, 1)
+            return
+        link = Link(self, sock, len(self.links) + 1)
+        self.links.append(link)
+        link.serve()
+
+    def close(self):
+        super().close()
+        self.old.close()
+
+
+@pytest.fixture
+def tongues(site):
+    with TwoTongues(site) as origin:
+        yield origin
+
+
+HTTP_1_1_REQUIRED = 0xd
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_http1_where_a_stream_is_told_that_it_is_required(moongate, pki, tongues, method):
+    """Nothing was done with such a request: it is sent again whatever its method, with its body."""
+    tongues.reply = lambda link, stream: link.reset(stream.id, HTTP_1_1_REQUIRED)
+    gate = gate_to(moongate, pki, tongues)
+    assert gate.get("/x", method=method, body=b"body" * (method == "POST")).status == 200
+    assert [request.line for request in tongues.old.requests] == [f"{method} /x HTTP/1.1"]
+    assert tongues.old.requests[0].body == b"body" * (method == "POST")
+    gate.wait_log('server "127.0.0.1:.*" requires HTTP/1.1: HTTP/2 is not offered to it for 10 minutes')
+    for _ in range(5):
+        assert gate.get("/").status == 200
+    with ThreadPoolExecutor(10) as pool:
+        assert all(one.status == 200 for one in pool.map(lambda _: gate.get("/"), range(30)))
+    assert len(tongues.requests) == 1, "it is remembered"
+    assert gate.stats()["upstream_http1_required"] == 1
+    eventually(lambda: tongues.links[0].goaway == 0)  # the connection had no other use
+
+
+def test_http1_after_a_goaway_that_requires_it(moongate, pki, tongues):
+    tongues.reply = lambda link, stream: link.go_away(0, HTTP_1_1_REQUIRED)
+    gate = gate_to(moongate, pki, tongues)
+    assert gate.get("/", method="POST", body=b"body").status == 200
+    assert gate.get("/").status == 200
+    assert len(tongues.requests) == 1 and len(tongues.old.requests) == 2
+
+
+def test_http1_for_many_at_once(moongate, pki, tongues):
+    """Those that wait for the connection, and those that are on others, too."""
+    tongues.reply = lambda link, stream: link.reset(stream.id, HTTP_1_1_REQUIRED)
+    gate = gate_to(moongate, pki, tongues)
+    with ThreadPoolExecutor(20) as pool:
+        assert all(one.status == 200 for one in pool.map(lambda _: gate.get("/"), range(40)))
+    assert len(tongues.old.requests) == 40
+
+
+def test_what_goes_on_beside_a_stream_that_is_refused_for_http1(moongate, pki, tongues):
+    begun = threading.Event()
+
+    def reply(link, stream):
+        if stream.path == "/slow":
+            link.headers(stream.id, [(":status", "200")])
+            begun.set()
+            eventually(lambda: tongues.old.requests)
+            link.data(stream.id, b"whole", end=True)
+        else:
+            link.reset(stream.id, HTTP_1_1_REQUIRED)
+    tongues.reply = reply
+    gate = gate_to(moongate, pki, tongues)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(gate.get, "/slow")
+        assert begun.wait(5)
+        assert gate.get("/").status == 200
+        assert slow.result().body == b"whole"
+
+
+def test_an_answer_that_has_begun_is_not_asked_for_again(moongate, pki, tongues):
+    def reply(link, stream):
+        link.headers(stream.id, [(":status", "200"), ("content-length", "10")])
+        link.data(stream.id, b"part")
+        link.reset(stream.id, HTTP_1_1_REQUIRED)
+    tongues.reply = reply
+    gate = gate_to(moongate, pki, tongues)
+    got = gate.raw(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert got.count(b"HTTP/1.1 200") <= 1 and not tongues.old.requests
+
+
+def test_no_fall_back_where_http2_is_the_operators_word(moongate, pki, tongues):
+    tongues.reply = lambda link, stream: link.reset(stream.id, HTTP_1_1_REQUIRED)
+    gate = gate_to(moongate, pki, tongues, upstream="protocol h2;")
+    assert gate.get("/").status == 502
+    gate.wait_log(r"RST_STREAM \(HTTP_1_1_REQUIRED\)")
+    assert not tongues.old.requests
 
 
 def test_large_bodies_over_http2_and_tls(moongate, pki, site, serve):
