@@ -25,7 +25,10 @@ static struct slab ask_slab = SLAB_INIT(sizeof(struct resolver_ask), 64);
 // An answer that stays while others are told it, whatever they make of the cache.
 struct kept_answer {
     struct resolver_answer answer;
-    struct addr addrs[DNS_ADDRESSES_MAX];
+    union {
+        struct addr addrs[DNS_ADDRESSES_MAX];
+        struct dns_service services[DNS_SERVICES_MAX];
+    };
 };
 
 static void tell_failure(enum dns_failure failure, void (*done)(void *, const struct resolver_answer *),
@@ -39,12 +42,20 @@ static void keep_answer(const struct dns_cache *cache, const struct dns_entry *e
     enum dns_knowledge knows = dns_cache_knows(cache, entry, clock_ms());
     // What has come a moment ago is told even when it holds for no time at all.
     if (entry->count == 0 || (entry->failure != DNS_none && knows != DNS_FRESH && knows != DNS_STALE)) {
-        kept->answer =
-            (struct resolver_answer){ .failure = entry->failure, .text = dns_failure_text(entry->failure) };
+        uint64_t now_ms = clock_ms();
+        uint64_t left_ms = entry->quiet_ms > now_ms ? entry->quiet_ms - now_ms : 0;
+        kept->answer = (struct resolver_answer){ .ttl = (uint32_t)((left_ms + 999) / 1000),
+                                                 .failure = entry->failure,
+                                                 .text = dns_failure_text(entry->failure) };
         return;
     }
-    dns_entry_addrs(entry, kept->addrs);
-    kept->answer = (struct resolver_answer){ .addrs = kept->addrs,
+    bool services = entry->family == DNS_SERVICES;
+    if (services)
+        memcpy(kept->services, entry->services, entry->count * sizeof *entry->services);
+    else
+        dns_entry_addrs(entry, kept->addrs);
+    kept->answer = (struct resolver_answer){ .addrs = services ? NULL : kept->addrs,
+                                             .services = services ? kept->services : NULL,
                                              .count = entry->count,
                                              .ttl = dns_entry_ttl(entry, clock_ms()),
                                              .stale = knows == DNS_STALE,
@@ -81,33 +92,6 @@ static void work(struct ring_flush *flusher) {
 
 // ---- asking -----------------------------------------------------------------------------------------------
 
-bool resolver_is_name(struct slice text) {
-    bool digits = true;
-    size_t label = 0;
-    if (text.len > 0 && text.at[text.len - 1] == '.')
-        text.len--;
-    if (text.len == 0 || text.len > DNS_NAME_MAX - 1)
-        return false;
-    for (size_t i = 0; i < text.len; i++) {
-        char c = text.at[i];
-        if (c == '.') {
-            if (label == 0)
-                return false;
-            label = 0;
-            digits = true;
-            continue;
-        }
-        bool digit = c >= '0' && c <= '9';
-        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-        if (!digit && !letter && c != '-' && c != '_')
-            return false;
-        digits = digits && digit;
-        if (++label > 63)
-            return false;
-    }
-    return label > 0 && !digits;
-}
-
 // An address is its own answer.
 static bool told_literal(struct resolver *resolver, struct slice name, int family,
                          void (*done)(void *, const struct resolver_answer *), void *owner) {
@@ -139,7 +123,7 @@ struct resolver_ask *resolver_ask(struct resolver *resolver, struct slice name, 
                                   void (*done)(void *owner, const struct resolver_answer *answer),
                                   void *owner) {
     char lower[DNS_NAME_MAX + 1];
-    if (told_literal(resolver, name, family, done, owner))
+    if (family != DNS_SERVICES && told_literal(resolver, name, family, done, owner))
         return NULL;
     if (!resolver_is_name(name)) {
         tell_failure(DNS_bad_name, done, owner);

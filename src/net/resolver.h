@@ -21,8 +21,9 @@ struct resolver_ask;
 
 struct resolver_answer {
     const struct addr *addrs;  // with port 0, the best first; valid during the call
+    const struct dns_service *services;  // in place of these, of DNS_SERVICES
     unsigned count;            // 0: there is none, `failure` and `text` say why
-    uint32_t ttl;              // seconds that they still hold
+    uint32_t ttl;              // seconds that they still hold; without any: until it makes sense to ask again
     bool stale;                // they are past their time, but the resolvers do not answer
     enum dns_failure failure;
     const char *text;          // of the failure, as operators and scripts read it
@@ -39,7 +40,8 @@ void resolver_unref(struct resolver *resolver);
 bool resolver_fits(const struct resolver *resolver, const struct conf_resolver *conf);
 
 // Asks for the addresses of a name, or of an IP address, which is its own answer; `family` is AF_INET,
-// AF_INET6 or AF_UNSPEC for both. done() is called exactly once unless the ask is cancelled first: at once
+// AF_INET6 or AF_UNSPEC for both; or DNS_SERVICES for the name's SRV records as they are (RFC 2782), which
+// resolver_ask_services() is to be preferred to. done() is called exactly once unless the ask is cancelled first: at once
 // when the answer is known, and then NULL is returned; else later, from the ring's flush. The name need not
 // live on.
 struct resolver_ask *resolver_ask(struct resolver *resolver, struct slice name, int family,
@@ -47,6 +49,34 @@ struct resolver_ask *resolver_ask(struct resolver *resolver, struct slice name, 
                                   void *owner);
 // done() will not be called; what was begun goes on for the cache. NULL is allowed.
 void resolver_cancel(struct resolver_ask *ask);
+
+// A service's place: a target of an SRV record, with what is known of its addresses.
+struct resolver_place {
+    uint16_t priority, weight, port;
+    struct slice target;
+    const struct addr *addrs;  // with the record's port
+    unsigned count;            // 0: `failure` says why
+    enum dns_failure failure;
+};
+
+struct resolver_services {
+    const struct resolver_place *places;  // by priority, target and port; valid during the call, as all of it
+    unsigned count;                       // 0: there are none, `failure` and `text` say why
+    uint32_t ttl;                         // seconds that all of it still holds, failures included
+    bool stale;                           // some of it is past its time, but the resolvers do not answer
+    enum dns_failure failure;
+    const char *text;
+};
+
+struct resolver_services_ask;
+
+// Asks for the SRV records of a name such as "_http._tcp.app.internal", and then for the addresses of their
+// targets, all by way of the cache. done() as of resolver_ask().
+struct resolver_services_ask *resolver_ask_services(
+    struct resolver *resolver, struct slice name,
+    void (*done)(void *owner, const struct resolver_services *services), void *owner);
+// As resolver_cancel().
+void resolver_cancel_services(struct resolver_services_ask *ask);
 
 // For moongate -V: "c-ares 1.18.1".
 const char *resolver_library(void);

@@ -146,6 +146,19 @@ uint32_t dns_entry_ttl(const struct dns_entry *entry, uint64_t now_ms) {
     return entry->fresh_ms > now_ms ? (uint32_t)((entry->fresh_ms - now_ms + 999) / 1000) : 0;
 }
 
+// What was answered holds for its time, between the floor and the ceiling.
+static void holds(const struct dns_cache *cache, struct dns_entry *entry, unsigned count, uint64_t ttl_s,
+                  uint64_t now_ms) {
+    entry->count = count;
+    entry->failure = DNS_none;
+    uint64_t ttl = ttl_s < UINT32_MAX ? ttl_s * 1000 : cache->conf->max_ttl;
+    if (ttl > cache->conf->max_ttl)
+        ttl = cache->conf->max_ttl;
+    if (ttl < cache->conf->min_ttl)
+        ttl = cache->conf->min_ttl;
+    entry->fresh_ms = now_ms + ttl;
+}
+
 int dns_cache_answered(struct dns_cache *cache, struct dns_entry *entry, const struct addr *addrs,
                        unsigned count, uint64_t ttl_s, uint64_t now_ms) {
     if (count > DNS_ADDRESSES_MAX)
@@ -159,20 +172,28 @@ int dns_cache_answered(struct dns_cache *cache, struct dns_entry *entry, const s
     }
     free(entry->ips);
     entry->ips = ips;
-    entry->count = count;
-    entry->failure = DNS_none;
-    uint64_t ttl = ttl_s < UINT32_MAX ? ttl_s * 1000 : cache->conf->max_ttl;
-    if (ttl > cache->conf->max_ttl)
-        ttl = cache->conf->max_ttl;
-    if (ttl < cache->conf->min_ttl)
-        ttl = cache->conf->min_ttl;
-    entry->fresh_ms = now_ms + ttl;
+    holds(cache, entry, count, ttl_s, now_ms);
+    return 0;
+}
+
+int dns_cache_answered_services(struct dns_cache *cache, struct dns_entry *entry,
+                                const struct dns_service *services, unsigned count, uint64_t ttl_s,
+                                uint64_t now_ms) {
+    if (count > DNS_SERVICES_MAX)
+        count = DNS_SERVICES_MAX;
+    struct dns_service *copy = malloc(count * sizeof *copy);
+    if (!copy)
+        return -ENOMEM;
+    memcpy(copy, services, count * sizeof *copy);
+    free(entry->services);
+    entry->services = copy;
+    holds(cache, entry, count, ttl_s, now_ms);
     return 0;
 }
 
 void dns_cache_failed(struct dns_cache *cache, struct dns_entry *entry, enum dns_failure failure,
                       uint64_t now_ms) {
-    if (failure == DNS_no_name || failure == DNS_no_address) {
+    if (dns_failure_is_sure(failure)) {
         free(entry->ips);
         entry->ips = NULL;
         entry->count = 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// What a resolver remembers of names: addresses until their time is over and, while resolvers fail, for some
+// What a resolver remembers of names: addresses, or services (RFC 2782), until their time is over and, while resolvers fail, for some
 // time beyond; that a name does not exist; that asking has failed. Bounded; what was not used for the longest
 // time goes first. Knows nothing of DNS or of the ring: resolver.c asks and tells, with the time in
 // milliseconds.
@@ -10,13 +10,16 @@
 #include "base/list.h"
 #include "conf/conf.h"
 
-enum { DNS_NAME_MAX = 253, DNS_ADDRESSES_MAX = 64 };
+enum { DNS_NAME_MAX = 253, DNS_ADDRESSES_MAX = 64, DNS_SERVICES_MAX = 32 };
+// In place of a family: what is asked for are services, not addresses.
+enum { DNS_SERVICES = 255 };
 
 //  X(name, errno, text): why there is no address. The texts are what scripts and operators read.
 #define DNS_FAILURES(X) \
     X(none, 0, "") \
     X(no_name, ENOENT, "no such name") \
     X(no_address, ENODATA, "the name has no address") \
+    X(no_service, ENODATA, "the name has no services") \
     X(bad_name, EINVAL, "this is no host name") \
     X(timeout, ETIMEDOUT, "no resolver answered in time") \
     X(unreachable, ECONNREFUSED, "the resolvers cannot be reached or refuse to answer") \
@@ -40,18 +43,28 @@ struct dns_ip {
     bool four;
 };
 
+// One SRV record. The target is a host name in lower case; the port is not 0.
+struct dns_service {
+    uint16_t priority, weight, port;
+    uint8_t len;
+    char target[DNS_NAME_MAX + 1];
+};
+
 // What is known of one name and family.
 struct dns_entry {
     struct list link;           // by use, the last used first
     struct dns_entry *chain;    // of its bucket
     uint64_t hash;
     void *lookup;               // resolver.c's, while it is being asked for: the entry stays meanwhile
-    struct dns_ip *ips;         // NULL: none
+    union {                     // NULL: none
+        struct dns_ip *ips;
+        struct dns_service *services;
+    };
     unsigned count;
     enum dns_failure failure;   // of the last time it was asked for, which the addresses may outlive
     uint64_t fresh_ms;          // until then the addresses hold; 0: it was never answered
     uint64_t quiet_ms;          // after a failure: not to be asked for again before
-    uint8_t family;             // AF_UNSPEC: both
+    uint8_t family;             // AF_UNSPEC: both; DNS_SERVICES
     uint8_t len;
     char name[];
 };
@@ -98,8 +111,15 @@ static inline bool dns_entry_due(const struct dns_entry *entry, uint64_t now_ms)
 int dns_cache_answered(struct dns_cache *cache, struct dns_entry *entry, const struct addr *addrs,
                        unsigned count, uint64_t ttl_s, uint64_t now_ms)
     __attribute__((warn_unused_result));
-// Those who must know say that there is none (no_name, no_address): what was known before is wrong. Any other
+int dns_cache_answered_services(struct dns_cache *cache, struct dns_entry *entry,
+                                const struct dns_service *services, unsigned count, uint64_t ttl_s,
+                                uint64_t now_ms)
+    __attribute__((warn_unused_result));
+// Those who must know say that there is none (no_name, no_address, no_service): what was known before is wrong. Any other
 // failure says nothing of the name: what was known is kept.
+static inline bool dns_failure_is_sure(enum dns_failure failure) {
+    return failure == DNS_no_name || failure == DNS_no_address || failure == DNS_no_service;
+}
 void dns_cache_failed(struct dns_cache *cache, struct dns_entry *entry, enum dns_failure failure,
                       uint64_t now_ms);
 

@@ -71,6 +71,8 @@ struct lookup *lookup_begin(struct resolver *resolver, struct dns_entry *entry,
 void lookup_free(struct lookup *lookup);
 // What became of it; then it is over: c-ares has let go of it, and who waits is told soon.
 void lookup_succeeded(struct lookup *lookup, const struct addr *addrs, unsigned count, uint64_t ttl);
+void lookup_found_services(struct lookup *lookup, const struct dns_service *services, unsigned count,
+                           uint64_t ttl);
 void lookup_failed(struct lookup *lookup, enum dns_failure failure);
 void lookup_over(struct lookup *lookup);
 

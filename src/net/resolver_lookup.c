@@ -6,7 +6,9 @@
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/log.h"
+#include "net/service_record.h"
 
+#include <arpa/nameser.h>
 #include <stdlib.h>
 
 void lookup_free(struct lookup *lookup) {
@@ -29,7 +31,7 @@ void lookup_failed(struct lookup *lookup, enum dns_failure failure) {
     uint32_t suppressed;
     struct dns_entry *entry = lookup->entry;
     dns_cache_failed(&lookup->resolver->cache, entry, failure, clock_ms());
-    if (failure == DNS_no_name || failure == DNS_no_address || failure == DNS_bad_name) {
+    if (dns_failure_is_sure(failure) || failure == DNS_bad_name) {
         counters->dns_not_found++;
         log_debug("resolver: \"%s\": %s", entry->name, dns_failure_text(failure));
         return;
@@ -42,6 +44,13 @@ void lookup_failed(struct lookup *lookup, enum dns_failure failure) {
 
 void lookup_succeeded(struct lookup *lookup, const struct addr *addrs, unsigned count, uint64_t ttl) {
     if (dns_cache_answered(&lookup->resolver->cache, lookup->entry, addrs, count, ttl, clock_ms()) < 0)
+        lookup_failed(lookup, DNS_memory);
+}
+
+void lookup_found_services(struct lookup *lookup, const struct dns_service *services, unsigned count,
+                           uint64_t ttl) {
+    struct dns_cache *cache = &lookup->resolver->cache;
+    if (dns_cache_answered_services(cache, lookup->entry, services, count, ttl, clock_ms()) < 0)
         lookup_failed(lookup, DNS_memory);
 }
 
@@ -110,16 +119,20 @@ static void take(struct lookup *lookup, const struct ares_addrinfo *info) {
         lookup_failed(lookup, DNS_no_address);
 }
 
-// c-ares lets go of a lookup; perhaps at once, from within ares_getaddrinfo().
+// c-ares lets go of a lookup; perhaps at once, while it is asked. False: nobody wants to know, it is gone.
+static bool let_go(struct lookup *lookup, int status) {
+    lookup->resolver->lookup_count--;
+    counters->dns_lookups_active--;
+    if (lookup->state != LOOKUP_GIVEN_UP && status != ARES_EDESTRUCTION)
+        return true;
+    lookup_free(lookup);
+    return false;
+}
+
 static void answered(void *owner, int status, int timeouts, struct ares_addrinfo *info) {
     struct lookup *lookup = owner;
-    struct resolver *resolver = lookup->resolver;
     (void)timeouts;
-    resolver->lookup_count--;
-    counters->dns_lookups_active--;
-    if (lookup->state == LOOKUP_GIVEN_UP || status == ARES_EDESTRUCTION) {
-        lookup_free(lookup);
-    } else {
+    if (let_go(lookup, status)) {
         if (status == ARES_SUCCESS)
             take(lookup, info);
         else
@@ -128,6 +141,24 @@ static void answered(void *owner, int status, int timeouts, struct ares_addrinfo
     }
     if (info)
         ares_freeaddrinfo(info);
+}
+
+static void answered_services(void *owner, int status, int timeouts, unsigned char *message, int len) {
+    struct lookup *lookup = owner;
+    struct dns_service services[DNS_SERVICES_MAX];
+    unsigned count = 0;
+    uint32_t ttl = 0;
+    (void)timeouts;
+    if (!let_go(lookup, status))
+        return;
+    enum dns_failure failure = status == ARES_SUCCESS
+        ? dns_read_services(message, (size_t)len, services, &count, &ttl)
+        : failure_of(status);
+    if (failure == DNS_none)
+        lookup_found_services(lookup, services, count, ttl);
+    else
+        lookup_failed(lookup, failure == DNS_no_address ? DNS_no_service : failure);
+    lookup_over(lookup);
 }
 
 struct lookup *lookup_begin(struct resolver *resolver, struct dns_entry *entry,
@@ -151,8 +182,12 @@ struct lookup *lookup_begin(struct resolver *resolver, struct dns_entry *entry,
     }
     timer_init(&lookup->timer, took_too_long);
     timer_start(&lookup->timer, resolver->conf.timeout);
-    const struct ares_addrinfo_hints hints = { .ai_family = entry->family, .ai_socktype = SOCK_STREAM };
-    ares_getaddrinfo(resolver->channel, entry->name, NULL, &hints, answered, lookup);
+    if (entry->family == DNS_SERVICES) {
+        ares_search(resolver->channel, entry->name, ns_c_in, ns_t_srv, answered_services, lookup);
+    } else {
+        const struct ares_addrinfo_hints hints = { .ai_family = entry->family, .ai_socktype = SOCK_STREAM };
+        ares_getaddrinfo(resolver->channel, entry->name, NULL, &hints, answered, lookup);
+    }
     resolver_work_later(resolver);
     return lookup;
 }

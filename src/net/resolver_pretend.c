@@ -41,6 +41,8 @@ static void pretend_answer(struct timer *timer) {
             addrs[count++] = found->addrs[i];
     if (count > 0)
         lookup_succeeded(lookup, addrs, count, found->ttl);
+    else if (entry->family == DNS_SERVICES && found && !found->failure)
+        lookup_failed(lookup, DNS_no_service);
     else
         lookup_failed(lookup, found && found->failure ? found->failure : found ? DNS_no_address : DNS_no_name);
     lookup_over(lookup);

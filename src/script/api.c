@@ -230,6 +230,7 @@ const struct mg_api mg_api = {
     .fetch_read = mg_fetch_read,
     .fetch_close = mg_fetch_close,
     .resolve_new = mg_resolve_new,
+    .resolve_service = mg_resolve_service,
     .resolve_result = mg_resolve_result,
     .resolve_address = mg_resolve_address,
     .resolve_close = mg_resolve_close,

@@ -15,7 +15,8 @@
 
 /* cdef begin */
 enum {
-    MG_ABI = 6,
+    MG_ABI = 7,
+    MG_SERVICES = 255, /* in place of a family */
 
     /* Results. */
     MG_OK = 0,
@@ -139,8 +140,14 @@ struct mg_dict_stats {
 
 struct mg_resolved {
     double ttl;    /* seconds */
-    int32_t count; /* of addresses */
+    int32_t count; /* of addresses, or of services */
     int32_t stale;
+};
+
+struct mg_service {
+    int32_t priority, weight, port;
+    uint32_t first, count; /* of its addresses */
+    struct mg_text target;
 };
 
 struct mg_api {
@@ -221,6 +228,7 @@ struct mg_api {
     /* Names (lua/moongate/resolve.lua). MG_WAIT: the caller parks and asks again; MG_ERROR: why there is no
        address. family is 4, 6 or 0 for both; allowed: only those that route_allow lets in. */
     int (*resolve_new)(const char *name, size_t len, int family, int allowed, double *ret_resolution);
+    int (*resolve_service)(double resolution, uint32_t at, struct mg_service *ret_service); /* as the next one */
     int (*resolve_result)(double resolution, struct mg_resolved *ret_resolved);
     int (*resolve_address)(double resolution, uint32_t at, struct mg_text *ret_ip); /* from 0; then MG_NONE */
     int (*resolve_close)(double resolution);

@@ -66,6 +66,7 @@ int mg_fetch_close(double fetch);
 
 // resolve.c
 int mg_resolve_new(const char *name, size_t len, int family, int allowed, double *ret_resolution);
+int mg_resolve_service(double id, uint32_t at, struct mg_service *ret_service);
 int mg_resolve_result(double resolution, struct mg_resolved *ret_resolved);
 int mg_resolve_address(double resolution, uint32_t at, struct mg_text *ret_ip);
 int mg_resolve_close(double resolution);

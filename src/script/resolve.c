@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Names that scripts ask for (gate.resolve): one ask at the generation's resolver (net/resolver.h) for each,
+// Names that scripts ask for (gate.resolve), for addresses or for services: one ask at the generation's resolver (net/resolver.h) for each,
 // with its answer until the script has read it. Lua calls the functions at the end through api.h
 // (lua/moongate/resolve.lua).
 #include "script/host.h"
@@ -11,16 +11,27 @@
 #include "script/api_impl.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum { RESOLUTIONS_MAX = 10000 };  // of a worker: a client may be what makes a script begin them
 
+struct resolved_service {
+    uint16_t priority, weight, port;
+    unsigned first, count;  // of the addresses
+    uint8_t len;
+    char target[DNS_NAME_MAX + 1];
+};
+
 struct resolution {
-    struct resolver_ask *ask;        // NULL: it is over
+    struct resolver_ask *ask;        // NULL: it is over, or for services
+    struct resolver_services_ask *services_ask;
     uint64_t id;                     // its handle
     uint64_t ticket;                 // of the task that waits, 0: none does
     const struct conf_allow *allow;  // NULL: any
     struct addr *addrs;
     unsigned count;
+    struct resolved_service *services;  // what is told, instead of addresses, where these were asked for
+    unsigned service_count;
     uint32_t ttl;
     bool over, stale;
     const char *text;  // with `over` and no addresses: why
@@ -45,16 +56,57 @@ static unsigned take(struct resolution *resolution, const struct resolver_answer
     return taken;
 }
 
-static void answered(void *owner, const struct resolver_answer *answer) {
-    struct resolution *resolution = owner;
-    resolution->ask = NULL;
+static void over(struct resolution *resolution, uint32_t ttl, bool stale) {
     resolution->over = true;
-    resolution->count = take(resolution, answer, &resolution->text);
-    resolution->ttl = answer->ttl;
-    resolution->stale = answer->stale;
+    resolution->ttl = ttl;
+    resolution->stale = stale;
     if (resolution->ticket)
         task_unpark(resolution->ticket);
     resolution->ticket = 0;
+}
+
+static void answered(void *owner, const struct resolver_answer *answer) {
+    struct resolution *resolution = owner;
+    resolution->ask = NULL;
+    resolution->count = take(resolution, answer, &resolution->text);
+    over(resolution, answer->ttl, answer->stale);
+}
+
+// A service none of whose addresses are let in is told without any.
+static void take_services(struct resolution *resolution, const struct resolver_services *answer) {
+    unsigned addrs = 0;
+    resolution->text = answer->text;
+    for (unsigned i = 0; i < answer->count; i++)
+        addrs += answer->places[i].count;
+    if (answer->count == 0)
+        return;
+    resolution->text = dns_failure_text(DNS_memory);
+    resolution->addrs = malloc((addrs ? addrs : 1) * sizeof *resolution->addrs);
+    resolution->services = calloc(answer->count, sizeof *resolution->services);
+    if (!resolution->addrs || !resolution->services)
+        return;
+    for (unsigned i = 0; i < answer->count; i++) {
+        const struct resolver_place *place = &answer->places[i];
+        struct resolved_service *service = &resolution->services[i];
+        *service = (struct resolved_service){ .priority = place->priority,
+                                              .weight = place->weight,
+                                              .port = place->port,
+                                              .first = resolution->count,
+                                              .len = (uint8_t)place->target.len };
+        memcpy(service->target, place->target.at, place->target.len);
+        for (unsigned n = 0; n < place->count; n++)
+            if (!resolution->allow || allow_addr(resolution->allow, &place->addrs[n]))
+                resolution->addrs[resolution->count++] = place->addrs[n];
+        service->count = resolution->count - service->first;
+    }
+    resolution->service_count = answer->count;
+}
+
+static void answered_services(void *owner, const struct resolver_services *answer) {
+    struct resolution *resolution = owner;
+    resolution->services_ask = NULL;
+    take_services(resolution, answer);
+    over(resolution, answer->ttl, answer->stale);
 }
 
 static struct resolution *resolution_of(double id) {
@@ -79,6 +131,12 @@ int mg_resolve_new(const char *name, size_t len, int family, int allowed, double
         return mg_error("memory is out");
     }
     count++;
+    if (family == MG_SERVICES) {
+        resolution->services_ask =
+            resolver_ask_services(host->resolver, slice_make(name, len), answered_services, resolution);
+        *ret_resolution = (double)resolution->id;
+        return MG_OK;
+    }
     int af = family == 4 ? AF_INET : family == 6 ? AF_INET6 : AF_UNSPEC;
     resolution->ask = resolver_ask(host->resolver, slice_make(name, len), af, answered, resolution);
     *ret_resolution = (double)resolution->id;
@@ -93,9 +151,28 @@ int mg_resolve_result(double id, struct mg_resolved *ret_resolved) {
         resolution->ticket = task_running ? task_running->ticket : 0;
         return resolution->ticket ? MG_WAIT : mg_error("nothing could wake it");
     }
-    if (resolution->count == 0)
+    unsigned found = resolution->services ? resolution->service_count : resolution->count;
+    if (found == 0)
         return mg_error("%s", resolution->text);
-    *ret_resolved = (struct mg_resolved){ resolution->ttl, (int32_t)resolution->count, resolution->stale };
+    *ret_resolved = (struct mg_resolved){ resolution->ttl, (int32_t)found, resolution->stale };
+    return MG_OK;
+}
+
+int mg_resolve_service(double id, uint32_t at, struct mg_service *ret_service) {
+    struct resolution *resolution = resolution_of(id);
+    if (!resolution)
+        return MG_STALE;
+    if (at >= resolution->service_count)
+        return MG_NONE;
+    const struct resolved_service *service = &resolution->services[at];
+    *ret_service = (struct mg_service){
+        .priority = service->priority,
+        .weight = service->weight,
+        .port = service->port,
+        .first = service->first,
+        .count = service->count,
+    };
+    mg_text_set(&ret_service->target, slice_make(service->target, service->len));
     return MG_OK;
 }
 
@@ -116,8 +193,10 @@ int mg_resolve_close(double id) {
     if (!resolution)
         return MG_NONE;
     resolver_cancel(resolution->ask);
+    resolver_cancel_services(resolution->services_ask);
     handle_drop(resolution->id);
     free(resolution->addrs);
+    free(resolution->services);
     slab_put(&resolution_slab, resolution);
     count--;
     return MG_OK;

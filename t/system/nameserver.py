@@ -3,6 +3,7 @@
 
     names = nameserver(**{"app.test": "192.0.2.1"})    fixture; several() of them in one test
     names.tell(ttl=1, **{"app.test": "192.0.2.2"})     other records from now on; the TTL only with a start
+    nameserver(services=["_http._tcp.app.test,app.test,9000,PRIORITY,WEIGHT"], ...)    SRV records, for good
     names.asked("app.test")                            how many A queries for it came
     names.stop(), names.start()                        dead, and alive again on the same port
     names.delay = 0.3                                  answers come so much later (by way of a relay in front of it:
@@ -30,7 +31,8 @@ def program():
 
 
 class Nameserver:
-    def __init__(self, ttl=600, relay=False, **records):
+    def __init__(self, ttl=600, relay=False, services=(), **records):
+        self.services = services
         self.folder = Path(tempfile.mkdtemp(prefix="moongate-dns-", dir="/tmp"))
         self.port = self.real_port = free_port()
         self.ttl, self.delay, self.drop, self.relay, self.process = ttl, 0, None, None, None
@@ -64,7 +66,8 @@ class Nameserver:
             [program(), "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--no-poll",
              "--listen-address=127.0.0.1", "--bind-interfaces", f"--port={self.real_port}", "--pid-file=", "--user=",
              f"--addn-hosts={self.folder}/hosts", f"--local-ttl={self.ttl}", "--local=/test/", "--log-queries",
-             f"--log-facility={self.folder}/log", "--cache-size=0"],
+             f"--log-facility={self.folder}/log", "--cache-size=0",
+             *(f"--srv-host={service}" for service in self.services)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         eventually(self.answers)
 
