@@ -84,6 +84,9 @@
     X(upstream_queue_full, "requests refused because too many waited already") \
     X(upstream_queue_timeouts, "requests that waited for queue_timeout in vain") \
     X(upstream_idle, "pooled connections idle now") \
+    X(health_checks, "checks of servers that were begun (health)") \
+    X(health_check_failures, "of these: those that found the server not well") \
+    X(health_changes, "times that checks took a server out of use or back into it") \
     X(tunnels, "connections that became a relay") \
     X(tunnels_active, "relays open now") \
     X(script_calls, "hooks called") \

@@ -141,6 +141,25 @@ struct conf_server {
     struct conf_place place;
 };
 
+// `health`: how servers are checked.
+enum conf_health_kind { HEALTH_TCP, HEALTH_TLS, HEALTH_H2, HEALTH_HTTP };
+enum { CONF_STATUS_RANGES = 8, CONF_HEALTH_TEXT_MAX = 255 };
+struct conf_status_range {
+    uint16_t low, high;           // inclusive
+};
+struct conf_health {
+    enum conf_health_kind kind;
+    const char *method, *path;    // of HTTP, with the following
+    const char *host;             // NULL: the server's name
+    const char *body;             // that the response must contain; NULL: any
+    struct conf_status_range status[CONF_STATUS_RANGES];
+    unsigned status_count;
+    uint64_t every, timeout, jitter;
+    uint64_t rise, fall;          // checks in a row
+    bool start_down;              // one that was not checked yet is down
+    struct conf_place place;
+};
+
 struct conf_upstream {
     struct conf_upstream *next;
     const char *name;
@@ -168,6 +187,7 @@ struct conf_upstream {
     uint64_t max_active;          // exchanges and tunnels of a server at the same time, 0: no limit
     uint64_t queue;               // exchanges that may wait for a free server
     uint64_t queue_timeout;       // and for how long
+    struct conf_health *health;   // NULL: servers are not checked
     bool used;
     struct conf_place place;
 };

@@ -304,6 +304,19 @@ static int check_frontend(struct parser *parser, const struct conf_frontend *fro
     return 0;
 }
 
+// Whether what is checked is what requests would use.
+static int check_health(struct parser *parser, const struct conf_upstream *upstream) {
+    const struct conf_health *health = upstream->health;
+    bool tls = upstream->tls != NULL;
+    if (health && health->kind == HEALTH_TLS && !tls)
+        return parser_fail(parser, health->place, "\"health tls\" in an upstream without tls");
+    if (health && health->kind == HEALTH_H2 && upstream->protocol != PROTOCOL_H2 &&
+        !(tls && upstream->protocol == PROTOCOL_AUTO))
+        return parser_fail(parser, health->place,
+                           "\"health h2\" in an upstream that does not speak HTTP/2, expected \"protocol h2\"");
+    return 0;
+}
+
 static int check_upstream(struct parser *parser, const struct conf_upstream *upstream, bool any_script) {
     if (!upstream->servers)
         return parser_fail(parser, upstream->place, "upstream \"%s\" has no server, expected at least one",
@@ -313,7 +326,8 @@ static int check_upstream(struct parser *parser, const struct conf_upstream *ups
         return parser_fail(parser, upstream->place,
                            "upstream \"%s\" is not used, expected a route to it (or a script)",
                            upstream->name);
-    return upstream->tls ? finish_upstream_tls(parser, upstream) : 0;
+    int err = check_health(parser, upstream);
+    return !err && upstream->tls ? finish_upstream_tls(parser, upstream) : err;
 }
 
 int parser_finish(struct parser *parser) {

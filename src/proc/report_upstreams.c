@@ -46,6 +46,9 @@ static void as_json(FILE *out, const struct standing *standing, const struct sta
     report_json_text(out, standing->server);
     fprintf(out, ",\"state\":\"%s\",\"admin\":\"%s\",\"weight\":%" PRIu32, standing_state(standing, clock_ms()),
             standing_admin_name((enum standing_admin)standing->admin), standing_weight(standing));
+    fprintf(out, ",\"check\":\"%s\",\"check_failure\":",
+            standing_check_name((enum standing_check)standing->check));
+    report_json_text(out, standing->check_why);
 #define X(name, doc) fprintf(out, ",\"" #name "\":%" PRIu64, sum->name);
     STANDING_COUNTS(X)
 #undef X

@@ -27,6 +27,8 @@ struct attempt {
     struct list waiting;          // struct waiter, in order
     unsigned count;               // of them
     bool shared;                  // counted in server->shared, because more than one may wait for it
+    bool alone;                   // nobody may join, and nothing is learnt of the server (attempt_alone)
+    bool bare;                    // without TLS
     bool over;                    // those that still wait are being told: it goes when all are
 };
 
@@ -87,7 +89,8 @@ static void count_failure(struct server *server, int error) {
 
 static void fail(struct attempt *attempt, int error, const char *why) {
     struct server *server = attempt->server;
-    count_failure(server, error);
+    if (!attempt->alone)
+        count_failure(server, error);
     close_list(attempt);
     while (attempt->count > 0) {
         struct waiter *waiter = take_first(attempt);
@@ -111,6 +114,13 @@ static void made(struct attempt *attempt, bool h2) {
     const struct conf_upstream *conf = server->upstream->conf;
     struct conn *conn = attempt->conn;
     timer_stop(&conn->timer);
+    if (attempt->alone) {
+        struct waiter *waiter = take_first(attempt);
+        close_list(attempt);
+        waiter->ops->alone(waiter, conn, h2);
+        end_told(attempt);
+        return;
+    }
     counters->upstream_connects++;
     server->counts->connect_us += clock_us() - conn->started_us;
     server_succeeded(server);
@@ -181,8 +191,8 @@ static void connected(struct conn *conn, int error) {
     if (error < 0) {
         conn_close(conn, CLOSE_upstream_connect);
         fail(attempt, error, NULL);
-    } else if (!server->upstream->tls) {
-        made(attempt, server->upstream->conf->protocol == PROTOCOL_H2);
+    } else if (!server->upstream->tls || attempt->bare) {
+        made(attempt, !server->upstream->tls && server->upstream->conf->protocol == PROTOCOL_H2);
     } else if (tls_connect(conn, server->upstream->tls, host_of(server), slice_of(server->name),
                            server_wants_http1(server), &tls_callbacks, attempt) < 0) {
         conn_close(conn, CLOSE_memory);
@@ -254,7 +264,7 @@ static struct attempt *joinable(const struct server *server) {
         list_each(link, &server->attempts) {
             struct attempt *attempt = container_of(link, struct attempt, link);
             unsigned carried = attempt->client ? attempt->client->streams : 0;
-            if (attempt->count + carried < server->upstream->conf->http2_streams)
+            if (!attempt->alone && attempt->count + carried < server->upstream->conf->http2_streams)
                 return attempt;
         }
     return NULL;
@@ -265,7 +275,7 @@ bool attempt_has_room(const struct server *server) {
         pool_has_room(server) || joinable(server);
 }
 
-static int begin(struct server *server, struct attempt **ret_attempt) {
+static int begin(struct server *server, bool alone, struct attempt **ret_attempt) {
     struct attempt *attempt = slab_get(&attempt_slab);
     if (!attempt)
         return -ENOMEM;
@@ -273,10 +283,13 @@ static int begin(struct server *server, struct attempt **ret_attempt) {
     if (!conn) {
         int error = -errno;
         slab_put(&attempt_slab, attempt);
-        count_failure(server, error);
+        if (!alone)
+            count_failure(server, error);
         return error;
     }
-    *attempt = (struct attempt){ .server = server, .conn = conn, .shared = shares(server) };
+    *attempt = (struct attempt){
+        .server = server, .conn = conn, .shared = !alone && shares(server), .alone = alone
+    };
     list_init(&attempt->waiting);
     list_push_back(&server->attempts, &attempt->link);
     server->shared += attempt->shared;
@@ -285,14 +298,27 @@ static int begin(struct server *server, struct attempt **ret_attempt) {
     return 0;
 }
 
-int attempt_join(struct server *server, struct waiter *waiter) {
-    struct attempt *attempt = joinable(server);
-    int rc = attempt ? 0 : begin(server, &attempt);
-    if (rc < 0)
-        return rc;
+static void wait_for(struct attempt *attempt, struct waiter *waiter) {
     waiter->attempt = attempt;
     list_push_back(&attempt->waiting, &waiter->link);
     attempt->count++;
+}
+
+int attempt_join(struct server *server, struct waiter *waiter) {
+    struct attempt *attempt = joinable(server);
+    int rc = attempt ? 0 : begin(server, false, &attempt);
+    if (rc == 0)
+        wait_for(attempt, waiter);
+    return rc;
+}
+
+int attempt_alone(struct server *server, struct waiter *waiter, bool bare) {
+    struct attempt *attempt;
+    int rc = begin(server, true, &attempt);
+    if (rc < 0)
+        return rc;
+    attempt->bare = bare;
+    wait_for(attempt, waiter);
     return 0;
 }
 

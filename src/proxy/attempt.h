@@ -21,6 +21,9 @@ struct waiter_ops {
     void (*failed)(struct waiter *waiter, struct server *server, int error, const char *why);
     // The connection is there but has no room for it: to be asked for anew.
     void (*again)(struct waiter *waiter, struct server *server);
+    // After attempt_alone(), instead of `made`: the connection itself, the waiter's from now on. h2: it is one of
+    // HTTP/2.
+    void (*alone)(struct waiter *waiter, struct conn *conn, bool h2);
 };
 
 struct waiter {
@@ -32,6 +35,9 @@ struct waiter {
 // Waits for a connection that is being made, or begins one. Negative errno when it could not be begun; the
 // server is told. The waiter's ops are set.
 int attempt_join(struct server *server, struct waiter *waiter) __attribute__((warn_unused_result));
+// Begins one that nobody else gets and that says nothing of the server here: for checks (check.h). bare: without
+// TLS. The waiter's ops have `alone` and `failed`.
+int attempt_alone(struct server *server, struct waiter *waiter, bool bare) __attribute__((warn_unused_result));
 // It waits no more; an attempt that nobody waits for ends, but for one that has connected.
 void attempt_leave(struct waiter *waiter);
 // Whether one more exchange could be given to the server now, or once a connection is made.

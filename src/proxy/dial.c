@@ -142,7 +142,9 @@ static void waiter_again(struct waiter *waiter, struct server *server) {
     }
 }
 
-static const struct waiter_ops waiter_ops = { waiter_made, waiter_failed, waiter_again };
+static const struct waiter_ops waiter_ops = {
+    .made = waiter_made, .failed = waiter_failed, .again = waiter_again
+};
 
 // ---- the queue --------------------------------------------------------------------------------------------
 

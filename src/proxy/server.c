@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "proxy/check.h"
 #include "proxy/upstream.h"
 
 #include <errno.h>
@@ -128,6 +129,9 @@ void server_succeeded(struct server *server) {
 }
 
 bool server_is_down(const struct server *server) {
+    const struct conf_health *health = server->upstream->conf->health;
+    if (health && check_says_down(server, health))
+        return true;
     return atomic_load_explicit(&server->standing->down_until_ms, memory_order_relaxed) > clock_ms();
 }
 

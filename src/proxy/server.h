@@ -14,6 +14,7 @@
 #include "proxy/standing.h"
 
 struct upstream;
+struct check;
 
 struct server {
     struct list link;         // of those that were removed
@@ -35,6 +36,7 @@ struct server {
     bool speaks_http1;        // over TLS it chose HTTP/1.1 the last time
     uint64_t http1_until_ms;  // it wants to be asked by HTTP/1.1 alone until then
     int64_t current_weight;   // balance.c's: smooth weighted round robin
+    struct check *check;      // check.c's; NULL: it is not checked
     unsigned active;          // exchanges on it or connecting to it, and tunnels
     char text[];              // `name` of a passing one
 };
@@ -54,7 +56,7 @@ void server_wake(struct server *server);
 // What connecting to it came to.
 void server_failed(struct server *server);
 void server_succeeded(struct server *server);
-// Failed lately: to be asked only when there is no other.
+// Failed lately, or its checks say so: to be asked only when there is no other.
 bool server_is_down(const struct server *server);
 
 // It has said that it will not be asked by HTTP/2 (HTTP_1_1_REQUIRED), a while ago at most.

@@ -33,7 +33,18 @@ const char *standing_state(const struct standing *standing, uint64_t now_ms) {
     uint32_t admin = atomic_load(&standing->admin);
     if (admin != ADMIN_up)
         return standing_admin_name((enum standing_admin)admin);
+    if (atomic_load(&standing->check) == CHECK_down)
+        return "unhealthy";
     return atomic_load(&standing->down_until_ms) > now_ms ? "failing" : "up";
+}
+
+const char *standing_check_name(enum standing_check check) {
+    static const char *const names[] = {
+#define X(name, doc) #name,
+        STANDING_CHECKS(X)
+#undef X
+    };
+    return names[check];
 }
 
 static struct standing *at(const struct standings *standings, unsigned place) {

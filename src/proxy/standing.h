@@ -34,6 +34,21 @@ enum standing_admin {
 };
 const char *standing_admin_name(enum standing_admin admin);
 
+//  X(name, documentation): what its checks (`health`) say
+#define STANDING_CHECKS(X) \
+    X(unknown, "it was not checked yet") \
+    X(up, "it is well") \
+    X(down, "it is not")
+
+enum standing_check {
+#define X(name, doc) CHECK_##name,
+    STANDING_CHECKS(X)
+#undef X
+};
+const char *standing_check_name(enum standing_check check);
+
+enum { STANDING_WHY_MAX = 96 };
+
 //  X(name, documentation)
 #define STANDING_COUNTS(X) \
     X(active, "requests and tunnels on it now, connections that are being made for one included") \
@@ -64,6 +79,12 @@ struct standing {
     _Atomic uint64_t up_since_ms;     // when it became well again; 0: it always was
     _Atomic uint32_t failures;        // to connect, in a row
     _Atomic uint64_t down_until_ms;   // not chosen before, unless there is no other
+    _Atomic uint32_t check;           // enum standing_check; check.c's, as all of the following
+    _Atomic int32_t check_run;        // checks in a row that went well, or, negative, did not
+    _Atomic uint64_t next_check_ms;   // who moves it on when it has come does the check
+    _Atomic uint64_t checked_ms;      // the last one's end; 0: there was none
+    _Atomic uint64_t check_since_ms;  // when `check` became what it is
+    char check_why[STANDING_WHY_MAX]; // what was wrong the last time that something was; for reports
     struct standing_counts counts[] __attribute__((aligned(64)));  // one for each worker
 };
 

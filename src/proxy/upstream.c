@@ -3,6 +3,7 @@
 #include "proxy/upstream.h"
 
 #include "proxy/attempt.h"
+#include "proxy/check.h"
 #include "proxy/dial.h"
 #include "proxy/pool.h"
 #include "tls/client.h"
@@ -47,6 +48,7 @@ struct upstream *upstream_new(const struct conf_upstream *conf, const struct ups
 
 static void release(struct server *server) {
     list_remove(&server->link);
+    check_end(server);
     attempts_release(server);
     pool_release(server);
     server_free(server);
@@ -55,6 +57,7 @@ static void release(struct server *server) {
 void upstream_free(struct upstream *upstream) {
     if (!upstream)
         return;
+    checks_stop(upstream);
     for (unsigned i = 0; i < upstream->server_count; i++)
         release(upstream->servers[i]);
     list_each(link, &upstream->removed) release(container_of(link, struct server, link));
@@ -88,6 +91,7 @@ struct server *upstream_add(struct upstream *upstream, const struct conf_server 
         return NULL;
     server->bit = free_bit(upstream);
     upstream->servers[upstream->server_count++] = server;
+    check_begin(server);
     server_wake(server);
     return server;
 }
@@ -101,6 +105,7 @@ void upstream_remove(struct server *server) {
     for (; at < upstream->server_count; at++)
         upstream->servers[at] = upstream->servers[at + 1];
     server->removed = true;
+    check_end(server);
     list_push_back(&upstream->removed, &server->link);
     pool_release(server);
     upstream_tidy_later(upstream);

@@ -15,6 +15,8 @@
 #include "proxy/server.h"
 #include "ring/ring.h"
 
+struct checks;
+
 struct upstream {
     struct list link;         // of its generation, or of its book
     struct address_book *book;  // that it may leave when it is not in use; NULL: of the configuration
@@ -33,6 +35,7 @@ struct upstream {
     unsigned waiting_count;
     struct ring_flush waker;  // dial.c's: serves those who wait, when a server became free
     struct ring_flush tidier; // frees removed servers
+    struct checks *checks;    // check.c's; NULL: servers are not checked
 };
 
 struct upstream_options {

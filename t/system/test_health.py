@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Health of servers: active checks (health), what they find, who does them, and that state outlives reloads and
+workers. Origins are python's, openssl's and HTTP/2 frame by frame; they count what they are asked."""
+import os
+import re
+import signal
+import socket
+import ssl
+import time
+
+import pytest
+
+from conftest import Origin, eventually, free_port
+from h2origin import H2Origin
+from pki import Authority
+
+GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+BAD = b"HTTP/1.1 500 Oh\r\nContent-Length: 3\r\n\r\nbad"
+EVERY = "every=100ms timeout=100ms jitter=0 rise=2 fall=2"
+
+
+def checks(origin, target="/healthz"):
+    return sum(request.target == target for request in list(origin.requests))
+
+
+def answers(health=GOOD, other=GOOD):
+    return lambda request: health if request.target == "/healthz" else other
+
+
+def asked(gate, *origins, count=20):
+    """How many of some requests each origin is asked."""
+    before = [checks(origin, "/x") for origin in origins]
+    assert all(gate.get("/x").status == 200 for _ in range(count))
+    return [checks(origin, "/x") - old for origin, old in zip(origins, before)]
+
+
+def test_a_bad_server_is_left_alone_until_it_is_well_again(moongate, origins):
+    a, b = origins(), origins()
+    a.reply = b.reply = answers()
+    gate = moongate(f"upstream app {{ server {a.address}; server {b.address}; health http GET /healthz {EVERY}; }}",
+                    "route / app;")
+    eventually(lambda: checks(a) and checks(b))
+    assert asked(gate, a, b) == [10, 10]
+    a.reply = answers(BAD)
+    gate.wait_log(rf'upstream "app": server "{a.address}" is down: it answers with status 500')
+    assert asked(gate, a, b) == [0, 20]
+    shown = {server["server"]: server for server in gate.show("upstreams")["upstreams"][0]["servers"]}
+    assert [shown[origin.address]["state"] for origin in (a, b)] == ["unhealthy", "up"]
+    assert shown[a.address]["check"] == "down" and shown[a.address]["check_failure"] == "it answers with status 500"
+    a.reply = answers()
+    gate.wait_log(rf'server "{a.address}" is up')
+    assert min(asked(gate, a, b)) > 5
+    # Each change was told once, and nothing was told of the other.
+    assert len(re.findall("is down:|is up", gate.log())) == 2 and f'"{b.address}" is' not in gate.log()
+    stats = gate.stats()
+    assert stats["health_changes"] == 2
+    assert 2 <= stats["health_check_failures"] < stats["health_checks"]
+    # What a check says of itself.
+    request = next(request for request in a.requests if request.target == "/healthz")
+    assert (request.method, request.header("host"), request.header("connection")) == ("GET", a.address, "close")
+
+
+def test_one_failure_or_success_is_not_enough(moongate, origins):
+    a, b = origins(), origins()
+    plan = [GOOD, BAD, GOOD, BAD, GOOD, BAD, GOOD]  # never two in a row
+
+    def reply(request):
+        return (plan.pop(0) if plan else GOOD) if request.target == "/healthz" else GOOD
+    a.reply = reply
+    gate = moongate(f"upstream app {{ server {a.address}; server {b.address}; health http /healthz {EVERY}; }}",
+                    "route / app;")
+    eventually(lambda: not plan)
+    assert "is down" not in gate.log()
+    plan += [BAD, BAD, GOOD, BAD, GOOD, BAD]
+    gate.wait_log("is down")
+    eventually(lambda: not plan)
+    gate.wait_log("is up")
+    assert len(re.findall("is down:|is up", gate.log())) == 2
+
+
+CASES = {  # options, what the origin does, what the log says
+    "status": ("http /healthz status=204", GOOD, "it answers with status 200"),
+    "default status": ("http /healthz", BAD, "it answers with status 500"),
+    "body": ("http /healthz body=fine", GOOD, "its answer lacks the text of body="),
+    "slow": ("http /healthz", lambda request: time.sleep(5), "no answer within 100ms"),
+    "slow body": ("http /healthz",
+                  lambda request: (time.sleep(n) or piece for n, piece in
+                                   ((0, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no"), (5, b"k"))),
+                  "no answer within 100ms"),
+    "garbage": ("http /healthz", b"\x00\x01garbage\r\n\r\n", "the upstream server broke the protocol"),
+    "close": ("http /healthz", None, "the upstream server closed the connection too early"),
+    "cut": ("http /healthz", [b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 9\r\n\r\nok"],
+            "the upstream server closed the connection too early"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_not_well(name, moongate, origins):
+    options, reply, why = CASES[name]
+    a, b = origins(), origins()
+    a.reply = reply if callable(reply) else lambda request: reply
+    gate = moongate(f"upstream app {{ server {a.address}; server {b.address}; health {options} {EVERY}; }}",
+                    "route / app;")
+    gate.wait_log(rf'"{a.address}" is down: {re.escape(why)} \(check\)')
+
+
+GOODS = {
+    "statuses": ("http /healthz status=204,500-503", BAD),
+    "body": ("http /healthz body=needle", b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\na needle in."),
+    "body in pieces": ("http /healthz body=needle",
+                       lambda request: (time.sleep(n) or piece for n, piece in
+                                        ((0, b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"), (0.01, b"xne"),
+                                         (0.01, b"e"), (0.01, b"dle"), (0.01, b"yyy")))),
+    "quoted body": ("http /healthz body=\"needle in\"", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nneedle in."),
+    "head": ("http HEAD /healthz", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"),
+    "host": ("http /healthz host=app.test",
+             lambda request: GOOD if request.header("host") == "app.test" else BAD),
+    "until closed": ("http /healthz", b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok"),
+    "tcp": ("tcp", BAD),
+}
+
+
+@pytest.mark.parametrize("name", GOODS)
+def test_what_is_well(name, moongate, origins):
+    options, reply = GOODS[name]
+    a = origins()
+    a.reply = reply
+    every = EVERY.replace("timeout=100ms", "timeout=1s").replace("every=100ms", "every=1s").replace("fall=2", "fall=1")
+    gate = moongate(f"upstream app {{ server {a.address}; health {options} start=down {every}; }}", "route / app;")
+    gate.wait_log(rf'"{a.address}" is up')
+    assert "is down" not in gate.log()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "http"])
+def test_nobody_listens(kind, moongate, origin):
+    gone = f"127.0.0.1:{free_port()}"
+    gate = moongate(f"upstream app {{ server {gone}; server {origin.address}; health {kind} {EVERY}; }}", "route / app;")
+    gate.wait_log(rf'"{gone}" is down: it cannot be connected to: Connection refused')
+    assert asked(gate, origin) == [20]
+    # The checks' failures say nothing where only requests do.
+    assert gate.stats()["upstream_connect_errors"] == 0
+
+
+def test_start_down_waits_for_the_first_good_check(moongate, origins):
+    a, b = origins(), origins()
+    a.reply = answers(BAD)
+    b.reply = answers()
+    health = f"health http /healthz {EVERY}"
+    gate = moongate(f"upstream app {{ server {b.address}; {health}; }}", "route / app;")
+    gate.configure(f"upstream app {{ server {b.address}; server {a.address}; {health} start=down; }}", "route / app;")
+    eventually(lambda: checks(b) > 1)
+    gate.reload()
+    assert asked(gate, a, b) == [0, 20]
+    eventually(lambda: checks(a) > 3)
+    assert asked(gate, a, b) == [0, 20]
+    a.reply = answers()
+    gate.wait_log(rf'"{a.address}" is up')
+    assert min(asked(gate, a, b)) > 5
+
+
+# ---- TLS and HTTP/2 ---------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pki")
+    folder.chmod(0o755)
+    return Authority(folder)
+
+
+@pytest.fixture
+def tls_origin(pki):
+    made = []
+
+    def make(name, *names, h2=False, alpn=None):
+        certificate = pki.issue(name, *names)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate.pem, certificate.key)
+        if h2 or alpn:
+            context.set_alpn_protocols(alpn or ["h2"])
+
+        class Secure(Origin):
+            def serve(self, client, number):
+                try:
+                    client.settimeout(10)
+                    client = context.wrap_socket(client, server_side=True)
+                except OSError:
+                    client.close()
+                else:
+                    super().serve(client, number)
+        made.append(H2Origin(wrap=lambda s: context.wrap_socket(s, server_side=True)) if h2 else Secure())
+        return made[-1]
+
+    yield make
+    for origin in made:
+        origin.close()
+
+
+@pytest.mark.parametrize("kind", ["tls", "http"])
+def test_tls(kind, moongate, pki, tls_origin):
+    good, bad = tls_origin("good", "127.0.0.1"), tls_origin("bad", "other.test")
+    every = EVERY.replace("100ms", "1s")
+    gate = moongate(f"upstream app {{ server {good.address}; server {bad.address}; tls {{ ca {pki.path}; }}\n"
+                    f"health {kind} {every} start=down fall=1; }}", "route / app;")
+    gate.wait_log(rf'"{good.address}" is up')
+    eventually(lambda: gate.stats()["health_check_failures"] > 0)
+    assert f'"{bad.address}" is up' not in gate.log()
+    assert gate.get("/").status == 200
+
+
+def test_the_reason_of_a_bad_certificate_is_told(moongate, pki, tls_origin):
+    good, bad = tls_origin("good2", "127.0.0.1"), tls_origin("bad2", "other.test")
+    gate = moongate(f"upstream app {{ server {good.address}; server {bad.address}; tls {{ ca {pki.path}; }}\n"
+                    f"health tls {EVERY.replace('100ms', '500ms')}; }}", "route / app;")
+    gate.wait_log(rf'"{bad.address}" is down: the TLS handshake failed: .*')
+
+
+@pytest.mark.parametrize("kind", ["h2", "http /healthz"])
+def test_http2(kind, moongate, origin):
+    every = EVERY.replace("100ms", "1s").replace("fall=2", "fall=1")
+    with H2Origin() as good:
+        gate = moongate(f"upstream app {{ server {good.address}; server {origin.address}; protocol h2;\n"
+                        f"health {kind} {every}; }}", "route / app;")
+        gate.wait_log(rf'"{origin.address}" is down: ', 10)
+        assert gate.get("/").status == 200
+        assert f'"{good.address}" is down' not in gate.log()
+
+
+def test_http2_is_asked_for_by_alpn(moongate, pki, tls_origin):
+    good, bad = tls_origin("h2", "127.0.0.1", h2=True), tls_origin("h1", "127.0.0.1", alpn=["http/1.1"])
+    gate = moongate(f"upstream app {{ server {good.address}; server {bad.address}; tls {{ ca {pki.path}; }}\n"
+                    f"health h2 {EVERY.replace('100ms', '500ms')}; }}", "route / app;")
+    gate.wait_log(rf'"{bad.address}" is down: it does not speak HTTP/2')
+    assert f'"{good.address}" is down' not in gate.log()
+
+
+# ---- one check for all workers ----------------------------------------------------------------------------
+
+@pytest.mark.alone
+def test_eight_workers_check_once(moongate, origin):
+    gate = moongate(f"upstream app {{ server {origin.address}; health http /healthz every=200ms jitter=0; }}",
+                    "route / app;", workers=8)
+    eventually(lambda: checks(origin) > 0)
+    first, began = checks(origin), time.monotonic()
+    eventually(lambda: checks(origin) >= first + 20, 30)
+    took = time.monotonic() - began
+    assert 20 * 0.2 * 0.9 < took, f"20 checks in {took:.2f} s"
+    done = [worker["health_checks"] for worker in gate.show("stats")["workers"]]
+    assert sum(done) <= checks(origin) + 1
+
+
+def test_a_reload_changes_no_state(moongate, origins):
+    a, b = origins(), origins()
+    a.reply = answers(BAD)
+    gate = moongate(f"upstream app {{ server {a.address}; server {b.address}; health http /healthz {EVERY}; }}",
+                    "route / app;", workers=2)
+    gate.wait_log("is down")
+    for n in range(5):
+        before = checks(a)
+        gate.reload()
+        assert asked(gate, a, b, count=5) == [0, 5]
+        eventually(lambda: checks(a) > before + 1)
+    assert len(re.findall("is down:|is up", gate.log())) == 1
+    # Without the directive nothing is known of checks, and none is made.
+    gate.configure(f"upstream app {{ server {a.address}; server {b.address}; }}", "route / app;", workers=2)
+    gate.reload()
+    assert min(asked(gate, a, b)) > 0
+    count = checks(a)
+    time.sleep(0.3)
+    assert checks(a) == count
+
+
+def test_checks_go_on_when_a_worker_dies_in_the_middle_of_one(moongate, origins):
+    a, b = origins(), origins()
+    a.reply = answers(BAD)
+    gate = moongate(f"upstream app {{ server {a.address}; server {b.address};\n"
+                    f"health http /healthz {EVERY.replace('100ms', '300ms')}; }}", "route / app;", workers=2)
+    gate.wait_log("is down")
+    b.reply = lambda request: time.sleep(0.2) or GOOD
+    for _ in range(3):
+        count = checks(b)
+        eventually(lambda: checks(b) > count)  # it is being asked
+        victims = gate.workers()
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        count = checks(b)
+        eventually(lambda: not set(victims) & set(gate.workers()))
+        gate.wait_serving()
+        eventually(lambda: checks(b) > count + 1)
+        assert asked(gate, a, b, count=2) == [0, 2]
+    a.reply = answers()
+    gate.wait_log(rf'"{a.address}" is up')
+    assert f'"{b.address}" is down' not in gate.log()
+
+
+# ---- configuration ----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("line, error", [
+    ("health", "too few arguments"),
+    ("health ping", "no kind of check"),
+    ("health tcp /x", "unexpected"),
+    ("health tcp status=200", "unexpected"),
+    ("health tls", "without tls"),
+    ("health h2", "protocol h2"),
+    ("health http get /", "bad method"),
+    ("health http /a#b", "bad path"),
+    ("health http status=2xx", "bad \"status=2xx\""),
+    ("health http status=299-200", "bad \"status"),
+    ("health http status=1,2", "bad \"status"),
+    ("health http every=1s timeout=2s", "timeout is longer than every"),
+    ("health http start=maybe", "start=up or start=down"),
+    ("health http rise=0", "out of bounds"),
+    ("health http body=", "expected at most"),
+])
+def test_what_is_refused(line, error, moongate):
+    gate = moongate(start=False)
+    gate.configure(f"upstream app {{ server 127.0.0.1:1; {line}; }}", "route / app;")
+    done = gate.run("-t")
+    assert done.returncode != 0 and error in done.stderr, done.stderr
+
+
+def test_what_is_printed_is_read_again(moongate):
+    gate = moongate(start=False)
+    gate.configure("upstream app { server 127.0.0.1:1; health http HEAD /a?b status=200,300-310 \"body=x y\" host=h "
+                   "every=7s timeout=3s jitter=0 rise=4 fall=5 start=down; }", "route / app;")
+    first = gate.run("-T").stdout
+    assert re.search(r"health http HEAD /a\?b status=200-200,300-310 .body=x y. host=h every=7s timeout=3s jitter=0s? "
+                     r"rise=4 fall=5 start=down;", first), first
+    gate.write("moongate.conf", first)
+    assert gate.run("-T").stdout == first
