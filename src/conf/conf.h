@@ -174,6 +174,7 @@ struct conf_upstream {
     uint64_t http2_ping;          // silence after which a server is asked with PING, 0: never
     uint64_t keepalive;           // idle connections kept for each worker, 0: none
     uint64_t keepalive_idle;      // how long
+    uint64_t keepalive_warm;      // of each server as many are kept ready, before they are needed
     uint64_t connect_timeout;     // for one connection to be made
     uint64_t response_timeout;    // from the end of the request head sent to the response head
     uint64_t read_timeout;        // between two reads of a response body

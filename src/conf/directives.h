@@ -448,12 +448,14 @@
       "After how long a silence a server is asked with a PING whether its HTTP/2 connection lives. Without an " \
       "answer in connect_timeout the connection is closed, and its requests are answered 504 or sent again, as " \
       "retry says. 0 never asks.") \
-    X(keepalive, SCOPE_UPSTREAM, OWN, conf_upstream, keepalive, 0, 1048576, 0, "NUMBER [idle=TIME]", \
+    X(keepalive, SCOPE_UPSTREAM, OWN, conf_upstream, keepalive, 0, 1048576, 0, "NUMBER [idle=TIME] [warm=NUMBER]", \
       "64 idle=60s", NULL, \
       "Idle connections to this upstream that each worker keeps for later requests, and for how long (60s" \
       " when not given). A server that says how long it keeps them (Keep-Alive: timeout) is believed, less a " \
-      "second. Beyond that number the one that was idle for the longest time is closed. 0 uses each " \
-      "connection once.") \
+      "second; of one that does not, moongate notices how long it kept idle connections, and closes them a " \
+      "little earlier, so that no request meets one that is just being closed. Beyond that number the one that " \
+      "was idle for the longest time is closed. 0 uses each connection once. With warm, each worker keeps so " \
+      "many connections to each server ready before they are needed (one, where it speaks HTTP/2).") \
     X(connect_timeout, SCOPE_UPSTREAM, TIME, conf_upstream, connect_timeout, 1, 600000, 0, NULL, "5s", \
       NULL, \
       "How long one connection to a server may take to be made. After that the next server is tried, as " \

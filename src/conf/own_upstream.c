@@ -103,22 +103,36 @@ void own_print_server(FILE *out, int indent, const void *owner) {
 int own_parse_keepalive(struct parser *parser, struct block *block, struct statement *statement) {
     struct conf_upstream *upstream = block->owners[OWNER_conf_upstream];
     const struct directive *row = statement->directive;
-    int err = own_count_words(parser, statement, 1, 2);
+    int err = own_count_words(parser, statement, 1, 3);
     if (err)
         return err;
     upstream->keepalive_idle = keepalive_idle;
+    upstream->keepalive_warm = 0;
     err = parser_value(parser, row, &statement->words[0], 0, KIND_NUMBER, row->low, row->high, false,
                        &upstream->keepalive);
-    return err ? err
-               : own_option(parser, statement, "idle=", KIND_TIME, 1, 86400000, &upstream->keepalive_idle);
+    for (unsigned i = 1; i < statement->count && !err; i++) {
+        static const struct slice idle = SLICE_LIT("idle="), warm = SLICE_LIT("warm=");
+        const struct token *word = &statement->words[i];
+        if (slice_starts(word->text, idle))
+            err = parser_value(parser, row, word, idle.len, KIND_TIME, 1, 86400000, false,
+                               &upstream->keepalive_idle);
+        else if (slice_starts(word->text, warm))
+            err = parser_value(parser, row, word, warm.len, KIND_NUMBER, 0, upstream->keepalive, true,
+                               &upstream->keepalive_warm);
+        else
+            err = own_too_many(parser, statement, i);
+    }
+    return err;
 }
 
 void own_print_keepalive(FILE *out, int indent, const void *owner) {
     const struct conf_upstream *upstream = owner;
     char count[VALUE_TEXT_MAX], idle[VALUE_TEXT_MAX];
-    fprintf(out, "%*skeepalive %s idle=%s;\n", indent, "",
-            value_print(upstream->keepalive, VALUE_NUMBER, count),
+    fprintf(out, "%*skeepalive %s idle=%s", indent, "", value_print(upstream->keepalive, VALUE_NUMBER, count),
             value_print(upstream->keepalive_idle, VALUE_TIME, idle));
+    if (upstream->keepalive_warm > 0)
+        fprintf(out, " warm=%s", value_print(upstream->keepalive_warm, VALUE_NUMBER, count));
+    fputs(";\n", out);
 }
 
 static const struct {

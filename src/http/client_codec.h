@@ -51,7 +51,13 @@ struct client_codec {
     struct list link;   // the owner's
     unsigned streams;   // exchanges that it carries
     uint64_t requests;  // carried so far
+    uint64_t idle_since_ms;  // the owner's: when it was pooled last, 0: it never was
     uint64_t idle_ms;   // for how long its server will keep it, as the last response said; UINT64_MAX: unsaid
 };
+
+// It may have been closed by its server in the meantime, as that had no word on it yet, or has had the last.
+static inline bool client_codec_is_old(const struct client_codec *client) {
+    return client->requests > 0 || client->idle_since_ms > 0;
+}
 
 #endif

@@ -465,12 +465,13 @@ static void h1_free(struct client_codec *public, enum close_reason reason) {
 }
 
 static void h1_idle(struct client_codec *public, uint64_t ms) {
+    conn_read(public->conn);  // an end is noticed
     timer_start(&public->conn->timer, ms);
 }
 
 static void h1_carry(struct client_codec *public, struct exchange *x, const struct conf_upstream *conf) {
     struct client *client = client_of(public);
-    bool reused = public->requests > 0;
+    bool reused = client_codec_is_old(public);
     timer_stop(&public->conn->timer);
     public->streams = 1;
     client->conf = conf;
@@ -507,7 +508,11 @@ struct client_codec *h1_client_new(struct conn *conn, const struct conf_upstream
         return NULL;
     }
     *client = (struct client){
-        .public = { .ops = &codec, .callbacks = callbacks, .owner = owner, .conn = conn },
+        .public = { .ops = &codec,
+                    .callbacks = callbacks,
+                    .owner = owner,
+                    .conn = conn,
+                    .idle_ms = UINT64_MAX },
         .conf = conf,
     };
     list_init(&client->public.link);

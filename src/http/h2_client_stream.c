@@ -351,5 +351,5 @@ void h2_up_carry(struct client_codec *public, struct exchange *x, const struct c
     public->streams++;
     client->idle_by = 0;
     x->res = (struct response){ 0 };
-    exchange_dialled(x, &upstream, stream, public->requests > 0);
+    exchange_dialled(x, &upstream, stream, client_codec_is_old(public));
 }

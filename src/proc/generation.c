@@ -6,7 +6,6 @@
 #include "base/log.h"
 #include "conf/source.h"
 #include "net/resolver.h"
-#include "proxy/check.h"
 #include "tls/client.h"
 
 #include <errno.h>
@@ -183,7 +182,7 @@ int generation_load(const struct generation_options *options, struct generation 
 
 void generation_go(struct generation *generation) {
     list_each(link, &generation->upstreams)
-        checks_go(container_of(link, struct upstream, link), &generation->conf->settings);
+        upstream_go(container_of(link, struct upstream, link), &generation->conf->settings);
     script_host_go(generation->scripts);
     if (generation->stapler)
         stapler_go(generation->stapler);
@@ -193,7 +192,7 @@ void generation_unwant(struct generation *generation) {
     if (!generation)
         return;
     generation->wanted = false;
-    list_each(link, &generation->upstreams) checks_stop(container_of(link, struct upstream, link));
+    list_each(link, &generation->upstreams) upstream_stop(container_of(link, struct upstream, link));
     if (generation->stapler)
         stapler_stop(generation->stapler);
     script_host_retire(generation->scripts);

@@ -74,7 +74,7 @@ int servers_set(struct master *master, const char *words, struct error *result) 
     char text[512], *rest;
     int len = snprintf(text, sizeof text, "%s", words);
     char *subject = strtok_r(text, " ", &rest);
-    char *verb = strtok_r(NULL, " ", &rest), *number = strtok_r(NULL, " ", &rest);
+    const char *verb = strtok_r(NULL, " ", &rest), *number = strtok_r(NULL, " ", &rest);
     char *slash = subject ? strchr(subject, '/') : NULL;
     struct wish wish;
     if (len < 0 || (size_t)len >= sizeof text || !slash || !verb || strtok_r(NULL, " ", &rest))

@@ -135,15 +135,19 @@ static void made(struct attempt *attempt, bool h2) {
     }
     server->shared += (unsigned)client->many - attempt->shared;
     attempt->shared = false;
-    struct waiter *waiter = take_first(attempt);
+    struct waiter *waiter = attempt->count > 0 ? take_first(attempt) : NULL;
     if (client->many) {
         attempt->client = client;
         client->settling = true;
-        waiter->ops->made(waiter, client);
+        if (waiter)
+            waiter->ops->made(waiter, client);
         return;
     }
     close_list(attempt);
-    waiter->ops->made(waiter, client);
+    if (waiter)
+        waiter->ops->made(waiter, client);
+    else
+        pool_put(client);
     disperse(attempt);
 }
 
@@ -333,12 +337,28 @@ void attempt_leave(struct waiter *waiter) {
     end(attempt);
 }
 
+void attempt_prepare(struct server *server) {
+    struct attempt *attempt;
+    if (!shares(server) || server->shared == 0)
+        (void)begin(server, false, &attempt);
+}
+
+unsigned attempt_count(const struct server *server) {
+    unsigned count = 0;
+    list_each(link, &server->attempts) count++;
+    return count;
+}
+
 void attempts_release(struct server *server) {
-    // What settles has nobody who waits for it any more.
+    // What settles, and what nobody waited for from the begin.
     list_each(link, &server->attempts) {
         struct attempt *attempt = container_of(link, struct attempt, link);
         struct client_codec *client = attempt->client;
+        struct conn *conn = attempt->conn;
         end(attempt);
-        pool_drop(client, CLOSE_drain);
+        if (client)
+            pool_drop(client, CLOSE_drain);
+        else
+            conn_close(conn, CLOSE_drain);
     }
 }

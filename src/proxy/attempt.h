@@ -45,6 +45,11 @@ bool attempt_has_room(const struct server *server);
 // What this process lacks (descriptors, memory) says nothing of a server.
 bool attempt_error_is_ours(int error);
 
+// Begins one that nobody waits for: the connection goes to the pool. Where one may carry several exchanges, one
+// that is there or on its way is enough.
+void attempt_prepare(struct server *server);
+unsigned attempt_count(const struct server *server);  // under way
+
 void attempts_release(struct server *server);  // nobody may wait any more
 
 #endif

@@ -7,7 +7,11 @@
 // 502.
 #include "proxy/pool.h"
 
+#include "base/clock.h"
 #include "base/counters.h"
+
+// A server that closes connections sooner than so does not do it because they are idle.
+enum { KEPT_LEAST_MS = 500, LEARNED_FOR_MS = 600000 };
 
 static bool pooled(const struct client_codec *client) {
     return list_linked(&client->link) && client->streams == 0;
@@ -38,12 +42,31 @@ void pool_drop(struct client_codec *client, enum close_reason reason) {
         upstream_tidy_later(server->upstream);
 }
 
+// The server closed one that was idle for so long. Twice about the same is its time-out: ours is to be a
+// little shorter, for a while, as the server may be configured anew.
+static void learn(struct server *server, uint64_t kept) {
+    uint64_t shorter = kept < server->kept_ms ? kept : server->kept_ms;
+    uint64_t longer = kept < server->kept_ms ? server->kept_ms : kept;
+    server->kept_ms = kept;
+    if (shorter < KEPT_LEAST_MS || longer - shorter > longer / 8)
+        return;
+    server->keep_ms = shorter - shorter / 8;
+    server->learn_again_ms = clock_ms() + LEARNED_FOR_MS;
+}
+
+static uint64_t keep_for(const struct server *server, const struct client_codec *client) {
+    uint64_t idle = server->upstream->conf->keepalive_idle;
+    if (idle > client->idle_ms)
+        idle = client->idle_ms;
+    if (server->keep_ms > 0 && idle > server->keep_ms && clock_ms() < server->learn_again_ms)
+        idle = server->keep_ms;
+    return idle;
+}
+
 void pool_put(struct client_codec *client) {
     struct server *server = client->owner;
     struct upstream *upstream = server->upstream;
-    uint64_t idle = upstream->conf->keepalive_idle;
-    if (idle > client->idle_ms)
-        idle = client->idle_ms;
+    uint64_t idle = keep_for(server, client);
     if (upstream->conf->keepalive == 0 || idle == 0 || server->removed) {
         pool_drop(client, CLOSE_none);
         return;
@@ -56,6 +79,7 @@ void pool_put(struct client_codec *client) {
         }
         pool_drop(container_of(server->idle.prev, struct client_codec, link), CLOSE_keepalive_timeout);
     }
+    client->idle_since_ms = clock_ms();
     list_push_front(&server->idle, &client->link);
     count_idle(server, 1);
     client->ops->idle(client, idle);
@@ -94,7 +118,7 @@ struct client_codec *pool_find(struct exchange *x, struct server *server) {
 void pool_serve(struct client_codec *client, struct exchange *x) {
     struct server *server = client->owner;
     server->counts->requests++;
-    server->counts->reused += client->requests > 0;
+    server->counts->reused += client_codec_is_old(client);
     if (pooled(client))
         unpool(client);
     if (client->many && !list_linked(&client->link))
@@ -116,6 +140,9 @@ void pool_released(struct client_codec *client, enum client_released how) {
 }
 
 void pool_lost(struct client_codec *client) {
+    uint64_t kept = clock_ms() - client->idle_since_ms;
+    if (pooled(client) && kept < keep_for(client->owner, client))  // else it was our own time-out
+        learn(client->owner, kept);
     pool_drop(client, CLOSE_upstream_closed);
 }
 

@@ -33,6 +33,9 @@ struct server {
     struct list busy;         // pool.c's: clients that carry something and can carry more
     struct list attempts;     // attempt.c's: connections that are being made
     unsigned shared;          // connections that carry several exchanges, made or being made
+    uint64_t kept_ms;         // pool.c's: how long it kept the idle connection that it closed last
+    uint64_t keep_ms;         // and what connections are kept for because of that, until learn_again_ms
+    uint64_t learn_again_ms;
     bool speaks_http1;        // over TLS it chose HTTP/1.1 the last time
     uint64_t http1_until_ms;  // it wants to be asked by HTTP/1.1 alone until then
     int64_t current_weight;   // balance.c's: smooth weighted round robin

@@ -6,6 +6,7 @@
 #include "proxy/check.h"
 #include "proxy/dial.h"
 #include "proxy/pool.h"
+#include "proxy/warm.h"
 #include "tls/client.h"
 
 #include <stdlib.h>
@@ -31,6 +32,7 @@ struct upstream *upstream_new(const struct conf_upstream *conf, const struct ups
         return NULL;
     list_init(&upstream->link);
     list_init(&upstream->removed);
+    warm_init(upstream);
     list_init(&upstream->tidier.link);
     upstream->tidier.flush = tidy;
     upstream->conf = conf;
@@ -46,6 +48,16 @@ struct upstream *upstream_new(const struct conf_upstream *conf, const struct ups
     return upstream;
 }
 
+void upstream_go(struct upstream *upstream, const struct conf_settings *settings) {
+    checks_go(upstream, settings);
+    warm_start(upstream);
+}
+
+void upstream_stop(struct upstream *upstream) {
+    checks_stop(upstream);
+    warm_stop(upstream);
+}
+
 static void release(struct server *server) {
     list_remove(&server->link);
     check_end(server);
@@ -57,7 +69,7 @@ static void release(struct server *server) {
 void upstream_free(struct upstream *upstream) {
     if (!upstream)
         return;
-    checks_stop(upstream);
+    upstream_stop(upstream);
     for (unsigned i = 0; i < upstream->server_count; i++)
         release(upstream->servers[i]);
     list_each(link, &upstream->removed) release(container_of(link, struct server, link));

@@ -12,6 +12,7 @@
 #ifndef MOONGATE_PROXY_UPSTREAM_H
 #define MOONGATE_PROXY_UPSTREAM_H
 
+#include "base/timer.h"
 #include "proxy/server.h"
 #include "ring/ring.h"
 
@@ -34,6 +35,7 @@ struct upstream {
     struct list waiting;      // dial.c's: exchanges for which no server is free, in order
     unsigned waiting_count;
     struct ring_flush waker;  // dial.c's: serves those who wait, when a server became free
+    struct timer warmer;      // warm.c's
     struct ring_flush tidier; // frees removed servers
     struct checks *checks;    // check.c's; NULL: servers are not checked
 };
@@ -47,6 +49,9 @@ struct upstream_options {
 // With the servers of all lines that are addresses.
 struct upstream *upstream_new(const struct conf_upstream *conf, const struct upstream_options *options)
     __attribute__((warn_unused_result));
+// Its configuration is in use from now on: servers are checked, connections kept ready; until it is no more.
+void upstream_go(struct upstream *upstream, const struct conf_settings *settings);
+void upstream_stop(struct upstream *upstream);
 // Closes idle connections. No exchange may use it any more.
 void upstream_free(struct upstream *upstream);
 // One more server, of a line; name: NULL for the line's own address. NULL when memory is out.

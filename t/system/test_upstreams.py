@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import threading
+import time
 
 import pytest
 
@@ -189,3 +190,90 @@ def test_more_servers_than_upstream_servers_work_alone(moongate, servers):
     assert shares(gate) == {"a": 50, "b": 50}
     gate.wait_log("more servers than upstream_servers")
     assert len(gate.show("upstreams")["upstreams"][0]["servers"]) == 1
+
+
+class Closing(Server):
+    """Closes connections that were idle for `idle` seconds, and notes how those that it served ended."""
+
+    def __init__(self, name, idle):
+        self.idle = idle
+        self.ends = []
+        super().__init__(name)
+
+    def serve(self, s):
+        with contextlib.suppress(OSError), s:
+            s.settimeout(self.idle)
+            try:
+                while piece := s.recv(65536):
+                    assert piece.endswith(b"\r\n\r\n")
+                    s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(self.name), self.name))
+                self.ends.append("moongate")
+            except TimeoutError:
+                self.ends.append("server")
+
+
+def test_how_long_a_server_keeps_connections_is_noticed(moongate):
+    server = Closing("a", 0.8)
+    gate = start(moongate, [server])
+    for i in range(2):
+        assert gate.get().status == 200
+        assert eventually(lambda: server.ends == ["server"] * (i + 1))
+    for i in range(3):
+        assert gate.get().status == 200
+        assert eventually(lambda: len(server.ends) == 3 + i)
+    assert server.ends == ["server"] * 2 + ["moongate"] * 3
+    server.close()
+
+
+def test_our_own_time_out_teaches_nothing(moongate):
+    server = Closing("a", 5)
+    gate = start(moongate, [server], "keepalive 8 idle=700ms;")
+    for i in range(4):
+        began = time.monotonic()
+        assert gate.get().status == 200
+        assert eventually(lambda: len(server.ends) == i + 1)
+        assert time.monotonic() - began > 0.65
+    server.close()
+
+
+def test_connections_are_kept_ready_before_they_are_needed(moongate, servers):
+    a, b = servers
+    gate = start(moongate, servers, "keepalive 16 warm=3;", workers=2)
+    idle = lambda: [shown(gate, s)["idle"] for s in servers]
+    assert eventually(lambda: idle() == [6, 6])
+    assert (a.connections, b.connections) == (6, 6)
+    for _ in range(10):
+        assert gate.get().status == 200
+    assert (a.connections, b.connections) == (6, 6), "requests took those that were ready"
+    gate.ctl("set", "server", "app/" + a.address, "down")
+    gate.reload()
+    assert eventually(lambda: idle() == [0, 6]), "the new generation makes its own, the old one's go"
+    gate.ctl("set", "server", "app/" + a.address, "up")
+    assert eventually(lambda: idle() == [6, 6])
+
+
+def test_a_warm_connection_that_the_server_closes_is_replaced(moongate):
+    server = Closing("a", 0.3)
+    gate = start(moongate, [server], "keepalive 8 warm=2;")
+    assert eventually(lambda: len(server.ends) >= 2)
+    assert eventually(lambda: shown(gate, server)["idle"] == 2)
+    for _ in range(5):
+        assert gate.get(method="POST", body=b"").status == 200
+        time.sleep(0.31)
+    server.close()
+
+
+def test_a_server_that_is_away_is_warmed_when_it_is_back(moongate):
+    port = free_port()
+    gate = moongate(top="upstream app { server 127.0.0.1:%d; keepalive 8 warm=2; }" % port,
+                    frontend="route / app;")
+    assert eventually(lambda: gate.show("upstreams")["upstreams"][0]["servers"][0]["connect_errors"] >= 2)
+    with socket.create_server(("127.0.0.1", port)):
+        assert eventually(lambda: gate.show("upstreams")["upstreams"][0]["servers"][0]["idle"] == 2, 20)
+
+
+def test_more_warm_connections_than_are_kept_is_an_error(moongate):
+    gate = moongate(top="upstream app { server 127.0.0.1:1; keepalive 4 warm=5; }", frontend="route / app;",
+                    start=False)
+    done = gate.run("-t")
+    assert done.returncode == 1 and "warm=5" in done.stderr
