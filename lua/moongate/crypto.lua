@@ -117,7 +117,7 @@ end
 --- gate.public_key(pem)
 --- The public key of somebody else, to check what they have signed: PEM text of a key or of a certificate, RSA with
 --- at least 2048 bits. gate.public_key_file(path): from a file, whose relative path begins at the configuration's folder;
---- a reload reads it again. Only while the script loads.
+--- a reload reads it again, as the workers' user. Only while the script loads.
 --- @return an object with the method verify
 --- @error for text or a file that holds none
 --- @example

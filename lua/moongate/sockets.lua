@@ -6,11 +6,12 @@ local core = ...
 local gate, C, ffi = core.parts.gate, core.parts.C, core.parts.ffi
 local fail, wrong, raise = core.parts.fail, core.parts.wrong, core.raise
 local park = core.park
-local type, tostring, setmetatable, ipairs = type, tostring, setmetatable, ipairs
+local type, tostring, setmetatable, getmetatable, ipairs = type, tostring, setmetatable, getmetatable, ipairs
 local concat, ffi_string, max = table.concat, ffi.string, math.max
 local OK, NONE, AGAIN = ffi.C.MG_OK, ffi.C.MG_NONE, ffi.C.MG_WAIT
 local EXACTLY, SOME = ffi.C.MG_RECEIVE_EXACTLY, ffi.C.MG_RECEIVE_SOME
 local UNTIL, END = ffi.C.MG_RECEIVE_UNTIL, ffi.C.MG_RECEIVE_END
+local PLAIN, VERIFIED, ANYBODY = ffi.C.MG_TLS_PLAIN, ffi.C.MG_TLS_VERIFIED, ffi.C.MG_TLS_ANYBODY
 local tcp_connect, tcp_connected, tcp_send = C.tcp_connect, C.tcp_connected, C.tcp_send
 local tcp_receive, tcp_take, tcp_drop = C.tcp_receive, C.tcp_take, C.tcp_drop
 local tcp_rest, tcp_shutdown = C.tcp_rest, C.tcp_shutdown
@@ -63,9 +64,7 @@ end
 local function options_of(what, address, options)
   if type(address) ~= "string" then wrong(what, "an address as a string", address) end
   if options ~= nil and type(options) ~= "table" then wrong(what, "a table of options", options) end
-  options = options or {}
-  if options.tls then raise(what .. ": tls is not offered") end
-  return options
+  return options or {}
 end
 
 -- ---- TCP -------------------------------------------------------------------------------------------------
@@ -74,6 +73,53 @@ local tcp_methods = {}
 local Tcp = { __index = tcp_methods, __metatable = "tcp" }
 gate.tcp = {}
 
+-- Scripts hold a number that stands for the authorities; the pointers stay here.
+local trusts = {}
+local Trust = { __metatable = "authorities" }
+
+local function trust_object(trust)
+  if trust == nil then fail(nil) end
+  trusts[#trusts + 1] = ffi.gc(trust, C.trust_free)
+  return setmetatable({ #trusts }, Trust)
+end
+
+-- How the C side wants it: none, verified or anybody; the authorities or NULL; the name or "".
+local function tls_of(tls)
+  if not tls then return PLAIN, nil, "" end
+  if tls == true then return VERIFIED, nil, "" end
+  if type(tls) ~= "table" then wrong("gate.tcp.connect", "tls as true or a table", tls) end
+  local name, ca = tls.name or "", tls.ca
+  if type(name) ~= "string" then wrong("gate.tcp.connect", "the name in tls as a string", name) end
+  if ca ~= nil and getmetatable(ca) ~= "authorities" then
+    wrong("gate.tcp.connect", "what gate.tcp.authorities() gave as ca in tls", ca)
+  end
+  if tls.verify ~= nil and type(tls.verify) ~= "boolean" then
+    wrong("gate.tcp.connect", "verify in tls as true or false", tls.verify)
+  end
+  return tls.verify == false and ANYBODY or VERIFIED, ca and trusts[ca[1]], name
+end
+
+--- gate.tcp.authorities(pem)
+--- Authorities whose certificates a socket trusts (ca of gate.tcp.connect), as PEM text of one or several certificates.
+--- gate.tcp.authorities_file(path): from a file, whose relative path begins at the configuration's folder; a reload
+--- reads it again, as the workers' user. Only while the script loads.
+--- @return an object
+--- @error for text or a file that holds none
+--- @example
+---   local ok = pcall(gate.tcp.authorities, "none")          -- false
+function gate.tcp.authorities(pem)
+  if type(pem) ~= "string" then wrong("gate.tcp.authorities", "PEM as a string", pem) end
+  if not core.loading then raise("authorities are read while a script loads, not in a hook") end
+  local trust = trust_object(C.trust_new(pem, #pem))
+  return trust
+end
+function gate.tcp.authorities_file(path)
+  if type(path) ~= "string" then wrong("gate.tcp.authorities_file", "a path", path) end
+  if not core.loading then raise("authorities are read while a script loads, not in a hook") end
+  local trust = trust_object(C.trust_load(path))
+  return trust
+end
+
 --- gate.tcp.connect(address, options)
 --- Connects to "192.0.2.1:6379", "[2001:db8::1]:6379", "redis.example:6379", "unix:/path" or
 --- "unix:@abstract". Which addresses a name may stand for the directive route_allow says; they are tried one
@@ -81,6 +127,14 @@ gate.tcp = {}
 --- send_timeout and read_timeout (seconds that one call may take, 30 each), timeout (all three), pool (a
 --- name, up to 64 bytes). A connection that was given back with sock:keepalive() to the same address and
 --- pool is taken again; sock.reused says how often it was.
+---
+--- With tls = true the connection is encrypted with TLS, and the peer must show a certificate for the name (or the
+--- IP address) that the address has, which an authority of the directive fetch_ca (of the system) has signed. tls may
+--- be a table, all of it may be left out: name (that the certificate must have, and that the peer is asked for; a
+--- unix socket needs one), ca (authorities to trust instead, of gate.tcp.authorities), verify (false trusts whoever
+--- answers: then nobody knows who reads what is sent). The handshake counts towards connect_timeout; what fails is
+--- "tls: " and why, and no other address is tried. A connection is taken from a pool only by who asks for the same
+--- tls. An end without TLS's own word for it is "reset".
 ---
 --- A socket belongs to the hook, timer or task that opened it and ends with it at the latest; what was sent
 --- leaves all the same, but what a call could not send as a whole ends with a reset. Tasks that a hook
@@ -100,8 +154,10 @@ gate.tcp = {}
 --- @example
 ---   local sock, why = gate.tcp.connect("127.0.0.1:1", { timeout = 0.5 })
 ---   if not sock then gate.log.info("no connection:", why) end
+---   local safe = gate.tcp.connect("127.0.0.1:1", { tls = { name = "redis.example" }, timeout = 0.5 })
 function gate.tcp.connect(address, options)
   options = options_of("gate.tcp.connect", address, options)
+  local how, trust, name = tls_of(options.tls)
   local pool = options.pool or ""
   if type(pool) ~= "string" then wrong("gate.tcp.connect", "a pool's name as a string", pool) end
   local timeout = timeout_of("gate.tcp.connect", options, "connect_timeout", CONNECT_TIMEOUT)
@@ -109,7 +165,7 @@ function gate.tcp.connect(address, options)
     send_timeout = timeout_of("gate.tcp.connect", options, "send_timeout", SEND_TIMEOUT),
     read_timeout = timeout_of("gate.tcp.connect", options, "read_timeout", READ_TIMEOUT),
   }
-  local result = tcp_connect(address, #address, pool, #pool, out_number)
+  local result = tcp_connect(address, #address, pool, #pool, how, trust, name, #name, out_number)
   if result == NONE then return nil, ffi_string(error_text()) end
   if result ~= OK then fail(result, "socket") end
   local id = out_number[0]
@@ -314,6 +370,7 @@ gate.udp = {}
 ---   if statsd then statsd:send("requests:1|c") end
 function gate.udp.connect(address, options)
   options = options_of("gate.udp.connect", address, options)
+  if options.tls then raise("gate.udp.connect: tls is not offered") end
   local timeout = timeout_of("gate.udp.connect", options, "connect_timeout", CONNECT_TIMEOUT)
   local sock = {
     send_timeout = timeout_of("gate.udp.connect", options, "send_timeout", SEND_TIMEOUT),

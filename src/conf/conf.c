@@ -48,6 +48,12 @@ int conf_error(const struct conf *conf, struct conf_place place, struct error *e
                ...) {
     va_list args;
     va_start(args, format);
+    if (!place.file) {  // of what stands in no file
+        char text[512];
+        vsnprintf(text, sizeof text, format, args);
+        va_end(args);
+        return error_set(error, -EINVAL, "%s", text);
+    }
     const struct conf_file *file = conf->files;
     while (file && file->name != place.file)
         file = file->next;

@@ -33,7 +33,8 @@ enum conf_script_error { SCRIPT_ERROR_FAIL, SCRIPT_ERROR_PASS };
 enum conf_x_forwarded { X_FORWARDED_OFF, X_FORWARDED_APPEND, X_FORWARDED_REPLACE };
 enum conf_balance { BALANCE_ROUND_ROBIN };
 enum conf_retry { RETRY_CONNECT = 1, RETRY_STALE = 2, RETRY_IDEMPOTENT = 4, RETRY_TIMEOUT = 8, RETRY_REFUSED = 16 };
-enum conf_protocol { PROTOCOL_AUTO, PROTOCOL_HTTP1, PROTOCOL_H2 };
+// PROTOCOL_OTHER: what scripts speak over sockets of theirs; nothing is offered by ALPN.
+enum conf_protocol { PROTOCOL_AUTO, PROTOCOL_HTTP1, PROTOCOL_H2, PROTOCOL_OTHER };
 enum conf_connections_full { CONNECTIONS_FULL_SHED, CONNECTIONS_FULL_WAIT, CONNECTIONS_FULL_REFUSE };
 enum conf_log_style { LOG_STYLE_COMBINED, LOG_STYLE_JSON, LOG_STYLE_FORMAT };
 enum conf_log_target { LOG_TARGET_STDERR, LOG_TARGET_SYSLOG, LOG_TARGET_FILE };

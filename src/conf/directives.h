@@ -186,7 +186,8 @@
       "How long code of a script may run without waiting, with script_safe on. Should be shorter than " \
       "watchdog.") \
     X(fetch_ca, SCOPE_TOP, OWN, conf, fetch_ca, 0, 0, 0, "system | FILE", "system", NULL, \
-      "The authorities that are trusted when a script asks for https:// (gate.fetch), as ca says for an upstream.") \
+      "The authorities that are trusted when a script asks for https:// (gate.fetch) or for TLS on a socket " \
+      "(gate.tcp.connect), as ca says for an upstream.") \
     X(script_memory_limit, SCOPE_TOP, SIZE, conf, script_memory_limit, 4 << 20, 1ull << 40, \
       DIRECTIVE_ZERO, NULL, "256m", NULL, \
       "Memory of the scripts of one worker and configuration: all that Lua holds. Code that asks for more " \

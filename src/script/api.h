@@ -15,7 +15,7 @@
 
 /* cdef begin */
 enum {
-    MG_ABI = 7,
+    MG_ABI = 8,
     MG_SERVICES = 255, /* in place of a family */
 
     /* Results. */
@@ -111,6 +111,9 @@ enum {
 
     /* How much a socket receives: so many bytes; what is there, at most so many; what stands before a pattern;
        all until the end. */
+    MG_TLS_PLAIN = 0,
+    MG_TLS_VERIFIED = 1,
+    MG_TLS_ANYBODY = 2,
     MG_RECEIVE_EXACTLY = 0,
     MG_RECEIVE_SOME,
     MG_RECEIVE_UNTIL,
@@ -234,7 +237,9 @@ struct mg_api {
     int (*resolve_close)(double resolution);
     /* Sockets of scripts (lua/moongate/sockets.lua). MG_WAIT: the caller parks and asks again, or says by
        ..._rest() that it will not; MG_NONE: error_text() says what the network or a limit did. */
-    int (*tcp_connect)(const char *address, size_t len, const char *pool, size_t pool_len, double *ret_socket);
+    /* tls: MG_TLS_...; trust: of trust_new() or NULL; tls_name: empty for that of the address. */
+    int (*tcp_connect)(const char *address, size_t len, const char *pool, size_t pool_len, int tls, void *trust,
+                       const char *tls_name, size_t tls_len, double *ret_socket);
     int (*tcp_connected)(double socket, double *ret_reused);
     int (*tcp_send)(double socket, const char *at, size_t len, double *ret_taken);
     int (*tcp_receive)(double socket, int how, double size, const char *pattern, size_t len, double *ret_count);
@@ -311,6 +316,10 @@ struct mg_api {
     void (*key_free)(void *key);
     int (*key_verify)(const void *key, int kind, const char *at, size_t len, const char *signature,
                       size_t signature_len);
+    /* Whom sockets trust, while loading; NULL: error_text(). */
+    void *(*trust_new)(const char *pem, size_t len);
+    void *(*trust_load)(const char *path);
+    void (*trust_free)(void *trust);
     int (*random_bytes)(size_t len, struct mg_text *ret_text);
     int (*random_integer)(double limit, double *ret_number); /* 0 to limit, inclusive */
     double (*monotonic)(void);

@@ -71,7 +71,11 @@ int mg_resolve_result(double resolution, struct mg_resolved *ret_resolved);
 int mg_resolve_address(double resolution, uint32_t at, struct mg_text *ret_ip);
 int mg_resolve_close(double resolution);
 // tcp.c
-int mg_tcp_connect(const char *address, size_t len, const char *pool, size_t pool_len, double *ret_socket);
+int mg_tcp_connect(const char *address, size_t len, const char *pool, size_t pool_len, int how, void *trust,
+                   const char *tls_name, size_t tls_len, double *ret_socket);
+void *mg_trust_new(const char *pem, size_t len);
+void *mg_trust_load(const char *path);
+void mg_trust_free(void *trust);
 int mg_tcp_connected(double socket, double *ret_reused);
 int mg_tcp_send(double socket, const char *at, size_t len, double *ret_taken);
 int mg_tcp_receive(double socket, int how, double size, const char *pattern, size_t len, double *ret_count);

@@ -3,6 +3,7 @@
 #include "script/script.h"
 
 #include "script/host.h"
+#include "tls/client.h"
 
 #include <errno.h>
 #include <lauxlib.h>
@@ -94,6 +95,8 @@ void script_host_free(struct script_host *host) {
     sockets_forget(host);
     coroutine_release_all(host);
     state_close(host);
+    tls_client_unref(host->tls[0]);
+    tls_client_unref(host->tls[1]);
     list_each(link, &host->chains)
         free(container_of(link, struct script_chain, link));
     free(host->free_slots);

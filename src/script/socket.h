@@ -8,7 +8,7 @@
 // pool, until it is taken, lost, too old, one too many, or its host ends.
 //
 // To add a kind: a struct with a `struct socket` in it, an end(), functions in api.h.
-// TLS for them: a wire of its own (struct socket_wire), between tcp.c and net/conn.c.
+// TLS is the wire's affair (struct socket_wire): tcp.c knows only that it is wanted, and who must answer.
 #ifndef MOONGATE_SCRIPT_SOCKET_H
 #define MOONGATE_SCRIPT_SOCKET_H
 
@@ -69,7 +69,7 @@ struct socket {
 struct tcp;
 struct udp;
 struct socket_wire {
-    // 0: tcp_connected() will be called; or a negative errno.
+    // 0: tcp_connected() will be called, or tcp_refused(); or a negative errno.
     int (*tcp_connect)(struct tcp *tcp);
     // Takes bytes to be sent; how many, 0: none for now, tcp_written() will be called. Negative: -ENOMEM.
     ssize_t (*tcp_send)(struct tcp *tcp, const char *at, size_t len);
@@ -117,6 +117,7 @@ void socket_rest(uint64_t *waiter);
 // tcp.c
 void tcp_end(struct socket *socket);
 void tcp_connected(struct tcp *tcp, int error);
+void tcp_refused(struct tcp *tcp, const char *why);  // instead of it: connected, but no TLS came of it
 void tcp_data(struct tcp *tcp, struct span span);  // takes the span
 void tcp_ended(struct tcp *tcp, int error);
 void tcp_written(struct tcp *tcp);

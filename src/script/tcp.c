@@ -10,13 +10,22 @@
 #include "base/counters.h"
 #include "base/slab.h"
 #include "script/api_impl.h"
+#include "tls/client.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 
 static struct slab tcp_slab = SLAB_INIT(sizeof(struct tcp), 64);
 
+static void tls_release(struct tcp_tls *tls) {
+    tls_client_unref(tls->trust);
+    free(tls->name);
+}
+
 void tcp_free(struct tcp *tcp) {
     queue_release(&tcp->in);
+    tls_release(&tcp->tls);
     slab_put(&tcp_slab, tcp);
 }
 
@@ -62,6 +71,12 @@ void tcp_connected(struct tcp *tcp, int error) {
     }
     if (tcp->failure < 0 || tcp->state == TCP_OPEN)
         socket_wake(&tcp->reader);
+}
+
+void tcp_refused(struct tcp *tcp, const char *why) {
+    snprintf(tcp->why, sizeof tcp->why, "tls: %s", why);
+    socket_wire->tcp_close(tcp, false);
+    socket_wake(&tcp->reader);
 }
 
 static void resolved(void *owner) {
@@ -178,23 +193,46 @@ static void settle(struct tcp *tcp) {
     drop(tcp, shown);
 }
 
-int mg_tcp_connect(const char *address, size_t len, const char *pool, size_t pool_len, double *ret_socket) {
+// Where TLS is to be verified, there must be a name for the certificate.
+static int read_tls(const struct socket_target *target, int how, void *trust, const char *name, size_t len,
+                    struct tcp_tls *tls) {
+    *tls = (struct tcp_tls){ .how = how };
+    if (how < TCP_PLAIN || how > TCP_TLS_ANYBODY || len > TCP_TLS_NAME || memchr(name, 0, len))
+        return mg_error("the name in tls has at most %d bytes, none of them zero", TCP_TLS_NAME);
+    if (how == TCP_TLS_VERIFIED && len == 0 && strncmp(target->text, "unix:", 5) == 0)
+        return mg_error("a unix socket has no name that a certificate could have: give one (tls = { name = ... })");
+    if (len > 0 && !(tls->name = strndup(name, len)))
+        return socket_failure(-ENOMEM);
+    tls->trust = how == TCP_TLS_VERIFIED && trust ? tls_client_ref(trust) : NULL;
+    return MG_OK;
+}
+
+int mg_tcp_connect(const char *address, size_t len, const char *pool, size_t pool_len, int how, void *trust,
+                   const char *tls_name, size_t tls_len, double *ret_socket) {
     char name[TCP_POOL_NAME + 1] = "";
     struct socket_target target;
+    struct tcp_tls tls;
     if (pool_len > TCP_POOL_NAME || memchr(pool, 0, pool_len))
         return mg_error("the name of a pool has at most %d bytes, none of them zero", TCP_POOL_NAME);
     memcpy(name, pool, pool_len);
     int rc = socket_target_set(&target, address, len);
     if (rc != MG_OK)
         return rc;
+    rc = read_tls(&target, how, trust, tls_name, tls_len, &tls);
+    if (rc != MG_OK)
+        return rc;
     struct script_host *host = task_running->chain->host;
-    struct tcp *tcp = tcp_pool_take(host, &target, name);
+    struct tcp *tcp = tcp_pool_take(host, &target, name, &tls);
     bool idle = tcp != NULL;
-    if (!idle) {
+    if (idle) {
+        tls_release(&tls);  // it has the same
+    } else {
         tcp = slab_get(&tcp_slab);
-        if (!tcp)
+        if (!tcp) {
+            tls_release(&tls);
             return socket_failure(-ENOMEM);
-        *tcp = (struct tcp){ .state = TCP_RESOLVING, .target = target };
+        }
+        *tcp = (struct tcp){ .state = TCP_RESOLVING, .target = target, .tls = tls };
         list_init(&tcp->recent);
         memcpy(tcp->pool, name, sizeof name);
     }
@@ -216,6 +254,10 @@ int mg_tcp_connected(double id, double *ret_reused) {
         return MG_STALE;
     if (tcp->target.why) {
         mg_error("%s", tcp->target.why);
+        return MG_NONE;
+    }
+    if (tcp->why[0]) {
+        mg_error("%s", tcp->why);
         return MG_NONE;
     }
     if (tcp->failure < 0)

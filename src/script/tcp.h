@@ -10,6 +10,15 @@
 enum {
     TCP_BUFFER = 65536,   // bytes that wait in each direction; more only while a call asks for more
     TCP_POOL_NAME = 64,
+    TCP_TLS_NAME = 253,
+    TCP_WHY = 160,
+};
+
+// What TLS a script wants.
+struct tcp_tls {
+    enum { TCP_PLAIN, TCP_TLS_VERIFIED, TCP_TLS_ANYBODY } how;  // as api.h has it
+    struct tls_client *trust;  // NULL: fetch_ca's; a reference
+    char *name;                // that the certificate must have; NULL: as the address says. Owned
 };
 
 enum tcp_state {
@@ -36,6 +45,8 @@ struct tcp {
     struct socket_target target;
     struct addr addr;       // that it is connected to, or being connected
     char pool[TCP_POOL_NAME + 1];
+    struct tcp_tls tls;
+    char why[TCP_WHY];      // CONNECTING: there is no TLS with it; empty: not known to be so
     struct list recent;     // IDLE: among the worker's, the last used first
     unsigned reused;        // how often it was taken from the pool
     struct queue in;        // what came and was not received
@@ -55,7 +66,8 @@ struct tcp {
 extern const struct socket_wire wire_real;  // wire.c
 
 // tcp_pool.c: an idle connection, NULL: there is none.
-struct tcp *tcp_pool_take(struct script_host *host, const struct socket_target *target, const char *pool);
+struct tcp *tcp_pool_take(struct script_host *host, const struct socket_target *target, const char *pool,
+                          const struct tcp_tls *tls);
 // Takes it; 0, or -ENOSPC: it was not wanted and is closed.
 int tcp_pool_put(struct tcp *tcp, uint64_t idle_ms, unsigned most);
 // An idle one has ended, in whatever way.

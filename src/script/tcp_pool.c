@@ -22,10 +22,14 @@ static struct list *bucket_of(const struct script_host *host, const char *target
     return &buckets[slice_hash(slice_of(pool), hash) % BUCKETS];
 }
 
-// What one route_allow let in another one may not.
+static bool same_tls(const struct tcp_tls *a, const struct tcp_tls *b) {
+    return a->how == b->how && a->trust == b->trust && strcmp(a->name ? a->name : "", b->name ? b->name : "") == 0;
+}
+
+// What one route_allow let in another one may not; nor what one set of authorities vouched for.
 static bool same(const struct tcp *tcp, const struct script_host *host, const struct socket_target *target,
-                 const char *pool) {
-    return tcp->base.host == host && strcmp(tcp->target.text, target->text) == 0 &&
+                 const char *pool, const struct tcp_tls *tls) {
+    return same_tls(&tcp->tls, tls) && tcp->base.host == host && strcmp(tcp->target.text, target->text) == 0 &&
         tcp->target.allow == target->allow && strcmp(tcp->pool, pool) == 0;
 }
 
@@ -50,11 +54,12 @@ bool tcp_pool_shed(void) {
     return true;
 }
 
-struct tcp *tcp_pool_take(struct script_host *host, const struct socket_target *target, const char *pool) {
+struct tcp *tcp_pool_take(struct script_host *host, const struct socket_target *target, const char *pool,
+                          const struct tcp_tls *tls) {
     struct list *bucket = bucket_of(host, target->text, pool);
     list_each(link, bucket) {
         struct tcp *tcp = container_of(link, struct tcp, base.link);
-        if (!same(tcp, host, target, pool))
+        if (!same(tcp, host, target, pool, tls))
             continue;
         if (!socket_wire->tcp_quiet(tcp)) {
             tcp_pool_lost(tcp);
@@ -74,7 +79,7 @@ static void make_room(struct list *bucket, const struct tcp *for_one, unsigned m
     unsigned others = 0;
     list_each(link, bucket) {
         struct tcp *tcp = container_of(link, struct tcp, base.link);
-        if (same(tcp, for_one->base.host, &for_one->target, for_one->pool) && ++others >= most)
+        if (same(tcp, for_one->base.host, &for_one->target, for_one->pool, &for_one->tls) && ++others >= most)
             tcp_pool_lost(tcp);
     }
 }

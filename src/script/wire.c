@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// What carries the bytes of scripts' sockets in the server: a conn for each TCP socket, a datagram for each
-// UDP socket. Only this file of theirs knows either. TLS will be a step in here.
+// What carries the bytes of scripts' sockets in the server: a conn for each TCP socket, with TLS where the script
+// wants it, a datagram for each UDP socket. Only this file of theirs knows either.
 #include "net/conn.h"
 #include "net/datagram.h"
 #include "script/tcp.h"
 #include "script/udp.h"
+#include "tls/client.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 
 static unsigned conns;  // of scripts, with idle ones and those that drain
 
@@ -43,12 +46,71 @@ static void timeout(struct conn *conn) {
 
 static const struct conn_handler handler = { data, ended, written, broken, timeout };
 
+// ---- TLS --------------------------------------------------------------------------------------------------
+
+static const struct conn_handler shaking_handler = { .timeout = timeout };  // which never comes
+
+static void shaken(struct conn *conn, void *owner, int error, const char *why) {
+    struct tcp *tcp = owner;
+    conn_adopt(conn, &handler, tcp);
+    if (error < 0) {
+        tcp_refused(tcp, tls_connect_why(conn, why));  // an alert may have to leave: tcp_close() lets it
+        return;
+    }
+    tcp_connected(tcp, 0);
+    if (tcp->conn)
+        conn_read(conn);
+}
+
+static const struct tls_callbacks tls_callbacks = { .done = shaken };
+
+// What the certificate must be for: what stands in the address before the port.
+static struct slice host_of(const struct tcp *tcp) {
+    struct slice host = slice_of(tcp->tls.name ? tcp->tls.name : tcp->target.text);
+    if (tcp->tls.name)
+        return host;
+    if (slice_starts(host, SLICE_LIT("unix:")))
+        return slice_make(NULL, 0);
+    const char *colon = memrchr(host.at, ':', host.len);
+    if (colon)
+        host.len = (size_t)(colon - host.at);
+    if (host.len > 1 && host.at[0] == '[')
+        host = slice_make(host.at + 1, host.len - 2);
+    return host;
+}
+
+// One for all sockets of the host that have no authorities of their own.
+static struct tls_client *client_of(const struct tcp *tcp, struct error *error) {
+    bool verify = tcp->tls.how == TCP_TLS_VERIFIED;
+    struct tls_client **client = &tcp->base.host->tls[verify];
+    if (tcp->tls.trust)
+        return tcp->tls.trust;
+    if (!*client && tls_client_for_scripts(tcp->base.host->conf, slice_make(NULL, 0), verify, client, error) < 0)
+        return NULL;
+    return *client;
+}
+
+static void shake(struct tcp *tcp) {
+    char key[SOCKET_TARGET_MAX + TCP_TLS_NAME + 2];
+    struct error error = { "memory is out" };
+    struct tls_client *client = client_of(tcp, &error);
+    // A session is resumed only where its certificate was verified for the same name.
+    size_t len = (size_t)snprintf(key, sizeof key, "%s %s", tcp->target.text, tcp->tls.name ? tcp->tls.name : "");
+    if (!client || tls_connect(tcp->conn, client, host_of(tcp), slice_make(key, len), false, &tls_callbacks, tcp) < 0)
+        tcp_refused(tcp, error.text);
+}
+
 static void connected(struct conn *conn, int error) {
-    tcp_connected(conn->owner, error);
+    struct tcp *tcp = conn->owner;
+    if (error == 0 && tcp->tls.how != TCP_PLAIN)
+        shake(tcp);
+    else
+        tcp_connected(tcp, error);
 }
 
 static int tcp_connect(struct tcp *tcp) {
-    struct conn *conn = conn_connect(&tcp->addr, connected, &handler, tcp);
+    bool plain = tcp->tls.how == TCP_PLAIN;
+    struct conn *conn = conn_connect(&tcp->addr, connected, plain ? &handler : &shaking_handler, tcp);
     if (!conn)
         return -errno;
     conns++;
@@ -58,7 +120,8 @@ static int tcp_connect(struct tcp *tcp) {
         return -ENOMEM;
     }
     conn->bulk = TCP_BUFFER;  // single receives: a peer cannot have more under way than one of them
-    conn_read(conn);
+    if (plain)
+        conn_read(conn);
     tcp->conn = conn;
     return 0;
 }
@@ -104,7 +167,7 @@ static void tcp_close(struct tcp *tcp, bool torn) {
     if (!conn)
         return;
     conn->reset = torn;
-    if (torn)
+    if (torn || conn->handler == &shaking_handler)  // before there is TLS nothing was sent
         conn_close(conn, CLOSE_none);
     else
         conn_finish(conn, CLOSE_none, 0);

@@ -308,7 +308,8 @@ static int make(struct tls_client *client, const struct conf *conf, const struct
     const unsigned char *alpn = protocol == PROTOCOL_H2 ? h2 : protocol == PROTOCOL_HTTP1 ? h1 : both;
     SSL_CTX *ctx = client->ctx = SSL_CTX_new(TLS_client_method());
     if (!ctx || (tls->name && !(client->name = strdup(tls->name))) || set_pins(client, tls) < 0 ||
-        SSL_CTX_set_alpn_protos(ctx, alpn, (unsigned)strlen((const char *)alpn)) != 0)
+        (protocol != PROTOCOL_OTHER &&
+         SSL_CTX_set_alpn_protos(ctx, alpn, (unsigned)strlen((const char *)alpn)) != 0))
         return error_set(error, -ENOMEM, "memory is out");
     client->verify = tls->verify;
     SSL_CTX_set_min_proto_version(ctx, tls->versions & TLS_VERSION_1_2 ? TLS1_2_VERSION : TLS1_3_VERSION);
@@ -347,6 +348,20 @@ int tls_client_new(const struct conf *conf, const struct conf_tls *tls, enum con
     }
     *ret_client = client;
     return 0;
+}
+
+int tls_client_for_scripts(const struct conf *conf, struct slice pem, bool verify,
+                           struct tls_client **ret_client, struct error *error) {
+    struct conf_tls tls = conf->of_address_tls;
+    tls.verify = verify;
+    if (pem.at) {
+        tls.ca = "what was given";
+        tls.ca_text = pem;
+        tls.ca_place = (struct conf_place){ 0 };
+    }
+    if (verify && !tls.ca_text.at)
+        return error_set(error, -ENOENT, "there are no authorities to trust (fetch_ca)");
+    return tls_client_new(conf, &tls, PROTOCOL_OTHER, ret_client, error);
 }
 
 struct tls_client *tls_client_ref(struct tls_client *client) {
@@ -404,8 +419,8 @@ static bool set_host(SSL *ssl, const struct tls_client *client, const char *host
     return SSL_set1_host(ssl, host);
 }
 
-int tls_connect(struct conn *conn, struct tls_client *client, struct slice host, struct slice server, bool http1,
-                const struct tls_callbacks *callbacks, void *owner) {
+int tls_connect(struct conn *conn, struct tls_client *client, struct slice host, struct slice server,
+                bool http1, const struct tls_callbacks *callbacks, void *owner) {
     struct attempt *attempt = calloc(1, sizeof *attempt);
     SSL *ssl = attempt ? SSL_new(client->ctx) : NULL;
     if (client->name)

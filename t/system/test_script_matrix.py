@@ -89,6 +89,12 @@ CALLS = {
                       late="local sock = asked('/silent') sock.send_timeout = 0.2 return sock:send(lots)",
                       forever="local sock = asked('/silent') sock.send_timeout = 1000 sock:send(lots)",
                       refused="a script must not wait while it loads"),
+    # With TLS: the server waits for the end of what is no request, so that the handshake is what waits.
+    "gate.tcp.connect": Call("local sock, why = gate.tcp.connect(settings.server, { tls = true, timeout = 0.01 })"
+                             " return why == 'timeout' and 'ok' or why",
+                             late="return gate.tcp.connect(settings.server, { tls = { verify = false }, timeout = 0.1 })",
+                             forever="gate.tcp.connect(settings.server, { tls = { verify = false }, timeout = 1000 })",
+                             refused="a script must not wait while it loads"),
     # Nobody is there: the answer is that, and it is there at once. Not on a port that the system gives to others.
     "datagrams:receive": Call("local udp = assert(gate.udp.connect('127.0.0.1:9')) udp:send('?') gate.sleep(0.001)"
                               " local text, why = udp:receive() udp:close() return why == 'refused' and 'ok' or why",
