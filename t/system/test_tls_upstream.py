@@ -552,7 +552,7 @@ def test_an_answer_that_has_begun_is_not_asked_for_again(moongate, pki, tongues)
         link.reset(stream.id, HTTP_1_1_REQUIRED)
     tongues.reply = reply
     gate = gate_to(moongate, pki, tongues)
-    got = gate.raw(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    got = gate.raw(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
     assert got.count(b"HTTP/1.1 200") <= 1 and not tongues.old.requests
 
 
