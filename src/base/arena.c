@@ -98,6 +98,15 @@ char *arena_printf(struct arena *arena, const char *format, ...) {
     return at;
 }
 
+struct slice arena_number(struct arena *arena, uint64_t number) {
+    char digits[20];
+    size_t n = sizeof digits;
+    do
+        digits[--n] = (char)('0' + number % 10);
+    while (number /= 10);
+    return arena_copy(arena, slice_make(digits + n, sizeof digits - n));
+}
+
 int arena_append(struct arena *arena, struct slice *target, const char *at, size_t len) {
     if (target->len > 0 && target->at + target->len == arena->at && (size_t)(arena->end - arena->at) >= len) {
         memcpy(arena->at, at, len);

@@ -27,6 +27,8 @@ void *arena_zalloc(struct arena *arena, size_t size) __attribute__((warn_unused_
 struct slice arena_copy(struct arena *arena, struct slice from);
 char *arena_strdup(struct arena *arena, const char *from);
 char *arena_printf(struct arena *arena, const char *format, ...) __attribute__((format(printf, 2, 3)));
+// A number in decimal. at == NULL when memory is out.
+struct slice arena_number(struct arena *arena, uint64_t number);
 
 // Appends to a slice that is in this arena already (or empty): in place when it is the newest piece and there
 // is room, else by moving it. -ENOMEM leaves *target as it was.

@@ -17,7 +17,7 @@ enum {
     FRAME_HEAD = 9,
     TURN_BYTES = 256 * 1024,  // of one connection, whoever else waits
     HOLD_TURNS = 4,           // at most, and no longer than
-    HOLD_US = 500,            // nor when there is more than
+    HOLD_US = 1000,           // nor when there is more than
     HOLD_BYTES = 16 * 1024,
 };
 

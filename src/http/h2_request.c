@@ -244,10 +244,18 @@ static int take_trailer(struct h2_request *request, struct slice name, struct sl
     return 0;
 }
 
+// Whose head it is. nghttp2 would look it up by its number, for each field.
+static struct h2_request *reading(nghttp2_session *ng, const nghttp2_frame *frame, void *user) {
+    struct h2_request *request = h2_server_of(h2_mux_of(user))->reading;
+    return request && request->stream.id == frame->hd.stream_id
+        ? request
+        : nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id);
+}
+
 static int on_field(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name_at, size_t name_len,
                     const uint8_t *value_at, size_t value_len, uint8_t flags, void *user) {
-    (void)flags, (void)user;
-    struct h2_request *request = nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id);
+    (void)flags;
+    struct h2_request *request = reading(ng, frame, user);
     if (!request || request->malformed)
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     if (!request->stream.x)
@@ -291,7 +299,7 @@ static int on_begin(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
 
 static int on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *user) {
     struct h2_server *server = h2_server_of(h2_mux_of(user));
-    struct h2_request *request = nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id);
+    struct h2_request *request = reading(ng, frame, user);
     bool end = frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
     switch (frame->hd.type) {
     case NGHTTP2_HEADERS:
@@ -339,7 +347,7 @@ static int on_bad_frame(nghttp2_session *ng, const nghttp2_frame *frame, int err
 // What a client makes us reset costs as much as what it resets itself.
 static int on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *user) {
     struct h2_server *server = h2_server_of(h2_mux_of(user));
-    struct h2_request *request = nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id);
+    struct h2_request *request;
     switch (frame->hd.type) {
     case NGHTTP2_GOAWAY:
         if (frame->goaway.error_code != NGHTTP2_NO_ERROR) {
@@ -367,7 +375,10 @@ static int on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *
         return 0;
     }
     // The whole response to a part of a request: the rest is not wanted (RFC 9113, 8.1).
-    if (request && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) && !request->ended)
+    if (!(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
+        return 0;
+    request = nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id);
+    if (request && !request->ended)
         h2_stream_reset(&request->stream, NGHTTP2_NO_ERROR);
     return 0;
 }

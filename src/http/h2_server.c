@@ -15,7 +15,7 @@
 // The share that a connection has of a turn, as h1_server.c has it, and that of all who begin more than one request
 // while others wait.
 enum { OUTBOUND_ACKS = 10000 };  // to a client that does not read them; http2_max_pings is the limit before
-enum { TURN_REQUESTS = 16, TURN_FURTHER = 16, FIRST_REQUEST_MS = 1000, STREAM_ROOM_MIN = 16 * 1024 };
+enum { TURN_REQUESTS = 16, TURN_FURTHER = 32, FIRST_REQUEST_MS = 1000, STREAM_ROOM_MIN = 16 * 1024 };
 
 static struct slab server_slab = SLAB_INIT(sizeof(struct h2_server), 64);
 static struct slab request_slab = SLAB_INIT(sizeof(struct h2_request), 256);

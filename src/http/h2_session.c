@@ -2,29 +2,74 @@
 // What h2_session.h says: the part of HTTP/2 that does not depend on who asks and who answers.
 #include "http/h2_session.h"
 
+#include "base/slab.h"
+
 #include <errno.h>
 #include <stdlib.h>
 
 // ---- memory -----------------------------------------------------------------------------------------------
 
+// nghttp2 takes half a dozen pieces for each stream, and gives them back in another order: they are kept by size. In
+// front of each piece stands which size it has.
+enum { PIECE_HEAD = 16, PIECE_SIZES = 4, PIECES_SPARE = 512 };
+
+static struct slab pieces[PIECE_SIZES] = {
+    SLAB_INIT(64, PIECES_SPARE),
+    SLAB_INIT(128, PIECES_SPARE),
+    SLAB_INIT(256, PIECES_SPARE),
+    SLAB_INIT(512, PIECES_SPARE),
+};
+
 static void *take(size_t size, void *user) {
     (void)user;
-    return malloc(size);
+    unsigned which = 0;
+    while (which < PIECE_SIZES && pieces[which].size - PIECE_HEAD < size)
+        which++;
+    if (size > SIZE_MAX - PIECE_HEAD)
+        return NULL;
+    char *piece = which < PIECE_SIZES ? slab_get(&pieces[which]) : malloc(PIECE_HEAD + size);
+    if (!piece)
+        return NULL;
+    *(unsigned *)(void *)piece = which;
+    return piece + PIECE_HEAD;
 }
 
 static void *take_zeroed(size_t count, size_t size, void *user) {
-    (void)user;
-    return calloc(count, size);
-}
-
-static void *resize(void *at, size_t size, void *user) {
-    (void)user;
-    return realloc(at, size);
+    size_t bytes;
+    void *at = __builtin_mul_overflow(count, size, &bytes) ? NULL : take(bytes, user);
+    return at ? memset(at, 0, bytes) : NULL;
 }
 
 static void give(void *at, void *user) {
     (void)user;
-    free(at);
+    if (!at)
+        return;
+    char *piece = (char *)at - PIECE_HEAD;
+    unsigned which = *(unsigned *)(void *)piece;
+    if (which < PIECE_SIZES)
+        slab_put(&pieces[which], piece);
+    else
+        free(piece);
+}
+
+static void *resize(void *at, size_t size, void *user) {
+    if (!at)
+        return take(size, user);
+    char *piece = (char *)at - PIECE_HEAD;
+    unsigned which = *(unsigned *)(void *)piece;
+    if (which == PIECE_SIZES) {
+        piece = size > SIZE_MAX - PIECE_HEAD ? NULL : realloc(piece, PIECE_HEAD + size);
+        return piece ? piece + PIECE_HEAD : NULL;
+    }
+    size_t room = pieces[which].size - PIECE_HEAD;
+    if (size <= room)
+        return at;
+    void *larger = take(size, user);
+    if (!larger)
+        return NULL;
+    memcpy(larger, at, room);
+    give(at, user);
+    return larger;
 }
 
 nghttp2_mem h2_memory = { .malloc = take, .calloc = take_zeroed, .realloc = resize, .free = give };
@@ -141,7 +186,7 @@ static bool is_secret(enum header_id id) {
         id == HEADER_proxy_authorization;
 }
 
-static int add(struct h2_fields *fields, struct slice name, struct slice value, bool secret) {
+static int add(struct h2_fields *fields, struct slice name, struct slice value, unsigned flags) {
     if (fields->count == fields->room) {
         size_t room = fields->room ? fields->room * 2 : 24;
         nghttp2_nv *at = arena_alloc(fields->arena, room * sizeof *at);
@@ -157,18 +202,18 @@ static int add(struct h2_fields *fields, struct slice name, struct slice value, 
         .namelen = name.len,
         .value = (uint8_t *)(uintptr_t)value.at,
         .valuelen = value.len,
-        .flags = secret ? NGHTTP2_NV_FLAG_NO_INDEX : NGHTTP2_NV_FLAG_NONE,
+        .flags = (uint8_t)flags,
     };
     return 0;
 }
 
 int h2_fields_add(struct h2_fields *fields, struct slice name, struct slice value) {
-    return add(fields, name, value, false);
+    return add(fields, name, value, NGHTTP2_NV_FLAG_NO_COPY_NAME);
 }
 
 int h2_fields_add_number(struct h2_fields *fields, struct slice name, uint64_t number) {
-    char *text = arena_printf(fields->arena, "%llu", (unsigned long long)number);
-    return text ? add(fields, name, slice_of(text), false) : -ENOMEM;
+    struct slice text = arena_number(fields->arena, number);
+    return text.at ? add(fields, name, text, NGHTTP2_NV_FLAG_NO_COPY_NAME) : -ENOMEM;
 }
 
 static bool is_capital(char c) {
@@ -208,8 +253,12 @@ int h2_fields_add_all(struct h2_fields *fields, const struct headers *headers) {
         const struct header *header = &headers->at[i];
         if (header->name.len == 0 || stays_behind(header))
             continue;
-        struct slice name = lower(fields->arena, header->name);
-        if (!name.at || add(fields, name, header->value, is_secret(header->id)) < 0)
+        bool known = header->id != HEADER_OTHER;
+        struct slice name = known ? header_name_of(header->id) : lower(fields->arena, header->name);
+        unsigned flags = known ? NGHTTP2_NV_FLAG_NO_COPY_NAME : NGHTTP2_NV_FLAG_NONE;
+        if (is_secret(header->id))
+            flags |= NGHTTP2_NV_FLAG_NO_INDEX;
+        if (!name.at || add(fields, name, header->value, flags) < 0)
             return -ENOMEM;
     }
     return 0;

@@ -29,7 +29,7 @@ struct h2_session {
 
 enum { H2_WAITING_MAX = 128 * 1024 };  // of a conn's output, beyond which no more frames are made
 
-// nghttp2's allocator: our own malloc, so that its failures are tried as everybody's are.
+// nghttp2's allocator: our own memory, so that its failures are tried as everybody's are.
 extern nghttp2_mem h2_memory;
 
 // The callbacks that both sides share are set; a codec adds its own.
@@ -53,7 +53,7 @@ struct h2_fields {
     size_t count, room;
     struct arena *arena;
 };
-// The name must be in lower case. All return -ENOMEM when memory is out.
+// The name must be in lower case and live for ever. All return -ENOMEM when memory is out.
 int h2_fields_add(struct h2_fields *fields, struct slice name, struct slice value)
     __attribute__((warn_unused_result));
 // All fields but those that belong to a connection or frame a message (RFC 9113, 8.2.2), Content-Length and
