@@ -361,7 +361,13 @@ static bool seal(struct conn *conn) {
         list_remove(&conn->pinning);
     if (rc == 0)
         return true;
-    fail_sending(conn, rc);
+    // Unlike after a send that failed the peer is there, and may wait for what is lost for as long as we for its answer.
+    if (conn->state == CONN_FINISHING || layer->ended) {
+        fail_sending(conn, rc);
+    } else {
+        conn->broken = true;
+        conn_deliver_end(conn, rc);
+    }
     return false;
 }
 

@@ -22,7 +22,7 @@ struct conn_layer_ops {
     void (*broken)(struct conn *conn, int error);
     // Takes plain bytes off conn->out, at most about `most` of them, and puts what they become on
     // layer->wire; adds their number to layer->sealed. Called with an empty wire and nothing in flight.
-    // Negative errno: the conn can send no more.
+    // Negative errno: what was taken is lost, and the conn with it.
     int (*seal)(struct conn *conn, size_t most);
     // Puts what ends the output in good order on layer->wire; called once, when all else is on it.
     void (*shutdown)(struct conn *conn);
