@@ -20,6 +20,7 @@
 #include "script/test.h"
 #include "tls/client.h"
 #include "tls/digest.h"
+#include "tls/faults.h"
 #include "tls/server.h"
 
 #include <errno.h>
@@ -240,6 +241,7 @@ int main(int argc, char **argv) {
     enum action action = RUN;
     bool as_daemon = false, json = false;
     int option;
+    tls_faults_begin();
     while ((option = getopt_long(argc, argv, "c:p:tTDVhvj", options, NULL)) >= 0)
         switch (option) {
         case 'c': file = optarg; break;

@@ -21,7 +21,8 @@ static const char *const names[] = {
 
 static unsigned one_in[FAULT_COUNT], hits[FAULT_COUNT];
 static uint64_t state = 1;
-static bool armed, sweep;
+static bool armed;
+static unsigned sweep;  // by how many allocations the next one is later, 0: there is no sweep
 static unsigned countdown;  // allocations until the one that fails, 0: none
 static bool failed;
 static unsigned clients;
@@ -50,7 +51,7 @@ void fault_arm(void) {
     for (int i = 0; i < FAULT_COUNT; i++)
         one_in[i] = fault_number(names[i], 0);
     state = fault_number("seed", 1);
-    sweep = fault_number("alloc_sweep", 0) > 0;
+    sweep = fault_number("alloc_sweep", 0);
     armed = true;
 }
 
@@ -67,17 +68,21 @@ bool fault_alloc_at(unsigned n) {
     return before;
 }
 
+static unsigned sweep_at(void) {
+    return clients / 2 * sweep + 1;
+}
+
 void fault_client_came(void) {
     clients++;
     if (sweep)
-        fault_alloc_at(clients % 2 ? clients / 2 + 1 : 0);
+        fault_alloc_at(clients % 2 ? sweep_at() : 0);
 }
 
 static bool alloc_fails(void) {
     if (countdown > 0 && --countdown == 0) {
         failed = true;
         if (sweep)
-            log_notice("fault: allocation %u fails", clients / 2 + 1);
+            log_notice("fault: allocation %u fails", sweep_at());
     } else if (clients == 0 || !fault_hit(FAULT_alloc)) {
         return false;
     }

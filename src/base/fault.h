@@ -49,7 +49,7 @@ void fault_report(void);
 // The n-th allocation from now on fails, once; 0: none will. True when the one of the last call has failed.
 bool fault_alloc_at(unsigned n);
 // With alloc_sweep=1 every second client that is accepted has one allocation fail after it came: the first such client
-// the first one, the next the second, and so on. Called for each.
+// the first one, the next the second, and so on; with alloc_sweep=10 the next the eleventh. Called for each.
 void fault_client_came(void);
 #else
 enum { FAULTS_BUILT = false };

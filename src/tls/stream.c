@@ -543,7 +543,7 @@ bool tls_on(const struct conn *conn) {
 int tls_stream_begin(struct conn *conn, struct ssl_st *ssl, const struct tls_callbacks *callbacks,
                      void *owner, void *held, void (*drop)(void *held)) {
     struct tls_stream *stream = slab_get(&stream_slab);
-    BIO *bio = stream ? bio_new(conn) : NULL;
+    BIO *bio = stream && SSL_set_app_data(ssl, conn) ? bio_new(conn) : NULL;
     if (!bio) {
         slab_put(&stream_slab, stream);
         SSL_free(ssl);
@@ -559,7 +559,6 @@ int tls_stream_begin(struct conn *conn, struct ssl_st *ssl, const struct tls_cal
     queue_init(&stream->plain);
     SSL_set_bio(ssl, bio, bio);
     conn_set_layer(conn, &stream->layer, &tls_ops);
-    SSL_set_app_data(ssl, conn);
     conn_read(conn);
     if (SSL_is_server(ssl))
         return 0;

@@ -4,6 +4,7 @@ the library's own among them. What is answered is right or visibly broken, and t
 build with --enable-faults."""
 import collections
 import http.client
+import os
 import re
 import ssl
 
@@ -186,3 +187,32 @@ PAIRS = [("tls", "h1"), ("h2", "h1"), ("h2 tls", "h1"), ("h1", "tls"), ("h1", "h
 def test_each_allocation_may_fail(moongate, monkeypatch, ca, site, back, kinds, upstream):
     outcomes, turn = sweep(moongate, monkeypatch, ca, site, back(kinds[1]), kinds, "alloc_sweep=1", upstream, 1000)
     assert turn > 5 and outcomes[503] + outcomes[500] + outcomes["none"] + outcomes["cut"] > 0, outcomes
+
+
+# OpenSSL takes some 1500 pieces of memory for an exchange: ALLOC_STEP=1 lets each of them fail, which takes minutes.
+STEP = int(os.environ.get("ALLOC_STEP", "23"))
+
+
+@pytest.mark.parametrize("kinds", [("tls", "h1"), ("h2 tls", "h1"), ("h1", "tls"), ("h1", "h2 tls")], ids=" to ".join)
+def test_each_allocation_of_openssl_may_fail(moongate, monkeypatch, ca, site, back, kinds):
+    outcomes, turn = sweep(moongate, monkeypatch, ca, site, back(kinds[1]), kinds, f"alloc_sweep={STEP} alloc_openssl=1",
+                           "keepalive 0;", 10000)
+    assert turn * STEP > 500 and outcomes[503] + outcomes[502] + outcomes["none"] > 0, outcomes
+
+
+def test_want_of_memory_makes_no_certificate_good(moongate, monkeypatch, ca, back, tmp_path):
+    """While a server's certificate is of an unknown authority, whatever fails meanwhile."""
+    tmp_path.chmod(0o755)
+    other = Authority(tmp_path, "other")
+    monkeypatch.setenv("MOONGATE_FAULTS", f"alloc_sweep={STEP} alloc_openssl=1")
+    gate = moongate(f"upstream app {{ server {back('tls').address}; tls {{ ca {other.path}; }} keepalive 0; }}", "route / app;",
+                    level="notice")
+    for turn in range(1, 10000):
+        for _ in range(2):  # with and without one that fails
+            got = exchange(gate, "h1", None)
+            assert {status for status, _, _ in got} <= {500, 502, 503}, (turn, got)
+        if len(re.findall(r"fault: allocation \d+ fails", gate.log())) < turn:
+            break
+    assert turn * STEP > 300
+    assert {status for status, _, _ in got} == {502}
+    eventually(lambda: gate.stats()["requests_active"] == 0)
