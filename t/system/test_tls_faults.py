@@ -6,7 +6,7 @@ import collections
 import http.client
 import os
 import re
-import ssl
+import socket
 
 import pytest
 
@@ -80,6 +80,7 @@ def back(request, origins, site):
 
 def front(gate, kind, trusting):
     s = gate.connect(20)
+    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if "tls" not in kind:
         return s
     try:
