@@ -148,6 +148,7 @@ static int load(struct generation *generation, const struct generation_options *
             .dict_count = options->dict_count,
             .probe = options->probe,
             .metrics = options->metrics,
+            .upstreams = &generation->upstreams,
             .resolver = generation->resolver,
             .generation = options->id,
             .worker = options->worker,

@@ -39,11 +39,6 @@ static int find_standing(struct server *server) {
     return 0;
 }
 
-// Those of the table have keys.
-static bool is_private(const struct server *server) {
-    return atomic_load_explicit(&server->standing->key, memory_order_relaxed) == 0;
-}
-
 struct server *server_new(struct upstream *upstream, const struct conf_server *line, const struct addr *addr,
                           const char *name) {
     size_t len = name ? strlen(name) + 1 : 0;
@@ -73,10 +68,10 @@ struct server *server_new(struct upstream *upstream, const struct conf_server *l
 void server_free(struct server *server) {
     if (!server)
         return;
-    if (is_private(server))
-        free(server->standing);
-    else
+    if (standing_is_shared(server->standing))
         standing_leave(server->standing, server->upstream->worker);
+    else
+        free(server->standing);
     free(server);
 }
 

@@ -111,6 +111,10 @@ void standing_leave(struct standing *standing, unsigned worker);
 // One that is nobody else's, with counts for worker 0 alone; free() ends it. NULL when memory is out.
 struct standing *standing_private(void) __attribute__((warn_unused_result));
 
+static inline bool standing_is_shared(const struct standing *standing) {
+    return atomic_load_explicit(&standing->key, memory_order_relaxed) != 0;
+}
+
 // For reports and orders: the next record that a worker holds behind `last` (NULL: the first), NULL at the end; and the
 // sum of its workers' counts.
 struct standing *standings_next(const struct standings *standings, const struct standing *last);

@@ -15,7 +15,7 @@
 
 /* cdef begin */
 enum {
-    MG_ABI = 8,
+    MG_ABI = 9,
     MG_SERVICES = 255, /* in place of a family */
 
     /* Results. */
@@ -135,6 +135,11 @@ struct mg_value {
     double number;
     struct mg_text text;
     int32_t type;
+};
+
+struct mg_server {
+    struct mg_text address, name, state, admin;
+    double weight, active, requests;
 };
 
 struct mg_dict_stats {
@@ -299,6 +304,11 @@ struct mg_api {
                          int bound_count); /* the id, or an error; while loading */
     int (*metric_series)(int id, const char *values, size_t len,
                          double **ret_words); /* MG_NONE: those of the ones that are too many */
+
+    /* Servers of upstreams. MG_NONE: there is no such one. */
+    int (*server_at)(const char *upstream, size_t len, uint32_t index, struct mg_server *ret_server);
+    int (*server_set)(const char *upstream, size_t len, const char *address, size_t address_len,
+                      int admin, int weight); /* -1: as it is; weight 0: as configured */
 
     /* Bytes and text. MG_NONE: what is to be decoded or parsed is not of that form. */
     int (*text_encode)(int how, const char *at, size_t len, struct mg_text *ret_text);

@@ -149,6 +149,11 @@ int mg_dict_stats(void *dict, struct mg_dict_stats *ret_stats);
 int mg_metric_define(int kind, const char *names, size_t len, const double *bounds, int bound_count);
 int mg_metric_series(int id, const char *values, size_t len, double **ret_words);
 
+// api_servers.c
+int mg_server_at(const char *upstream, size_t len, uint32_t index, struct mg_server *ret_server);
+int mg_server_set(const char *upstream, size_t len, const char *address, size_t address_len, int admin,
+                  int weight);
+
 // api_keys.c
 void *mg_key_new(const char *pem, size_t len);
 void *mg_key_load(const char *path);

@@ -64,6 +64,7 @@ struct script_host {
     struct script_probe *probe;  // never NULL: points at own_probe without one
     struct script_probe own_probe;
     struct tls_client *tls[2];  // of sockets, where whoever answers is trusted, and where not; NULL: not yet
+    struct list *upstreams;     // the generation's; NULL: there are none
     struct resolver *resolver;  // the generation's; NULL: there is none
     struct metrics *metrics;  // never NULL: points at own_metrics, in own_region, without one
     struct metrics own_metrics;

@@ -55,6 +55,7 @@ int script_host_new(const struct script_options *options, struct script_host **r
     host->worker = options->worker;
     host->observer = options->observer;
     host->probe = options->probe ? options->probe : &host->own_probe;
+    host->upstreams = options->upstreams;
     host->resolver = options->resolver;
     host->metrics = options->metrics ? options->metrics : &host->own_metrics;
     int rc = 0;

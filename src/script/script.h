@@ -44,6 +44,7 @@ struct script_options {
     unsigned dict_count;
     struct script_probe *probe;  // may be NULL
     struct metrics *metrics;     // outlives the host; NULL: one that is thrown away with it
+    struct list *upstreams;      // struct upstream; outlives the host. NULL: there are none
     struct resolver *resolver;   // of gate.resolve; outlives the host. NULL: there is none
     uint64_t generation;
     unsigned worker;

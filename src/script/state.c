@@ -22,7 +22,7 @@ extern const size_t moongate_lua_len, moongate_sandbox_len;
 //  X(name): the files of lua/moongate/, in the order in which they run
 #define LUA_FILES(X) \
     X(body) X(modules) X(shared) X(metrics) X(encoding) X(crypto) X(time) X(http) X(tasks) X(fetch) X(resolve) \
-    X(sockets) X(form)
+    X(sockets) X(form) X(servers)
 #define X(name) extern const char moongate_lua_##name[]; extern const size_t moongate_lua_##name##_len;
 LUA_FILES(X)
 #undef X

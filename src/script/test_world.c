@@ -256,6 +256,7 @@ static int load(struct loaded *loaded, const char *text, size_t len, struct erro
         .dict_count = count,
         .generation = 1,
         .metrics = &world.metrics,
+        .upstreams = &world.upstreams,
         .resolver = world.resolver,
         .observer = text ? &observer : &strict_observer,
     };

@@ -277,3 +277,67 @@ def test_more_warm_connections_than_are_kept_is_an_error(moongate):
                     start=False)
     done = gate.run("-t")
     assert done.returncode == 1 and "warm=5" in done.stderr
+
+
+WISHES = """
+local gate = require "moongate"
+return { request = function(req)
+  local address, admin, weight = req.args.address, req.args.admin, req.args.weight
+  if req.path == "/set" then
+    local done, why = gate.set_server("app", address, { admin = admin, weight = tonumber(weight) or weight })
+    return req:respond(done and 200 or 404, {}, why or "set")
+  elseif req.path == "/list" then
+    local lines = {}
+    for _, s in ipairs(gate.servers("app")) do
+      lines[#lines + 1] = table.concat({ s.address, s.name, s.state, s.admin, s.weight, s.active }, " ")
+    end
+    return req:respond(200, {}, table.concat(lines, "\\n"))
+  elseif req.path == "/wrong" then
+    local bad = {
+      function() gate.servers("none") end, function() gate.servers(1) end,
+      function() gate.set_server("app", address, { weigth = 1 }) end,
+      function() gate.set_server("app", address, { weight = 0 }) end,
+      function() gate.set_server("app", address, { weight = 1.5 }) end,
+      function() gate.set_server("app", address, { admin = "gone" }) end,
+      function() gate.set_server("app", address) end,
+      function() gate.set_server("none", address, { weight = 1 }) end,
+    }
+    local texts = {}
+    for i, f in ipairs(bad) do
+      local ok, text = pcall(f)
+      texts[i] = ok and "ok" or text
+    end
+    return req:respond(200, {}, table.concat(texts, "\\n"))
+  end
+end }
+"""
+
+
+def test_a_script_sets_servers_for_all_workers(moongate, servers):
+    lines = "".join("server %s;\n" % server.address for server in servers)
+    gate = moongate(top="upstream app {\n%s}\n" % lines, frontend="script a.lua; route / app;", workers=2,
+                    files={"a.lua": WISHES})
+    a, b = servers
+    assert gate.get("/list").text == "%s %s up up 1 0\n%s %s up up 1 0" % (a.address, a.address, b.address, b.address)
+    assert gate.get("/set?address=%s&admin=drain" % a.address).text == "set"
+    assert shares(gate) == {"b": 100}
+    assert shown(gate, a)["state"] == "drain"
+    assert gate.get("/set?address=%s&admin=up&weight=4" % a.address).text == "set"
+    assert "%s %s up up 4 0" % (a.address, a.address) in gate.get("/list").text
+    got = shares(gate, 200)
+    assert 140 < got["a"] < 180, "four of five by each of two workers"
+    assert gate.get("/set?address=%s&weight=default" % a.address).text == "set"
+    assert shown(gate, a)["weight"] == 1
+    gone = gate.get("/set?address=127.0.0.1:1&admin=down")
+    assert gone.status == 404 and gone.text == 'upstream "app" has no server "127.0.0.1:1"'
+
+
+def test_a_scripts_wrong_wishes_are_errors_that_say_what_is_wrong(moongate, servers):
+    gate = moongate(top="upstream app { server %s; }" % servers[0].address, frontend="script a.lua; route / app;",
+                    files={"a.lua": WISHES})
+    texts = gate.get("/wrong?address=" + servers[0].address).text.split("\n")
+    assert len(texts) == 8 and "ok" not in texts
+    assert 'there is no upstream "none" here' in texts[0] and 'there is no upstream "none" here' in texts[7]
+    assert "weight and admin" in texts[2] and "1 to 256" in texts[3] and "1 to 256" in texts[4]
+    assert '"drain"' in texts[5]
+    assert shown(gate, servers[0])["weight"] == 1
