@@ -127,7 +127,7 @@ function Visit.__index(t, name)
 end
 
 local request_keys = { method = true, target = true, headers = true, body = true, version = true, open = true,
-  raw = true, from = true, to = true }
+  raw = true, from = true, to = true, tls = true }
 
 local function request_head(spec, pieces)
   if spec.raw then return spec.raw end
@@ -164,7 +164,7 @@ function client_methods.request(t, spec)
   check_keys(spec, request_keys, "a request")
   local state = rig.client(rawget(t, "number"))
   if state ~= "admitted" then
-    misuse("no request can be sent: the connection " .. (state == "waits" and "waits for its connect hook"
+    misuse("no request can be sent: the connection " .. (state == "waits" and "waits for its connect hook, or one of TLS"
       or "was " .. state))
   end
   local pieces = pieces_of(spec.body)
@@ -192,14 +192,19 @@ end
 
 --- client.rejected
 --- client.waits
---- Whether a connect hook rejected the connection; whether one has not decided yet.
+--- Whether a hook (connect, tls_hello, tls_done) rejected the connection; whether one has not decided yet.
+--- client.certificate
+--- client.tunnel
+--- What a tls_hello hook chose: the name of conn:certificate(), the address of conn:tunnel(); nil if it did not.
 function Client.__index(t, name)
   if client_methods[name] then return client_methods[name] end
-  local state = rig.client(rawget(t, "number"))
+  local state, certificate, tunnel = rig.client(rawget(t, "number"))
+  if name == "certificate" then return certificate end
+  if name == "tunnel" then return tunnel end
   if name == "rejected" then return state == "rejected" end
   if name == "waits" then return state == "waits" end
   if name == "closed" then return state == "closed" end
-  misuse("a client has no field " .. show(name) .. ", expected rejected, waits or closed")
+  misuse("a client has no field " .. show(name) .. ", expected rejected, waits, closed, certificate or tunnel")
 end
 
 rig.send_more = send_more

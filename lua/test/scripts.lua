@@ -13,16 +13,74 @@ local concat = table.concat
 local Frontend = {}
 Frontend.__index = Frontend
 
+-- What C is told of TLS: the fields of tls/stream.h as texts.
+local function text_fact(value, what)
+  if type(value) ~= "string" then misuse(what .. " is a string, not a " .. type(value)) end
+  return value
+end
+local function list_fact(value, what)
+  if type(value) ~= "table" then misuse(what .. " is a list of strings, not a " .. type(value)) end
+  for _, one in ipairs(value) do
+    if text_fact(one, "one of " .. what):find("%s") then misuse("one of " .. what .. " has a space in it") end
+  end
+  return concat(value, " ")
+end
+local function flag_fact(value, what)
+  if type(value) ~= "boolean" then misuse(what .. " is true or false, not a " .. type(value)) end
+  return value and "yes" or "no"
+end
+local function time_fact(value, what)
+  if type(value) ~= "number" then misuse(what .. " is a number of seconds, not a " .. type(value)) end
+  return ("%.0f"):format(value)
+end
+local fact_kinds = {
+  version = text_fact, cipher = text_fact, group = text_fact, server_name = text_fact, alpn = text_fact,
+  resumed = flag_fact, fingerprint = text_fact, offered_alpn = list_fact, offered_versions = list_fact,
+}
+local certificate_kinds = {
+  subject = text_fact, issuer = text_fact, serial = text_fact, fingerprint = text_fact, names = list_fact,
+  not_before = time_fact, not_after = time_fact,
+}
+
+local function put_facts(to, facts, kinds, prefix, what)
+  check_keys(facts, kinds, what)
+  for name, value in pairs(facts) do to[prefix .. name] = kinds[name](value, name) end
+end
+
+local function tls_facts(spec)
+  local facts = { version = "TLSv1.3", cipher = "TLS_AES_128_GCM_SHA256", resumed = "no" }
+  if spec == true then return facts end
+  if type(spec) ~= "table" then misuse("tls is true or a table, not a " .. type(spec)) end
+  local own = {}
+  for name, value in pairs(spec) do own[name] = value end
+  if own.client ~= nil then
+    if type(own.client) ~= "table" then misuse("client of tls is a table, not a " .. type(own.client)) end
+    facts.client_fingerprint = ("0"):rep(64)
+    put_facts(facts, own.client, certificate_kinds, "client_", "a client's certificate")
+    own.client = nil
+  end
+  put_facts(facts, own, fact_kinds, "", "tls")
+  return facts
+end
+
 --- frontend:connect(from)
---- frontend:connect { from = ADDRESS, to = ADDRESS }
+--- frontend:connect { from = ADDRESS, to = ADDRESS, tls = FACTS }
 --- Connects a client, from 192.0.2.1:40000 to 127.0.0.1:80 unless it is said otherwise; addresses are written
---- 192.0.2.1, 192.0.2.1:4000, 2001:db8::1 or [2001:db8::1]:4000. Its connect hook has run, or waits.
+--- 192.0.2.1, 192.0.2.1:4000, 2001:db8::1 or [2001:db8::1]:4000. Its connect hook has run, or waits. With tls
+--- the connection has TLS, tls_hello and tls_done hooks run, too, and requests are https. tls is true or a table of
+--- what conn.tls is to say, as it says it: version (TLSv1.3), cipher (TLS_AES_128_GCM_SHA256), group, server_name,
+--- alpn, resumed (false), fingerprint, offered_alpn, offered_versions, and client, a table with subject, issuer,
+--- serial, fingerprint (64 zeros), names, not_before and not_after, of which tls_hello sees what it would of a real one.
 --- @return a client
+--- @example
+---   local web = test.script(test.file("a.lua", "return {}"))
+---   local client = web:connect { tls = { server_name = "www.example.org", client = { subject = "CN=me" } } }
 function Frontend.connect(t, spec)
   if type(spec) == "string" then spec = { from = spec } end
   spec = spec or {}
-  check_keys(spec, { from = true, to = true }, "a connection")
-  local ok, number = pcall(rig.connect, t.door, spec.from or "192.0.2.1", spec.to or "127.0.0.1")
+  check_keys(spec, { from = true, to = true, tls = true }, "a connection")
+  local tls = spec.tls and tls_facts(spec.tls)
+  local ok, number = pcall(rig.connect, t.door, spec.from or "192.0.2.1", spec.to or "127.0.0.1", tls)
   if not ok then misuse(number) end
   local client = setmetatable({ number = number }, Client)
   settle()
@@ -31,11 +89,11 @@ end
 
 --- frontend:request(request)
 --- frontend:get(target, headers)
---- The same on a new connection; the request's fields from and to are its addresses.
+--- The same on a new connection; the request's fields from, to and tls are its.
 function Frontend.request(t, spec)
-  local from, to
-  if type(spec) == "table" then from, to = spec.from, spec.to end
-  return t:connect { from = from, to = to }:request(spec)
+  local from, to, tls
+  if type(spec) == "table" then from, to, tls = spec.from, spec.to, spec.tls end
+  return t:connect { from = from, to = to, tls = tls }:request(spec)
 end
 
 function Frontend.get(t, target, headers)

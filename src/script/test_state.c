@@ -4,8 +4,10 @@
 // scripts under test have states of their own, which are the real ones.
 #include "script/test.h"
 
+#include "base/check.h"
 #include "base/clock.h"
 #include "script/test_world.h"
+#include "tls/pretended.h"
 
 #include <errno.h>
 #include <lauxlib.h>
@@ -296,20 +298,41 @@ static void address_arg(lua_State *lua, int index, uint16_t port, struct addr *r
         luaL_error(lua, "bad address \"%s\": %s", text.at, error.text);
 }
 
+// connect(door, from, to, table of TLS's facts as texts, or nil)
 static int rig_connect(lua_State *lua) {
     struct addr from, to;
+    struct tls_pretended *tls = NULL;
     struct door *door = door_arg(lua, 1);
     address_arg(lua, 2, 40000, &from);
     address_arg(lua, 3, 80, &to);
-    traffic_connect(door, &from, &to);
+    if (lua_istable(lua, 4)) {
+        tls = tls_pretended_new();
+        check_fatal(tls);
+        for (lua_pushnil(lua); lua_next(lua, 4); lua_pop(lua, 1))
+            check_fatal(tls_pretended_tell(tls, slice_arg(lua, -2), slice_arg(lua, -1)) == 0);
+    }
+    traffic_connect(door, &from, &to, tls);
     lua_pushinteger(lua, world.client_count);
     return 1;
 }
 
+// Its state; the name that a tls_hello hook chose, and the address that it tunnels to, each nil without.
 static int rig_client(lua_State *lua) {
-    static const char *const names[] = { "waits", "admitted", "rejected", "closed" };
-    lua_pushstring(lua, names[CLIENT_ARG(lua)->state]);
-    return 1;
+    static const char *const names[] = { "waits", "admitted", "tunnelled", "rejected", "closed" };
+    const struct client *client = CLIENT_ARG(lua);
+    lua_pushstring(lua, names[client->state]);
+    struct slice choice = client->tls ? tls_pretended_choice(client->tls) : slice_make(NULL, 0);
+    const struct addr *to = client->tls ? tls_pretended_diversion(client->tls) : NULL;
+    if (choice.len > 0)
+        lua_pushlstring(lua, choice.at, choice.len);
+    else
+        lua_pushnil(lua);
+    char text[ADDR_TEXT_MAX];
+    if (to)
+        lua_pushlstring(lua, text, addr_print(to, text));
+    else
+        lua_pushnil(lua);
+    return 3;
 }
 
 static int rig_close(lua_State *lua) {

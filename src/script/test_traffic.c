@@ -10,6 +10,7 @@
 #include "base/counters.h"
 #include "http/h1_write.h"
 #include "proxy/balance.h"
+#include "tls/pretended.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -131,6 +132,8 @@ struct visit *traffic_request(struct client *client, struct slice head) {
     struct exchange *x = exchange_new(frontend_site(client->door->frontend), &downstream, visit);
     check_fatal(x);
     visit->x = x;
+    if (client->conn->secure)
+        x->req.scheme = SLICE_LIT("https");
     const struct conf_settings *settings = x->settings;
     struct h1_limits limits = {
         .max_head = settings->max_head,
@@ -182,28 +185,66 @@ void traffic_leave(struct visit *visit) {
 
 // ---- connections ------------------------------------------------------------------------------------------
 
+static void decided(struct conn *conn, void *owner, bool reject);
+
+// The next hook of a connection's beginning, if there is one for it.
+static enum step_result ask_hook(struct client *client, bool *ret_reject) {
+    struct script_chain *chain = client->door->chain;
+    struct conn *conn = client->conn;
+    switch (client->next++) {
+    case HOOK_OF_CONNECT:
+        return chain && script_chain_has_connect(chain) ? script_connect(chain, conn, ret_reject, decided, client)
+                                                        : STEP_MORE;
+    case HOOK_OF_HELLO:
+        if (client->tls)
+            tls_pretended_use(conn, client->tls, true);
+        return client->tls && chain && script_chain_has_tls_hello(chain)
+            ? script_tls_hello(chain, conn, ret_reject, decided, client)
+            : STEP_MORE;
+    default:
+        if (client->tls)
+            tls_pretended_use(conn, client->tls, false);
+        return client->tls && chain && script_chain_has_tls_done(chain)
+            ? script_tls_done(chain, conn, ret_reject, decided, client)
+            : STEP_MORE;
+    }
+}
+
+static void ask_hooks(struct client *client) {
+    bool reject = false;
+    while (client->next < HOOKS_ASKED && !(client->tls && tls_pretended_diversion(client->tls))) {
+        if (ask_hook(client, &reject) == STEP_WAIT) {
+            client->state = CLIENT_WAITS;
+            return;
+        }
+        if (reject) {
+            client->state = CLIENT_REJECTED;
+            return;
+        }
+    }
+    client->state = client->next < HOOKS_ASKED ? CLIENT_TUNNELLED : CLIENT_ADMITTED;
+}
+
 static void decided(struct conn *conn, void *owner, bool reject) {
     struct client *client = owner;
     (void)conn;
-    client->state = reject ? CLIENT_REJECTED : CLIENT_ADMITTED;
+    if (reject)
+        client->state = CLIENT_REJECTED;
+    else
+        ask_hooks(client);
 }
 
-struct client *traffic_connect(struct door *door, const struct addr *from, const struct addr *to) {
+struct client *traffic_connect(struct door *door, const struct addr *from, const struct addr *to,
+                               struct tls_pretended *tls) {
     struct client *client = calloc(1, sizeof *client);
     check_fatal(client);
     world.clients = world_grow(world.clients, world.client_count, sizeof *world.clients);
     world.clients[world.client_count++] = client;
     client->door = door;
-    client->state = CLIENT_ADMITTED;
+    client->tls = tls;
     client->conn = conn_made_up(from, to);
     check_fatal(client->conn);
-    bool reject = false;
-    if (door->chain && script_chain_has_connect(door->chain)) {
-        if (script_connect(door->chain, client->conn, &reject, decided, client) == STEP_WAIT)
-            client->state = CLIENT_WAITS;
-        else if (reject)
-            client->state = CLIENT_REJECTED;
-    }
+    ask_hooks(client);
     return client;
 }
 
@@ -218,6 +259,8 @@ void traffic_close(struct client *client) {
     client->state = CLIENT_CLOSED;
     conn_unmake(client->conn);
     client->conn = NULL;
+    tls_pretended_free(client->tls);
+    client->tls = NULL;
 }
 
 // ---- the server's side: struct upstream_ops ---------------------------------------------------------------

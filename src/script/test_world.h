@@ -43,8 +43,9 @@ struct logged {
 };
 
 enum client_state {
-    CLIENT_WAITS,  // its connect hook has yielded
+    CLIENT_WAITS,  // a hook of its beginning has yielded
     CLIENT_ADMITTED,
+    CLIENT_TUNNELLED,  // by a tls_hello hook
     CLIENT_REJECTED,
     CLIENT_CLOSED,  // conn is gone
 };
@@ -53,6 +54,8 @@ struct client {
     struct door *door;
     struct conn *conn;
     enum client_state state;
+    enum { HOOK_OF_CONNECT, HOOK_OF_HELLO, HOOK_OF_TLS, HOOKS_ASKED } next;  // which is to be asked
+    struct tls_pretended *tls;  // NULL: none
 };
 
 enum visit_state {
@@ -147,7 +150,9 @@ void *world_grow(void *array, unsigned count, size_t size);  // room for one mor
 
 // test_traffic.c
 void traffic_serve(struct exchange_site *site);  // the way to servers of a door
-struct client *traffic_connect(struct door *door, const struct addr *from, const struct addr *to);
+// tls: what TLS it has, which is taken; NULL: none.
+struct client *traffic_connect(struct door *door, const struct addr *from, const struct addr *to,
+                               struct tls_pretended *tls);
 void traffic_close(struct client *client);
 // `head` is the whole head of a request, as on the wire.
 struct visit *traffic_request(struct client *client, struct slice head);

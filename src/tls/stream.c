@@ -8,6 +8,7 @@
 #include "base/slab.h"
 #include "net/conn_layer.h"
 #include "tls/peer.h"
+#include "tls/pretended.h"
 #include "tls/stream_impl.h"
 
 #include <errno.h>
@@ -25,8 +26,10 @@ enum {
 
 static struct slab stream_slab = SLAB_INIT(sizeof(struct tls_stream), 128);
 
+static bool encrypts(const struct conn *conn);
+
 struct tls_stream *tls_stream_of(const struct conn *conn) {
-    return tls_on(conn) ? container_of(conn->layer, struct tls_stream, layer) : NULL;
+    return encrypts(conn) ? container_of(conn->layer, struct tls_stream, layer) : NULL;
 }
 
 // ---- between OpenSSL and the wire -------------------------------------------------------------------------
@@ -193,6 +196,8 @@ void tls_answered(struct conn *conn, enum tls_answer answer) {
 
 int tls_choose(struct conn *conn, struct slice name) {
     struct tls_stream *stream = tls_stream_of(conn);
+    if (tls_pretended_of(conn))
+        return tls_pretended_choose(tls_pretended_of(conn), name);
     void *site = stream ? tls_server_site(stream->held, name) : NULL;
     if (!site)
         return -ENOENT;
@@ -202,6 +207,10 @@ int tls_choose(struct conn *conn, struct slice name) {
 
 int tls_set_diversion(struct conn *conn, const struct addr *addr) {
     struct tls_stream *stream = tls_stream_of(conn);
+    if (tls_pretended_of(conn)) {
+        tls_pretended_divert(tls_pretended_of(conn), addr);
+        return 0;
+    }
     if (!stream)
         return -ENOENT;
     if (!stream->diversion && !(stream->diversion = malloc(sizeof *addr)))
@@ -536,8 +545,12 @@ static const struct conn_layer_ops tls_ops = {
     .freed = freed,
 };
 
-bool tls_on(const struct conn *conn) {
+static bool encrypts(const struct conn *conn) {
     return conn->layer && conn->layer->ops == &tls_ops;
+}
+
+bool tls_on(const struct conn *conn) {
+    return encrypts(conn) || tls_pretended_of(conn);
 }
 
 int tls_stream_begin(struct conn *conn, struct ssl_st *ssl, const struct tls_callbacks *callbacks,
@@ -597,7 +610,7 @@ struct slice tls_field(const struct conn *conn, enum tls_field field) {
     const unsigned char *at;
     unsigned len;
     if (!stream)
-        return (struct slice){ 0 };
+        return tls_pretended_of(conn) ? tls_pretended_field(tls_pretended_of(conn), field) : (struct slice){ 0 };
     if (stream->state == TLS_HANDSHAKE)
         return stream->hello_state == HELLO_ASKED ? hello_field(stream, field) : (struct slice){ 0 };
     switch (field) {

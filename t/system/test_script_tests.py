@@ -1061,3 +1061,82 @@ def test_servers_by_name_are_those_that_a_test_makes_up(tests):
         end)
     """)
     assert done.status == 0, done.out
+
+
+TLS_SCRIPT = """
+    local gate = require "moongate"
+    local hooks, seen = {}, {}
+    local function shown(t) return t and table.concat(t, "+") or "-" end
+    function hooks.connect(conn) conn.ctx.early = tostring(conn.tls) end
+    function hooks.tls_hello(conn)
+      local tls = conn.tls
+      if tls.server_name == "slow.test" then gate.sleep(1) end
+      if tls.server_name == "bad.test" then return conn:reject() end
+      if tls.server_name == "else.test" then return conn:tunnel("192.0.2.7:443") end
+      if tls.server_name == "old.test" then return conn:certificate("new.test") end
+      conn.ctx.hello = ("%s %s %s %s %s"):format(tls.server_name, shown(tls.offered_alpn), shown(tls.offered_versions),
+        tls.version, tls.client)
+    end
+    function hooks.tls_done(conn)
+      if not (conn.tls.client and conn.tls.client.subject) then return conn:reject() end
+    end
+    function hooks.request(req)
+      local tls = req.conn.tls
+      local client = tls.client
+      return req:respond(200, nil, ("%s|%s|%s %s %s %s %s|%s %s %d %s"):format(req.conn.ctx.early, req.conn.ctx.hello,
+        req.scheme, tls.version, tls.server_name, tls.resumed, shown(tls.offered_alpn), client.subject,
+        shown(client.names), client.not_after, client.fingerprint:sub(1, 4)))
+    end
+    return hooks"""
+
+
+def test_connections_with_tls(tests):
+    """What conn.tls says, and the hooks of the handshake with their verdicts."""
+    done = tests('''
+        local test = require "moongate.test"
+        local me = { subject = "CN=me", names = { "a.test", "b.test" }, not_after = 2000000000 }
+        test("facts", function()
+          local web = test.script("a.lua")
+          local client = web:connect { tls = { server_name = "www.test", offered_alpn = { "h2", "http/1.1" }, resumed = true,
+            offered_versions = { "TLSv1.3" }, client = me } }
+          test.equal(client:get("/").body, "nil|www.test h2+http/1.1 TLSv1.3 nil nil|https TLSv1.3 www.test true -|"
+            .. "CN=me a.test+b.test 2000000000 0000")
+          test.equal(web:request { target = "/", tls = { client = me } }.status, 200)
+        end)
+        test("verdicts", function()
+          local web = test.script("a.lua")
+          local function to(name) return web:connect { tls = { server_name = name, client = me } } end
+          test.truthy(to("bad.test").rejected)
+          test.falsy(to("www.test").rejected)
+          test.truthy(web:connect { tls = true }.rejected)
+          test.equal(to("old.test").certificate, "new.test")
+          test.equal(to("www.test").certificate, nil)
+          local away = to("else.test")
+          test.equal(away.tunnel, "192.0.2.7:443")
+          test.error(function() away:get("/") end, "was tunnelled")
+          local slow = to("slow.test")
+          test.truthy(slow.waits)
+          test.advance(1)
+          test.falsy(slow.waits or slow.rejected)
+          local gone = to("slow.test")
+          gone:close()
+          test.advance(1)
+        end)
+        test("plain", function()
+          local web = test.script(test.file("b.lua", [[
+            return { request = function(req) return req:respond(200, nil, req.scheme .. tostring(req.conn.tls)) end,
+                     tls_done = function(conn) return conn:reject() end }]]))
+          test.equal(web:get("/").body, "httpnil")
+        end)
+        test("what is no fact", function()
+          local web = test.script("a.lua")
+          local function try(tls, why) test.error(function() web:connect { tls = tls } end, why) end
+          try(5, "tls is true or a table, not a number")
+          try({ colour = 1 }, "colour")
+          try({ version = 1.3 }, "version is a string, not a number")
+          try({ client = true }, "client of tls is a table")
+          try({ client = { names = "a" } }, "names is a list of strings")
+          try({ offered_alpn = { "a b" } }, "has a space in it")
+        end)
+        ''', files={"a.lua": TLS_SCRIPT})
+    assert done.status == 0 and len(done.tests) == 4, done.out
