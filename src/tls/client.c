@@ -4,6 +4,7 @@
 #include "tls/client.h"
 
 #include "base/log.h"
+#include "tls/context.h"
 #include "tls/pem.h"
 #include "tls/stream_impl.h"
 
@@ -62,12 +63,6 @@ static int attempt_index(void) {
 
 // ---- whom to trust ----------------------------------------------------------------------------------------
 
-static const char *reason(void) {
-    const char *text = ERR_reason_error_string(ERR_peek_last_error());
-    ERR_clear_error();
-    return text ? text : "unknown error";
-}
-
 static bool sha256(struct slice a, struct slice b, unsigned char *to) {
     unsigned len = 0;
     EVP_MD_CTX *md = EVP_MD_CTX_new();
@@ -110,7 +105,8 @@ static int load_trust(const struct conf *conf, const struct conf_tls *tls, struc
     int count = add_all(trust->store, tls->ca_text, false);
     const char *path = tls->ca ? tls->ca : "the system's file of authorities";
     if (count < 0)
-        return conf_error(conf, tls->ca_place, error, "bad certificate in \"%s\": %s", path, reason());
+        return conf_error(conf, tls->ca_place, error, "bad certificate in \"%s\": %s", path,
+                          context_reason());
     if (count == 0)
         return conf_error(conf, tls->ca_place, error, "no certificate in \"%s\", expected some in PEM form",
                           path);
@@ -118,7 +114,7 @@ static int load_trust(const struct conf *conf, const struct conf_tls *tls, struc
         return 0;
     count = add_all(trust->store, tls->crl_text, true);
     if (count < 0)
-        return conf_error(conf, tls->crl_place, error, "bad list in \"%s\": %s", tls->crl, reason());
+        return conf_error(conf, tls->crl_place, error, "bad list in \"%s\": %s", tls->crl, context_reason());
     if (count == 0)
         return conf_error(conf, tls->crl_place, error,
                           "no list of revoked certificates in \"%s\", expected some in PEM form", tls->crl);
@@ -268,17 +264,6 @@ static const unsigned char h1[] = "\10http/1.1";
 
 // ---- making it --------------------------------------------------------------------------------------------
 
-static int set_ciphers(const struct conf *conf, const struct conf_tls *tls, SSL_CTX *ctx,
-                       struct error *error) {
-    if (!SSL_CTX_set_cipher_list(ctx, tls->ciphers))
-        return conf_error(conf, tls->ciphers_place, error, "bad ciphers: %s", reason());
-    if (!SSL_CTX_set_ciphersuites(ctx, tls->ciphersuites))
-        return conf_error(conf, tls->ciphersuites_place, error, "bad ciphersuites: %s", reason());
-    if (!SSL_CTX_set1_groups_list(ctx, tls->groups))
-        return conf_error(conf, tls->groups_place, error, "bad groups: %s", reason());
-    return 0;
-}
-
 static int set_certificate(const struct conf *conf, const struct conf_tls *tls, SSL_CTX *ctx,
                            struct error *error) {
     struct pem_pair *pair = NULL;
@@ -286,8 +271,8 @@ static int set_certificate(const struct conf *conf, const struct conf_tls *tls, 
         return 0;
     int rc = pem_load(conf, tls->certificates, &pair, error);
     if (rc == 0 && !SSL_CTX_use_cert_and_key(ctx, pair->certificate, pair->key, pair->chain, 1))
-        rc =
-            conf_error(conf, tls->certificates->place, error, "the certificate cannot be used: %s", reason());
+        rc = conf_error(conf, tls->certificates->place, error, "the certificate cannot be used: %s",
+                        context_reason());
     pem_free(pair);
     return rc;
 }
@@ -312,14 +297,11 @@ static int make(struct tls_client *client, const struct conf *conf, const struct
          SSL_CTX_set_alpn_protos(ctx, alpn, (unsigned)strlen((const char *)alpn)) != 0))
         return error_set(error, -ENOMEM, "memory is out");
     client->verify = tls->verify;
-    SSL_CTX_set_min_proto_version(ctx, tls->versions & TLS_VERSION_1_2 ? TLS1_2_VERSION : TLS1_3_VERSION);
-    SSL_CTX_set_max_proto_version(ctx, tls->versions & TLS_VERSION_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION);
-    SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(ctx, on_session);
     SSL_CTX_set_verify(ctx, tls->verify || client->pin_count > 0 ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
     SSL_CTX_set_cert_verify_callback(ctx, verify, client);
-    int rc = set_ciphers(conf, tls, ctx, error);
+    int rc = context_set(ctx, conf, tls, error);
     if (rc == 0)
         rc = set_certificate(conf, tls, ctx, error);
     if (rc == 0 && tls->verify)

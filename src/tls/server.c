@@ -4,8 +4,9 @@
 #include "tls/server.h"
 
 #include "base/log.h"
-#include "tls/names.h"
+#include "tls/context.h"
 #include "tls/key_log.h"
+#include "tls/names.h"
 #include "tls/pem.h"
 #include "tls/sessions.h"
 #include "tls/staple.h"
@@ -85,15 +86,9 @@ static int on_alpn(SSL *ssl, const unsigned char **ret, unsigned char *ret_len, 
 
 // ---- making it --------------------------------------------------------------------------------------------
 
-static const char *reason(void) {
-    const char *text = ERR_reason_error_string(ERR_peek_last_error());
-    ERR_clear_error();
-    return text ? text : "unknown error";
-}
-
 static int fail(const struct tls_server *server, struct conf_place place, struct error *error,
                 const char *what) {
-    return conf_error(server->conf, place, error, "%s: %s", what, reason());
+    return conf_error(server->conf, place, error, "%s: %s", what, context_reason());
 }
 
 static int set_alpn(struct tls_server *server, struct error *error) {
@@ -108,35 +103,6 @@ static int set_alpn(struct tls_server *server, struct error *error) {
         server->alpn_len += (unsigned)len;
         at += len + (at[len] == ' ');
     }
-    return 0;
-}
-
-// OpenSSL passes over names in a list that it does not know: each is tried alone.
-static int check_ciphers(const struct tls_server *server, SSL_CTX *ctx, struct error *error) {
-    for (const char *at = server->tls->ciphers; *at;) {
-        char name[128];
-        size_t len = strcspn(at, ":");
-        snprintf(name, sizeof name, "%.*s", (int)len, at);
-        if (strchr("!+-@", *at) == NULL && !SSL_CTX_set_cipher_list(ctx, name)) {
-            ERR_clear_error();
-            return conf_error(server->conf, server->tls->ciphers_place, error, "unknown cipher \"%s\"", name);
-        }
-        at += len + (at[len] == ':');
-    }
-    return 0;
-}
-
-static int set_ciphers(const struct tls_server *server, SSL_CTX *ctx, struct error *error) {
-    const struct conf_tls *tls = server->tls;
-    int rc = check_ciphers(server, ctx, error);
-    if (rc < 0)
-        return rc;
-    if (!SSL_CTX_set_cipher_list(ctx, tls->ciphers))
-        return fail(server, tls->ciphers_place, error, "bad ciphers");
-    if (!SSL_CTX_set_ciphersuites(ctx, tls->ciphersuites))
-        return fail(server, tls->ciphersuites_place, error, "bad ciphersuites");
-    if (!SSL_CTX_set1_groups_list(ctx, tls->groups))
-        return fail(server, tls->groups_place, error, "bad groups");
     return 0;
 }
 
@@ -188,12 +154,7 @@ static int context_new(struct tls_server *server, struct tls_site *site, struct 
     SSL_CTX *ctx = site->ctx = SSL_CTX_new(TLS_server_method());
     if (!ctx)
         return error_set(error, -ENOMEM, "memory is out");
-    unsigned versions = server->tls->versions;
-    SSL_CTX_set_min_proto_version(ctx, versions & TLS_VERSION_1_2 ? TLS1_2_VERSION : TLS1_3_VERSION);
-    SSL_CTX_set_max_proto_version(ctx, versions & TLS_VERSION_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION);
-    SSL_CTX_set_options(ctx,
-                        SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE |
-                            SSL_OP_PRIORITIZE_CHACHA);
+    SSL_CTX_set_options(ctx, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
     sessions_use(ctx);
     SSL_CTX_set_timeout(ctx, (long)(server->tls->session_timeout / 1000));
     if (server->tls->session_tickets) {
@@ -214,7 +175,7 @@ static int context_new(struct tls_server *server, struct tls_site *site, struct 
     SSL_CTX_set_tlsext_servername_callback(ctx, on_server_name);
     SSL_CTX_set_tlsext_servername_arg(ctx, server);
     SSL_CTX_set_alpn_select_cb(ctx, on_alpn, server);
-    int rc = set_ciphers(server, ctx, error);
+    int rc = context_set(ctx, server->conf, server->tls, error);
     if (rc == 0)
         rc = set_client_verification(server, ctx, error);
     staples_use(ctx, &server->staples);

@@ -630,7 +630,7 @@ ERRORS = {
     "no certificates in it": ("ca EMPTY;", "no certificate in"),
     "a bad pin": ("pin sha256/abc;", "expected sha256/ and 32 bytes in base64"),
     "a pin of another kind": ("pin sha1/YLh1dUR9y6Kja30RrAn7JKnbQG/uEtLMkBgFF2Fuihg=;", "expected sha256/"),
-    "an unknown cipher": ("ciphers NONSENSE;", "bad ciphers"),
+    "an unknown cipher": ("ciphers NONSENSE;", "unknown cipher \"NONSENSE\""),
     "an unknown group": ("groups NONSENSE;", "bad groups"),
     "a name with a space": ('name "a b";', "expected a host name"),
     "a directive of listeners": ("strict_names on;", "strict_names"),
