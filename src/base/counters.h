@@ -87,6 +87,8 @@
     X(health_checks, "checks of servers that were begun (health)") \
     X(health_check_failures, "of these: those that found the server not well") \
     X(health_changes, "times that checks took a server out of use or back into it") \
+    X(ejections, "times that a server was ejected for its failures (eject)") \
+    X(ejections_withheld, "times that one was not, because too many were (max_ejected)") \
     X(tunnels, "connections that became a relay") \
     X(tunnels_active, "relays open now") \
     X(script_calls, "hooks called") \

@@ -161,6 +161,17 @@ struct conf_health {
     struct conf_place place;
 };
 
+// `eject`: when requests are kept from a server that fails them. 0: not for that.
+struct conf_eject {
+    uint64_t connect;             // connections in a row that could not be made
+    uint64_t consecutive;         // requests in a row without an answer
+    uint64_t rate;                // percent of responses with 500 or more
+    uint64_t latency;             // times what the others take
+    uint64_t window, requests;    // over which and of how many at least both are
+    uint64_t time, most;          // for how long: the first time, at most
+    uint64_t max_ejected;         // percent of the servers
+};
+
 struct conf_upstream {
     struct conf_upstream *next;
     const char *name;
@@ -189,6 +200,7 @@ struct conf_upstream {
     uint64_t max_active;          // exchanges and tunnels of a server at the same time, 0: no limit
     uint64_t queue;               // exchanges that may wait for a free server
     uint64_t queue_timeout;       // and for how long
+    struct conf_eject eject;
     struct conf_health *health;   // NULL: servers are not checked
     bool used;
     struct conf_place place;

@@ -526,6 +526,21 @@
       "reason. A server that was not checked yet counts as up, or with start=down as down, and its first good " \
       "check is enough. State survives reloads and the death of a worker. When too few servers of an upstream " \
       "are well, they are asked all the same (panic).") \
+    X(eject, SCOPE_UPSTREAM, OWN, conf_upstream, eject, 0, 0, 0, \
+      "off | [connect=NUMBER] [consecutive=NUMBER] [rate=PERCENT] [latency=NUMBER] [window=TIME] [requests=NUMBER] " \
+      "[time=TIME] [most=TIME] [max_ejected=PERCENT]", "connect=2 consecutive=5", NULL, \
+      "When a server is ejected, that is, left alone for a while because of what requests came to. connect: after " \
+      "so many connections in a row that could not be made (2 when not given). consecutive: after so many requests " \
+      "in a row to which no answer came, because the server was too slow, closed or reset the connection, or broke " \
+      "the protocol (5); an idle connection that had ended does not count. rate: when so many percent of its " \
+      "responses have a status of 500 or more (0). latency: when its answers take so many times as long as the " \
+      "median of its peers, and 5ms more (0). Rate and latency are over a window (10s) in which a server gave at " \
+      "least so many answers (requests, 20), as each worker sees them by itself; an ejection holds for all workers. " \
+      "0 looks at none. The ejection lasts for time (1s), a second one in a row twice that, a third three times, up " \
+      "to most (30s). Then the server is on trial: each worker gives it one request in a time, until one succeeds, " \
+      "or one fails, and it is ejected again. Apart from those that cannot be connected to, no more than max_ejected " \
+      "(50%) of an upstream's servers are ejected at once, but one always may be of several. When too many are, the " \
+      "ejected ones are asked all the same (panic). A good check (health) does not end an ejection.") \
     X(frontend, SCOPE_TOP, OWN, conf, frontends, 0, 0, DIRECTIVE_MANY | DIRECTIVE_BLOCK, "NAME", NULL, \
       "web", \
       "A way in: the addresses on which connections are accepted, the scripts that look at them, and the " \

@@ -194,7 +194,11 @@ static enum step_result step_forward(struct exchange *x) {
         exchange_fail(x, 503, CLOSE_memory);
     if (x->responded)
         return exchange_go(x, EXCHANGE_reply);
-    return x->res_ready ? exchange_go(x, EXCHANGE_response) : STEP_WAIT;
+    if (!x->res_ready)
+        return STEP_WAIT;
+    if (x->site->asked)
+        x->site->asked(x->site, x, CLOSE_none);
+    return exchange_go(x, EXCHANGE_response);
 }
 
 // What changes in the response, before a script looks at it.

@@ -109,6 +109,11 @@ struct exchange_site {
     // Gets a stream to x->upstream, later or at once: exchange_dialled() or exchange_dial_failed() follows.
     void (*dial)(struct exchange_site *site, struct exchange *x);
     void (*dial_cancel)(struct exchange_site *site, struct exchange *x);
+    // What asking x->server has come to: none: its response head stands in x->res; else why there is none, by its
+    // fault. NULL: nobody wants to know.
+    void (*asked)(struct exchange_site *site, struct exchange *x, enum close_reason reason);
+    // Whether the request may be sent once more, as far as others are concerned. NULL: it may.
+    bool (*may_retry)(struct exchange_site *site, struct exchange *x);
     // 101: both conns leave for a relay. Takes them and what was read but not passed on.
     void (*tunnel)(struct exchange_site *site, struct exchange *x, struct conn *client,
                    struct queue *from_client, struct conn *server, struct queue *from_server);

@@ -126,6 +126,16 @@ static void note_failure(struct exchange *x, bool asked, bool stale, enum close_
     x->failures = failure;
 }
 
+// What a server did, or did not do. That a connection of HTTP/1 ended which it had kept for a while is in order.
+static void blame(struct exchange *x, enum upstream_progress progress, enum close_reason reason) {
+    bool closed = reason == CLOSE_upstream_closed || reason == CLOSE_upstream_reset;
+    bool kept = x->reused && !(x->up && x->up->refuses);
+    if (!x->site->asked || progress == UPSTREAM_REFUSED || (closed && kept))
+        return;
+    if (closed || reason == CLOSE_upstream_timeout || reason == CLOSE_upstream_protocol)
+        x->site->asked(x->site, x, reason);
+}
+
 // Whether the request may be sent once more, and then sends the steps there. Never when a server may have
 // acted on it, unless doing it twice is as good as once; never when a part of it is not ours any more; as
 // often and as long as the upstream's configuration allows.
@@ -196,6 +206,8 @@ void exchange_upstream_failed(struct exchange *x, enum upstream_progress progres
                               enum close_reason reason) {
     note_failure(x, true, x->reused && (reason == CLOSE_upstream_closed || reason == CLOSE_upstream_reset),
                  reason);
+    if (!x->res_ready && !x->client_gone)
+        blame(x, progress, reason);
     if (x->head_sent || x->res_ready) {
         x->up_failed = true;
         x->reason = reason;

@@ -49,6 +49,7 @@ static void as_json(FILE *out, const struct standing *standing, const struct sta
     fprintf(out, ",\"check\":\"%s\",\"check_failure\":",
             standing_check_name((enum standing_check)standing->check));
     report_json_text(out, standing->check_why);
+    fprintf(out, ",\"ejections\":%" PRIu32, standing->ejections);
 #define X(name, doc) fprintf(out, ",\"" #name "\":%" PRIu64, sum->name);
     STANDING_COUNTS(X)
 #undef X

@@ -4,10 +4,12 @@
 #include "proxy/frontend.h"
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/slab.h"
 #include "http/target.h"
 #include "proxy/dial.h"
+#include "proxy/outlier.h"
 #include "proxy/relay.h"
 #include "proxy/websocket.h"
 
@@ -201,6 +203,18 @@ static void site_dial_cancel(struct exchange_site *site, struct exchange *x) {
     dial_cancel(x);
 }
 
+static void asked(struct exchange_site *site, struct exchange *x, enum close_reason reason) {
+    (void)site;
+    // How fast a client sends its body says nothing of the server.
+    uint64_t us = x->req.framing == BODY_NONE && x->at.dialled ? clock_us() - x->at.dialled : 0;
+    if (!x->server)
+        return;
+    if (reason == CLOSE_none)
+        outlier_answered(x->server, x->res.status, us);
+    else
+        outlier_no_answer(x->server);
+}
+
 // What a relay holds until it ends: the generation, for its settings, and its place at the server.
 struct tunnel {
     struct exchange_site *site;
@@ -285,6 +299,7 @@ int frontend_new(const struct frontend_options *options, struct frontend **ret_f
         .route = route,
         .dial = site_dial,
         .dial_cancel = site_dial_cancel,
+        .asked = asked,
         .tunnel = tunnel,
         .websocket_offer = websocket_offer,
         .websocket_accepted = websocket_accepted,

@@ -6,13 +6,12 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "proxy/check.h"
+#include "proxy/outlier.h"
 #include "proxy/upstream.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { DOWN_MS = 1000, FAILURES_MAX = 5 };
 
 static int find_standing(struct server *server) {
     static struct log_limit limit;
@@ -88,6 +87,7 @@ void server_wake(struct server *server) {
 void server_take_place(struct server *server) {
     server->active++;
     server->counts->active++;
+    outlier_asked(server);
 }
 
 void server_give_place(struct server *server) {
@@ -99,35 +99,20 @@ void server_give_place(struct server *server) {
 }
 
 void server_failed(struct server *server) {
-    struct standing *standing = server->standing;
     server->counts->connect_errors++;
-    uint32_t failures = atomic_load_explicit(&standing->failures, memory_order_relaxed);
-    // Two workers may count the same moment as one failure: that is fine.
-    if (failures < FAILURES_MAX)
-        atomic_store_explicit(&standing->failures, ++failures, memory_order_relaxed);
-    // The first failure may be chance; from the second on it is left alone for a while, longer each time.
-    if (failures >= 2)
-        atomic_store_explicit(&standing->down_until_ms, clock_ms() + (DOWN_MS << (failures - 2)),
-                              memory_order_relaxed);
+    outlier_no_connection(server);
 }
 
 void server_succeeded(struct server *server) {
-    struct standing *standing = server->standing;
-    uint32_t failures = atomic_load_explicit(&standing->failures, memory_order_relaxed);
     server->counts->connects++;
-    if (failures == 0)
-        return;
-    if (failures >= 2)
-        log_notice("upstream \"%s\": server \"%s\" answers again", server->upstream->conf->name, server->name);
-    atomic_store_explicit(&standing->failures, 0, memory_order_relaxed);
-    atomic_store_explicit(&standing->down_until_ms, 0, memory_order_relaxed);
+    outlier_connected(server);
 }
 
 bool server_is_down(const struct server *server) {
     const struct conf_health *health = server->upstream->conf->health;
     if (health && check_says_down(server, health))
         return true;
-    return atomic_load_explicit(&server->standing->down_until_ms, memory_order_relaxed) > clock_ms();
+    return outlier_is_ejected(server);
 }
 
 bool server_wants_http1(const struct server *server) {

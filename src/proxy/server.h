@@ -16,6 +16,12 @@
 struct upstream;
 struct check;
 
+// What this worker has seen of it in the window of its upstream; outlier.c's.
+struct outlier_window {
+    uint64_t requests, errors;  // answered, and of these with 500 or more
+    uint64_t timed, us;         // those whose time says something, and their times' sum
+};
+
 struct server {
     struct list link;         // of those that were removed
     const struct conf_server *line;  // of the configuration, or of an address that a script gave
@@ -39,6 +45,8 @@ struct server {
     bool speaks_http1;        // over TLS it chose HTTP/1.1 the last time
     uint64_t http1_until_ms;  // it wants to be asked by HTTP/1.1 alone until then
     int64_t current_weight;   // balance.c's: smooth weighted round robin
+    uint64_t trial_ms;        // outlier.c's: while it is on trial this worker asks it for nothing before
+    struct outlier_window window;
     struct check *check;      // check.c's; NULL: it is not checked
     unsigned active;          // exchanges on it or connecting to it, and tunnels
     char text[];              // `name` of a passing one

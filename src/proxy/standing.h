@@ -49,6 +49,9 @@ const char *standing_check_name(enum standing_check check);
 
 enum { STANDING_WHY_MAX = 96 };
 
+// What a server was ejected for (outlier.h).
+enum standing_eject { EJECT_none, EJECT_connect, EJECT_answer, EJECT_rate, EJECT_latency };
+
 //  X(name, documentation)
 #define STANDING_COUNTS(X) \
     X(active, "requests and tunnels on it now, connections that are being made for one included") \
@@ -79,6 +82,9 @@ struct standing {
     _Atomic uint64_t up_since_ms;     // when it became well again; 0: it always was
     _Atomic uint32_t failures;        // to connect, in a row
     _Atomic uint64_t down_until_ms;   // not chosen before, unless there is no other
+    _Atomic uint32_t unanswered;      // requests in a row, by its fault
+    _Atomic uint32_t trial;           // enum standing_eject: it was ejected for that, and has not answered since
+    _Atomic uint32_t ejections;       // of late
     _Atomic uint32_t check;           // enum standing_check; check.c's, as all of the following
     _Atomic int32_t check_run;        // checks in a row that went well, or, negative, did not
     _Atomic uint64_t next_check_ms;   // who moves it on when it has come does the check

@@ -37,6 +37,7 @@ struct upstream {
     struct ring_flush waker;  // dial.c's: serves those who wait, when a server became free
     struct timer warmer;      // warm.c's
     struct ring_flush tidier; // frees removed servers
+    uint64_t window_ends_ms;  // outlier.c's: of what servers are judged by
     struct checks *checks;    // check.c's; NULL: servers are not checked
 };
 

@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Health of servers: active checks (health), what they find, who does them, and that state outlives reloads and
-workers. Origins are python's, openssl's and HTTP/2 frame by frame; they count what they are asked."""
+workers; ejection of those that fail requests (eject), and what becomes of the requests. Origins are python's, openssl's and HTTP/2 frame by frame; they count what they are asked."""
+import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
+import subprocess
+import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from conftest import Origin, eventually, free_port
+from conftest import Nginx, Origin, eventually, free_port
 from h2origin import H2Origin
 from pki import Authority
 
@@ -292,6 +297,229 @@ def test_checks_go_on_when_a_worker_dies_in_the_middle_of_one(moongate, origins)
     assert f'"{b.address}" is down' not in gate.log()
 
 
+# ---- ejection ---------------------------------------------------------------------------------------------
+
+FAIL = "keepalive 0; response_timeout 300ms; retry connect stale idempotent timeout refused;"
+
+
+def to_two(moongate, a, b, more, **how):
+    return moongate(f"upstream app {{ server {a.address}; server {b.address}; {more} }}", "route / app;", **how)
+
+
+BROKEN = {"close": None, "garbage": b"nonsense\r\n\r\n", "slow": lambda request: time.sleep(1)}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_requests_without_an_answer_eject(how, moongate, origins):
+    a, b = origins(), origins()
+    a.reply = BROKEN[how]
+    gate = to_two(moongate, a, b, f"{FAIL} eject consecutive=3 time=500ms;", workers=2)
+    bad = sum(gate.get("/x").status != 200 for _ in range(8))
+    gate.wait_log(rf'server "{a.address}" is ejected for 500 ms: 3 requests without an answer in a row')
+    assert bad == (3 if how == "garbage" else 0)  # what breaks the protocol is not repeated
+    assert checks(a, "/x") == 3
+    gate.reload()
+    assert asked(gate, a, b, count=10) == [0, 10]
+    # On trial, and found wanting.
+    eventually(lambda: gate.get("/x") and "is ejected for 1000 ms: requests without" in gate.log())
+    a.reply = GOOD
+    eventually(lambda: gate.get("/x").status == 200 and f'"{a.address}" answers again' in gate.log())
+    assert min(asked(gate, a, b)) > 5
+    assert gate.stats()["ejections"] == 2
+
+
+def test_servers_that_cannot_be_connected_to_are_ejected_however_many(moongate, origins):
+    good = [origins(), origins()]
+    gone = [f"127.0.0.1:{free_port()}" for _ in good]
+    lines = " ".join(f"server {address};" for address in [*gone, *(origin.address for origin in good)])
+    gate = moongate(f"upstream app {{ {lines} eject time=60s most=60s max_ejected=25%; }}", "route / app;")
+    for _ in range(20):
+        assert gate.get("/x").status == 200
+    for address in gone:
+        gate.wait_log(rf'"{address}" is ejected for 60000 ms: 2 connections that could not be made in a row')
+    errors = gate.stats()["upstream_connect_errors"]
+    assert asked(gate, *good) == [10, 10] and gate.stats()["upstream_connect_errors"] == errors
+
+
+def test_a_trial_is_one_request(moongate, origins):
+    """Not all that wait for the server."""
+    a, b = origins(), origins()
+    a.reply = None
+    gate = to_two(moongate, a, b, f"{FAIL} eject consecutive=2 time=1s;")
+    assert all(gate.get("/x").status == 200 for _ in range(6))
+    gate.wait_log("is ejected for 1000 ms")
+    a.reply = lambda request: time.sleep(0.25) or GOOD
+    before = checks(a, "/x")
+    eventually(lambda: gate.get("/x") and checks(a, "/x") > before)
+    # It took long enough for others to come: see that none went there meanwhile.
+    with_it = [threading.Thread(target=gate.get, args=("/x",)) for _ in range(10)]
+    gate.wait_log("answers again")
+    for thread in with_it:
+        thread.start()
+    for thread in with_it:
+        thread.join()
+    assert gate.stats()["ejections"] == 1
+
+
+def test_a_rate_of_errors_ejects(moongate, origins):
+    a, b = origins(), origins()
+    a.reply = BAD
+    gate = to_two(moongate, a, b, "eject rate=50% requests=5 time=400ms;")
+    statuses = [gate.get("/x").status for _ in range(20)]
+    assert statuses.count(500) == 5
+    gate.wait_log(rf'"{a.address}" is ejected for 400 ms: 5 of 5 requests were answered with a status of 500')
+    eventually(lambda: gate.get("/x") and "is ejected for 800 ms" in gate.log())
+    a.reply = GOOD
+    eventually(lambda: gate.get("/x").status == 200 and f'"{a.address}" answers again' in gate.log())
+    assert min(asked(gate, a, b)) > 5
+
+
+def test_a_few_errors_do_not(moongate, origins):
+    a, b = origins(), origins()
+    count = iter(range(1000))
+    a.reply = lambda request: BAD if next(count) % 4 == 0 else GOOD
+    gate = to_two(moongate, a, b, "eject rate=50% requests=5;")
+    for _ in range(60):
+        gate.get("/x")
+    assert checks(a, "/x") == 30 and "is ejected" not in gate.log()
+
+
+def test_a_server_that_is_slower_than_its_peers(moongate, origins):
+    a, b, c = origins(), origins(), origins()
+    a.reply = lambda request: time.sleep(0.05) or GOOD
+    gate = moongate(f"upstream app {{ server {a.address}; server {b.address}; server {c.address};\n"
+                    "eject latency=4 requests=4 window=300ms time=5s; }", "route / app;")
+    eventually(lambda: gate.get("/x") and "is ejected" in gate.log())
+    gate.wait_log(rf'"{a.address}" is ejected for 5000 ms: it took [5-9]\d\.\d ms for an answer, its peers')
+    assert asked(gate, a, b, c) == [0, 10, 10]
+    assert gate.stats()["ejections"] == 1
+
+
+def test_no_more_than_max_ejected(moongate, origins):
+    a, b, c = origins(), origins(), origins()
+    a.reply = b.reply = BAD
+    gate = moongate(f"upstream app {{ server {a.address}; server {b.address}; server {c.address};\n"
+                    "eject rate=50% requests=5 time=60s most=60s; }", "route / app;")
+    for _ in range(40):
+        gate.get("/x")
+    assert gate.log().count("is ejected") == 1 and gate.stats()["ejections_withheld"] > 0
+
+
+def test_one_server_alone_is_asked_whatever_it_does(moongate, origin):
+    origin.reply = None
+    gate = moongate(f"upstream app {{ server {origin.address}; {FAIL} eject consecutive=1 rate=1% requests=1; }}",
+                    "route / app;")
+    for _ in range(5):
+        assert gate.get("/x").status == 502
+    origin.reply = BAD
+    assert gate.get("/x").status == 500
+    origin.reply = GOOD
+    assert gate.get("/x").status == 200 and "is ejected" not in gate.log()
+
+
+def test_with_all_of_them_bad_they_are_asked_all_the_same(moongate, origins):
+    ports = [free_port(), free_port()]
+    gate = moongate("upstream app { server 127.0.0.1:%d; server 127.0.0.1:%d; eject time=60s most=60s; }" % tuple(ports),
+                    "route / app;")
+    for _ in range(4):
+        assert gate.get("/x").status == 502
+    for port in ports:
+        gate.wait_log(rf'127.0.0.1:{port}" is ejected for 60000 ms')
+    with socket.create_server(("127.0.0.1", ports[0])) as listener:
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    s, _ = listener.accept()
+                    with s:
+                        s.recv(65536)
+                        s.sendall(GOOD)
+        threading.Thread(target=serve, daemon=True).start()
+        assert [gate.get("/x").status for _ in range(5)] == [200] * 5
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_post_is_never_sent_twice(moongate, origins):
+    a, b = origins(), origins()
+    count = iter(range(10000))
+    a.reply = lambda request: None if next(count) % 2 else GOOD
+    gate = to_two(moongate, a, b, f"{FAIL.replace('keepalive 0;', '')} eject consecutive=2 time=20ms most=100ms;",
+                  workers=2)
+    answered = []
+
+    def post(number):
+        for n in range(25):
+            name = f"/post/{number}/{n}"
+            answered.append((name, gate.get(name, method="POST", body=name.encode()).status))
+    threads = [threading.Thread(target=post, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seen = [request.target for origin in (a, b) for request in origin.requests]
+    assert len(seen) == len(set(seen)) and set(seen) <= {name for name, _ in answered}
+    good = [name for name, status in answered if status == 200]
+    assert len(good) > 100 and set(good) <= set(seen)
+
+
+class Killable(Nginx):
+    """An nginx that dies, stalls and comes back on the same port."""
+
+    def processes(self):
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [self.process.pid, *map(int, children)]
+
+    def signal(self, number):
+        for pid in self.processes():
+            os.kill(pid, number)
+
+    def die(self):
+        self.signal(signal.SIGKILL)
+        self.process.wait()
+
+    def revive(self):
+        self.process = subprocess.Popen(self.process.args, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.DEVNULL)
+        eventually(self.answers)
+
+
+@pytest.mark.alone
+@pytest.mark.skipif(not Nginx.program() or not shutil.which("wrk"), reason="no nginx or no wrk")
+@pytest.mark.parametrize("checked", [False, True])
+def test_dying_and_stalling_servers_under_load_fail_no_request(checked, moongate):
+    servers = [Killable(), Killable()]
+    a, b = servers
+    for server in servers:
+        server.write("page", "x" * 100)
+    health = "health http /page every=200ms timeout=200ms;" if checked else ""
+    gate = moongate(f"upstream app {{ server {a.address}; server {b.address}; connect_timeout 500ms;\n"
+                    "response_timeout 500ms; retry connect stale idempotent timeout refused; tries 4;\n"
+                    f"eject time=200ms most=1s; {health} }}", "route / app;", workers=2, level="notice")
+    try:
+        with subprocess.Popen(["wrk", "-t1", "-c32", "-d8s", gate.url("/page")], stdout=subprocess.PIPE,
+                              text=True) as wrk:
+            gate.wait_serving()
+            eventually(lambda: gate.stats()["requests"] > 100)
+            for victim in servers:
+                victim.die()
+                gate.wait_log(rf'"{victim.address}" is (ejected|down)')
+                victim.revive()
+                gate.wait_log(rf'"{victim.address}" (answers again|is up)')
+            victim = servers[0]
+            before = len(re.findall("is ejected|is down", gate.log()))
+            victim.signal(signal.SIGSTOP)
+            eventually(lambda: len(re.findall("is ejected|is down", gate.log())) > before)
+            again = len(re.findall("answers again|is up", gate.log()))
+            victim.signal(signal.SIGCONT)
+            eventually(lambda: len(re.findall("answers again|is up", gate.log())) > again)
+            report = wrk.communicate(timeout=30)[0]
+        assert "Non-2xx" not in report and "Socket errors" not in report, report
+        assert int(re.search(r"(\d+) requests in", report)[1]) > 500, report
+    finally:
+        for server in servers:
+            server.signal(signal.SIGCONT)
+            server.close()
+
+
 # ---- configuration ----------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("line, error", [
@@ -310,6 +538,11 @@ def test_checks_go_on_when_a_worker_dies_in_the_middle_of_one(moongate, origins)
     ("health http start=maybe", "start=up or start=down"),
     ("health http rise=0", "out of bounds"),
     ("health http body=", "expected at most"),
+    ("eject", "too few arguments"),
+    ("eject sometimes", "unexpected"),
+    ("eject rate=101%", "out of bounds"),
+    ("eject rate=x%", "bad value"),
+    ("eject time=2s most=1s", "time is longer than most"),
 ])
 def test_what_is_refused(line, error, moongate):
     gate = moongate(start=False)
@@ -321,9 +554,12 @@ def test_what_is_refused(line, error, moongate):
 def test_what_is_printed_is_read_again(moongate):
     gate = moongate(start=False)
     gate.configure("upstream app { server 127.0.0.1:1; health http HEAD /a?b status=200,300-310 \"body=x y\" host=h "
-                   "every=7s timeout=3s jitter=0 rise=4 fall=5 start=down; }", "route / app;")
+                   "every=7s timeout=3s jitter=0 rise=4 fall=5 start=down; eject rate=5% latency=3 requests=7; }",
+                   "route / app;")
     first = gate.run("-T").stdout
     assert re.search(r"health http HEAD /a\?b status=200-200,300-310 .body=x y. host=h every=7s timeout=3s jitter=0s? "
                      r"rise=4 fall=5 start=down;", first), first
+    assert ("eject connect=2 consecutive=5 rate=5% latency=3 window=10s requests=7 time=1s most=30s max_ejected=50%;"
+            in first)
     gate.write("moongate.conf", first)
     assert gate.run("-T").stdout == first

@@ -13,7 +13,7 @@
 #include <string.h>
 
 static struct address_book book;
-static struct conf_upstream defaults;
+static struct conf_upstream defaults = { .eject = { .connect = 2, .time = 1000, .most = 30000 } };
 static const struct conf_allow any = { .any = true }, public = { .public = true }, none = { 0 };
 
 static void set_up(void) {
