@@ -92,16 +92,18 @@ def failing(gate, why, count=1):
     eventually(lambda: gate.stats()["staple_errors"] >= count, seconds=10)
 
 
-def signed(ca, certificate, begin, end):
-    """A response of the authority that is good from so many seconds from now on until so many."""
+def signed(ca, certificate, begin, end, revoked=False):
+    """A response of the authority that holds from so many seconds from now on until so many."""
     x509, ocsp = pytest.importorskip("cryptography.x509"), pytest.importorskip("cryptography.x509.ocsp")
     from cryptography.hazmat.primitives import hashes, serialization
     issuer = x509.load_pem_x509_certificate(ca.path.read_bytes())
     now = datetime.datetime.utcnow()
     made = ocsp.OCSPResponseBuilder().add_response(
         cert=x509.load_pem_x509_certificate(certificate.pem.read_bytes()), issuer=issuer, algorithm=hashes.SHA1(),
-        cert_status=ocsp.OCSPCertStatus.GOOD, this_update=now + datetime.timedelta(seconds=begin),
-        next_update=now + datetime.timedelta(seconds=end), revocation_time=None, revocation_reason=None)
+        cert_status=ocsp.OCSPCertStatus.REVOKED if revoked else ocsp.OCSPCertStatus.GOOD,
+        this_update=now + datetime.timedelta(seconds=begin),
+        next_update=now + datetime.timedelta(seconds=end), revocation_time=now if revoked else None,
+        revocation_reason=None)
     key = serialization.load_pem_private_key(ca.key.read_bytes(), None)
     return made.responder_id(ocsp.OCSPResponderEncoding.HASH, issuer).sign(key, hashes.SHA256()).public_bytes(
         serialization.Encoding.DER)
@@ -161,9 +163,12 @@ def test_several_certificates(secure, ca, responder, chained):
 
 
 def test_one_worker_asks_for_all(secure, ca, origins, chained):
-    source = origins()
-    source.reply = http(signed(ca, chained, 0, 3600))
+    source, answer = origins(), threading.Event()
+    source.reply = lambda _: answer.wait(10) and http(signed(ca, chained, 0, 3600))
     gate = secure(f"stapling on; stapling_responder http://{source.address}/;", lines=chained.lines, workers=4)
+    eventually(lambda: source.requests)
+    answer.wait(1.5)  # the others look whether it is their turn now, and once more
+    answer.set()
     got(gate)
     for _ in range(20):
         assert stapled(gate), "whichever worker it is"
@@ -241,6 +246,17 @@ def test_revoked(secure, responder, chained):
     source = responder().knows(chained, "R").start()
     gate = secure(f"stapling on; stapling_responder {source.url};", lines=chained.lines)
     failing(gate, "the certificate is revoked")
+    assert not stapled(gate)
+
+
+def test_revoked_after_it_was_good(secure, ca, origins, chained):
+    """What was said before is not sent any more, although it has not ended."""
+    source, replies = origins(), [http(signed(ca, chained, -60, 6))]
+    source.reply = lambda _: replies.pop() if replies else http(signed(ca, chained, -60, 600, revoked=True))
+    gate = secure(f"stapling on; stapling_responder http://{source.address}/;", lines=chained.lines)
+    got(gate)
+    failing(gate, "the certificate is revoked; none is sent")
+    assert "still sent" not in gate.log()
     assert not stapled(gate)
 
 
