@@ -5,7 +5,6 @@
 
 #include "base/clock.h"
 #include "base/counters.h"
-#include "base/log.h"
 #include "base/slab.h"
 #include "http/h1_client.h"
 #include "http/h2_client.h"
@@ -14,8 +13,6 @@
 
 #include <errno.h>
 #include <string.h>
-
-enum { HTTP1_MS = 600000 };
 
 // First `conn` connects, then, if it carries several exchanges, `client` has it and awaits the server's word.
 // It ends with that, with a failure, or when nobody waits for it before it is connected.
@@ -228,19 +225,8 @@ static void settled(struct client_codec *client, int error) {
     disperse(attempt);
 }
 
-// Where the protocol is not the operator's word but what came of the handshake, the next one offers less.
 static bool http1_required(struct client_codec *client) {
-    struct server *server = client->owner;
-    const struct upstream *upstream = server->upstream;
-    if (upstream->conf->protocol != PROTOCOL_AUTO || !upstream->tls)
-        return false;
-    if (!server_wants_http1(server)) {
-        counters->upstream_http1_required++;
-        log_warn("upstream \"%s\": server \"%s\" requires HTTP/1.1: HTTP/2 is not offered to it for %u minutes",
-                 upstream->conf->name, server->name, HTTP1_MS / 60000);
-    }
-    server->http1_until_ms = clock_ms() + HTTP1_MS;
-    return true;
+    return server_requires_http1(client->owner);
 }
 
 static const struct client_codec_callbacks client_callbacks = {

@@ -156,7 +156,13 @@ static void roomier(struct client_codec *client) {
     (void)client;
 }
 
+static bool http1_required(struct client_codec *client) {
+    const struct probe *probe = client->owner;
+    return server_requires_http1(probe->server);
+}
+
 static const struct client_codec_callbacks callbacks = {
+    .http1_required = http1_required,
     .released = released,
     .lost = lost,
     .settled = settled,

@@ -4,6 +4,7 @@
 #include "proxy/server.h"
 
 #include "base/clock.h"
+#include "base/counters.h"
 #include "base/log.h"
 #include "proxy/check.h"
 #include "proxy/outlier.h"
@@ -12,6 +13,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { HTTP1_MS = 600000 };
 
 static int find_standing(struct server *server) {
     static struct log_limit limit;
@@ -113,6 +116,19 @@ bool server_is_down(const struct server *server) {
     if (health && check_says_down(server, health))
         return true;
     return outlier_is_ejected(server);
+}
+
+bool server_requires_http1(struct server *server) {
+    const struct upstream *upstream = server->upstream;
+    if (upstream->conf->protocol != PROTOCOL_AUTO || !upstream->tls)
+        return false;
+    if (!server_wants_http1(server)) {
+        counters->upstream_http1_required++;
+        log_warn("upstream \"%s\": server \"%s\" requires HTTP/1.1: HTTP/2 is not offered to it for %u minutes",
+                 upstream->conf->name, server->name, HTTP1_MS / 60000);
+    }
+    server->http1_until_ms = clock_ms() + HTTP1_MS;
+    return true;
 }
 
 bool server_wants_http1(const struct server *server) {

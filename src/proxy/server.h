@@ -70,7 +70,9 @@ void server_succeeded(struct server *server);
 // Failed lately, or its checks say so: to be asked only when there is no other.
 bool server_is_down(const struct server *server);
 
-// It has said that it will not be asked by HTTP/2 (HTTP_1_1_REQUIRED), a while ago at most.
+// It has said that it will not be asked by HTTP/2 (HTTP_1_1_REQUIRED). Whether further connections to it speak
+// HTTP/1.1: for ten minutes, where the protocol is not the operator's word but what comes of the handshake.
+bool server_requires_http1(struct server *server);
 bool server_wants_http1(const struct server *server);
 
 // What operators and scripts want of it.

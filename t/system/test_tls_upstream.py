@@ -564,6 +564,17 @@ def test_no_fall_back_where_http2_is_the_operators_word(moongate, pki, tongues):
     assert not tongues.old.requests
 
 
+def test_http1_that_a_check_is_told_to_use(moongate, pki, tongues):
+    """Health checks learn of it as requests do, and for them."""
+    tongues.reply = lambda link, stream: link.reset(stream.id, HTTP_1_1_REQUIRED)
+    gate = gate_to(moongate, pki, tongues, upstream="health http /healthz every=500ms timeout=500ms rise=1 fall=9;")
+    gate.wait_log("requires HTTP/1.1")
+    eventually(lambda: any(request.target == "/healthz" for request in tongues.old.requests))
+    assert gate.get("/x").status == 200
+    assert not any(stream.path == "/x" for stream in tongues.requests)
+    assert "is down" not in gate.log()
+
+
 def test_large_bodies_over_http2_and_tls(moongate, pki, site, serve):
     origin = serve(site, h2=True)
     origin.reply = lambda link, stream: (link.headers(stream.id, [(":status", "200")]), link.pour(stream, 5 << 20)) \
