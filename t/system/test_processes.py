@@ -516,7 +516,7 @@ def test_the_control_socket_bears_silent_and_verbose_clients(moongate):
         silent.append(s)
     with socket.socket(socket.AF_UNIX) as s:
         s.connect(str(gate.socket))
-        s.sendall(b"x" * 300)
+        s.sendall(b"x" * 500)
         assert b"too long" in read_all(s)
     assert len(gate.show("workers")["workers"]) == 1
     for s in silent:
