@@ -73,6 +73,7 @@
     X(retries_idempotent, "of these: closed without an answer, and repeating does no harm") \
     X(retries_timeout, "of these: no answer in time, and repeating does no harm") \
     X(retries_refused, "of these: the server said that it had not looked at the request") \
+    X(retries_over_budget, "requests that were not sent again, as retry_budget was used up") \
     X(upstream_streams, "requests sent as a stream of an HTTP/2 connection") \
     X(upstream_refused, "of these: those that the server said it had not looked at") \
     X(upstream_goaways, "HTTP/2 connections that their server took out of use (GOAWAY)") \

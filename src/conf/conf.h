@@ -172,6 +172,13 @@ struct conf_eject {
     uint64_t max_ejected;         // percent of the servers
 };
 
+// `retry_budget`: how many requests may be sent again, as a share of all.
+struct conf_budget {
+    bool on;
+    uint64_t percent;
+    uint64_t min;                 // and so many a second in any case
+};
+
 struct conf_upstream {
     struct conf_upstream *next;
     const char *name;
@@ -201,6 +208,7 @@ struct conf_upstream {
     uint64_t queue;               // exchanges that may wait for a free server
     uint64_t queue_timeout;       // and for how long
     struct conf_eject eject;
+    struct conf_budget retry_budget;
     struct conf_health *health;   // NULL: servers are not checked
     bool used;
     struct conf_place place;

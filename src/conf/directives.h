@@ -497,6 +497,13 @@
     X(retry_timeout, SCOPE_UPSTREAM, TIME, conf_upstream, retry_timeout, 1, 86400000, DIRECTIVE_ZERO, NULL, \
       "10s", NULL, \
       "How long after the first attempt another one may still begin. 0 is no limit.") \
+    X(retry_budget, SCOPE_UPSTREAM, OWN, conf_upstream, retry_budget, 0, 0, 0, "off | PERCENT [min=NUMBER]", \
+      "20% min=10", NULL, \
+      "How many requests may be sent again, in percent of those that each worker was given for the upstream in the " \
+      "last five to ten seconds, so that servers which fail under their load are not given twice as much. So many as " \
+      "min a second (10 when not given) may in any case, counted over the same time. Beyond that a request that fails is " \
+      "answered 502, 503 or 504 at once. What a pooled connection's end or a refusal by HTTP/2 causes (stale, refused) is " \
+      "not counted: no server has worked for it. off is no limit.") \
     X(retry_body, SCOPE_UPSTREAM, SIZE, conf_upstream, retry_body, 0, 1 << 30, 0, NULL, "64k", NULL, \
       "Bytes of a request body that are held until the response begins, so that the request can be sent " \
       "again. When a body outgrows this nothing more of it is held, and the request is not repeated once a " \

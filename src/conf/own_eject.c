@@ -79,3 +79,27 @@ void own_print_eject(FILE *out, int indent, const void *owner) {
             value_print(eject->time, VALUE_TIME, time), value_print(eject->most, VALUE_TIME, most),
             (unsigned long long)eject->max_ejected);
 }
+
+int own_parse_retry_budget(struct parser *parser, struct block *block, struct statement *statement) {
+    struct conf_upstream *upstream = block->owners[OWNER_conf_upstream];
+    struct conf_budget *budget = &upstream->retry_budget;
+    int err = own_count_words(parser, statement, 1, 2);
+    if (err)
+        return err;
+    *budget = (struct conf_budget){ .on = true, .min = 10 };
+    if (own_word_is(&statement->words[0], "off")) {
+        budget->on = false;
+        return statement->count > 1 ? own_too_many(parser, statement, 1) : 0;
+    }
+    err = parse_percent(parser, statement->directive, &statement->words[0], 0, &budget->percent);
+    return err ? err : own_option(parser, statement, "min=", KIND_NUMBER, 0, 1000000, &budget->min);
+}
+
+void own_print_retry_budget(FILE *out, int indent, const void *owner) {
+    const struct conf_budget *budget = &((const struct conf_upstream *)owner)->retry_budget;
+    fprintf(out, "%*sretry_budget ", indent, "");
+    if (budget->on)
+        fprintf(out, "%llu%% min=%llu;\n", (unsigned long long)budget->percent, (unsigned long long)budget->min);
+    else
+        fputs("off;\n", out);
+}

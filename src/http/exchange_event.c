@@ -147,32 +147,42 @@ static bool retry(struct exchange *x, bool connecting, enum upstream_progress pr
         (conf->retry_timeout > 0 && clock_ms() - x->asked_ms >= conf->retry_timeout))
         return false;
     bool harmless = progress == UPSTREAM_UNSENT || progress == UPSTREAM_REFUSED || x->req.idempotent;
+    // What no server has worked for is nobody's load.
+    bool free_of_charge = false, fresh = false;
     const char *why;
+    uint64_t *count;
     if (connecting && conf->retry & RETRY_CONNECT) {
         why = "no connection";
-        counters->retries_connect++;
+        count = &counters->retries_connect;
     } else if (connecting || !harmless) {
         return false;
     } else if (progress == UPSTREAM_REFUSED) {
         if (!(conf->retry & RETRY_REFUSED))
             return false;
         why = "refused unseen";
-        counters->retries_refused++;
+        count = &counters->retries_refused;
+        free_of_charge = true;
     } else if (reason == CLOSE_upstream_timeout && conf->retry & RETRY_TIMEOUT) {
         why = "no answer in time";
-        counters->retries_timeout++;
+        count = &counters->retries_timeout;
     } else if (reason != CLOSE_upstream_closed && reason != CLOSE_upstream_reset) {
         return false;
     } else if (x->reused && conf->retry & RETRY_STALE) {
         why = "the pooled connection had ended";
-        x->fresh = true;
-        counters->retries_stale++;
+        count = &counters->retries_stale;
+        free_of_charge = fresh = true;
     } else if (!x->reused && conf->retry & RETRY_IDEMPOTENT) {
         why = "closed without an answer";
-        counters->retries_idempotent++;
+        count = &counters->retries_idempotent;
     } else {
         return false;
     }
+    if (!free_of_charge && x->site->may_retry && !x->site->may_retry(x->site, x)) {
+        counters->retries_over_budget++;
+        return false;
+    }
+    x->fresh |= fresh;
+    ++*count;
     counters->upstream_retries++;
     log_info("upstream server \"%.*s\": %s, %.*s is sent again after attempt %u (request %s)",
              SLICE_ARG(x->upstream_name), why, SLICE_ARG(x->req.method), x->attempt, exchange_id(x));

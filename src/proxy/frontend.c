@@ -193,8 +193,23 @@ static void log_nothing(struct exchange_site *site, struct exchange *x) {
     (void)site, (void)x;
 }
 
+static bool may_retry(struct exchange_site *site, struct exchange *x) {
+    static struct log_limit limit;
+    uint32_t suppressed;
+    struct upstream *upstream = x->upstream;
+    (void)site;
+    if (budget_retry(&upstream->budget, &upstream->conf->retry_budget))
+        return true;
+    if (log_limit_pass(&limit, 1, &suppressed))
+        log_warn("upstream \"%s\": requests that fail are not sent again: retry_budget is used up (request %s)",
+                 upstream->conf->name, exchange_id(x));
+    return false;
+}
+
 static void site_dial(struct exchange_site *site, struct exchange *x) {
     (void)site;
+    if (x->attempt == 1)
+        budget_request(&x->upstream->budget);
     dial(x);
 }
 
@@ -300,6 +315,7 @@ int frontend_new(const struct frontend_options *options, struct frontend **ret_f
         .dial = site_dial,
         .dial_cancel = site_dial_cancel,
         .asked = asked,
+        .may_retry = may_retry,
         .tunnel = tunnel,
         .websocket_offer = websocket_offer,
         .websocket_accepted = websocket_accepted,

@@ -13,6 +13,7 @@
 #define MOONGATE_PROXY_UPSTREAM_H
 
 #include "base/timer.h"
+#include "proxy/budget.h"
 #include "proxy/server.h"
 #include "ring/ring.h"
 
@@ -37,6 +38,7 @@ struct upstream {
     struct ring_flush waker;  // dial.c's: serves those who wait, when a server became free
     struct timer warmer;      // warm.c's
     struct ring_flush tidier; // frees removed servers
+    struct budget budget;     // of this worker
     uint64_t window_ends_ms;  // outlier.c's: of what servers are judged by
     struct checks *checks;    // check.c's; NULL: servers are not checked
 };

@@ -461,6 +461,27 @@ def test_a_post_is_never_sent_twice(moongate, origins):
     assert len(good) > 100 and set(good) <= set(seen)
 
 
+def test_a_retry_budget_bounds_what_is_sent_again(moongate, origins):
+    a, b = origins(), origins()
+    plans = {"budget": "retry_budget 10% min=0;", "least": "retry_budget 0% min=2;", "off": "retry_budget off;"}
+    gate = moongate("".join(f"upstream {name} {{ server {a.address}; server {b.address}; keepalive 0; tries 2;\n"
+                            f"eject off; {line} }}\n" for name, line in plans.items()),
+                    "".join(f"route /{name} {name};" for name in plans))
+    assert all(gate.get("/budget").status == 200 for _ in range(30))
+    a.reply = b.reply = None
+    before = gate.stats()
+    assert all(gate.get("/budget").status == 502 for _ in range(20))
+    after = gate.stats()
+    # Of 50 requests in all, and fewer before that.
+    assert 3 <= after["upstream_retries"] - before["upstream_retries"] <= 5
+    assert after["retries_over_budget"] >= 15
+    gate.wait_log('upstream "budget": requests that fail are not sent again: retry_budget is used up')
+    for name, least, most in (("least", 20, 20), ("off", 30, 30)):
+        before = gate.stats()["upstream_retries"]
+        assert all(gate.get(f"/{name}").status == 502 for _ in range(30))
+        assert least <= gate.stats()["upstream_retries"] - before <= most
+
+
 class Killable(Nginx):
     """An nginx that dies, stalls and comes back on the same port."""
 
@@ -538,6 +559,10 @@ def test_dying_and_stalling_servers_under_load_fail_no_request(checked, moongate
     ("health http start=maybe", "start=up or start=down"),
     ("health http rise=0", "out of bounds"),
     ("health http body=", "expected at most"),
+    ("retry_budget", "too few"),
+    ("retry_budget 101%", "out of bounds"),
+    ("retry_budget 5% 3", "unexpected"),
+    ("retry_budget off min=1", "unexpected"),
     ("eject", "too few arguments"),
     ("eject sometimes", "unexpected"),
     ("eject rate=101%", "out of bounds"),
@@ -554,12 +579,13 @@ def test_what_is_refused(line, error, moongate):
 def test_what_is_printed_is_read_again(moongate):
     gate = moongate(start=False)
     gate.configure("upstream app { server 127.0.0.1:1; health http HEAD /a?b status=200,300-310 \"body=x y\" host=h "
-                   "every=7s timeout=3s jitter=0 rise=4 fall=5 start=down; eject rate=5% latency=3 requests=7; }",
+                   "every=7s timeout=3s jitter=0 rise=4 fall=5 start=down; eject rate=5% latency=3 requests=7; retry_budget 5%; }",
                    "route / app;")
     first = gate.run("-T").stdout
     assert re.search(r"health http HEAD /a\?b status=200-200,300-310 .body=x y. host=h every=7s timeout=3s jitter=0s? "
                      r"rise=4 fall=5 start=down;", first), first
     assert ("eject connect=2 consecutive=5 rate=5% latency=3 window=10s requests=7 time=1s most=30s max_ejected=50%;"
             in first)
+    assert "retry_budget 5% min=10;" in first
     gate.write("moongate.conf", first)
     assert gate.run("-T").stdout == first
