@@ -133,9 +133,14 @@ struct conf_log_format {
     struct conf_place place;
 };
 
+// What a `server` line names.
+enum conf_server_kind { SERVER_ADDRESS, SERVER_NAME, SERVER_SERVICE };
+
 struct conf_server {
     struct conf_server *next;
-    struct addr addr;
+    enum conf_server_kind kind;
+    struct addr addr;             // of SERVER_ADDRESS
+    uint16_t port;                // of SERVER_NAME, for all addresses of `host`
     const char *name;             // as written
     struct slice host;            // that its certificate must have; at NULL: what `name` says
     uint64_t weight;              // 1 to 256

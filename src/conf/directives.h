@@ -418,11 +418,19 @@
       "A group of servers that requests are passed on to, by the name that route and the route hook of " \
       "scripts use. A name begins with a letter. An upstream that nothing can use is an error.") \
     X(server, SCOPE_UPSTREAM, OWN, conf_upstream, servers, 1, 256, DIRECTIVE_MANY, \
-      "ADDRESS [weight=NUMBER]", NULL, \
+      "ADDRESS | NAME:PORT [weight=NUMBER]; server NAME service", NULL, \
       "127.0.0.1:9000 weight=2", \
       "One server of an upstream: an IPv4 address with its port, an IPv6 address in brackets with its " \
       "port, or unix:/path. Its weight, 1 when none is given, says how large its share of the requests " \
-      "is.") \
+      "is. NAME:PORT stands for all addresses of a name, as resolver says, each with that weight: they are asked " \
+      "for when the configuration is loaded and again whenever their time to live ends (resolver_min_ttl is the " \
+      "least). A new address is used at once; one that is gone gets no new requests, and what runs on it goes on. " \
+      "While the resolvers fail, the last addresses stay in use. \"NAME service\" asks for services (SRV, " \
+      "RFC 2782), such as _http._tcp.app.internal: ports and weights are those of the records, and servers " \
+      "of a higher priority number are asked only while none of a lower one may be. At most 256 addresses " \
+      "of a line are used. Nothing fails because a name cannot be resolved: until its first answer, requests " \
+      "wait for it (queue, queue_timeout); after a failure the line has no servers until it heals. Over TLS, the " \
+      "certificate must be for the name (of a service: what follows the labels with an underscore).") \
     X(balance, SCOPE_UPSTREAM, WORD, conf_upstream, balance, 0, 0, 0, NULL, "round_robin", NULL, \
       "How the server for a request is chosen.") \
     X(tls, SCOPE_UPSTREAM, OWN, conf_upstream, tls, 0, 0, DIRECTIVE_MAYBE_BLOCK, "[{ ... }]", NULL, "", \

@@ -2,9 +2,11 @@
 // The upstream block, and the directives in it with a grammar of their own.
 #include "conf/own_parts.h"
 
+#include "base/host_name.h"
 #include "conf/value.h"
 
 #include <errno.h>
+#include <string.h>
 
 static const uint64_t keepalive_idle = 60000;
 
@@ -66,6 +68,42 @@ void own_print_tls(FILE *out, int indent, const void *owner) {
     fprintf(out, "%*s}\n", indent, "");
 }
 
+// "name.example:80". What is neither that nor an address is refused as one of these.
+static bool is_name_and_port(struct slice text, struct conf_server *server) {
+    const char *colon = memrchr(text.at, ':', text.len);
+    uint64_t port = 0;
+    if (!colon)
+        return false;
+    size_t len = (size_t)(colon - text.at), digits = text.len - len - 1;
+    for (size_t i = len + 1; i < text.len; i++) {
+        if (text.at[i] < '0' || text.at[i] > '9')
+            return false;
+        port = port * 10 + (uint64_t)(text.at[i] - '0');
+    }
+    if (digits > 5 || port == 0 || port > 65535 || !host_name_valid(slice_make(text.at, len)))
+        return false;
+    server->kind = SERVER_NAME;
+    server->host = slice_make(text.at, len);
+    server->port = (uint16_t)port;
+    return true;
+}
+
+// "_http._tcp.name.example service"
+static int parse_service(struct parser *parser, struct statement *statement, struct conf_server *server) {
+    struct slice text = statement->words[0].text;
+    if (!host_name_valid(text))
+        return parser_fail(parser, statement->words[0].place,
+                           "bad name \"%.64s\" for \"server\", expected one such as _http._tcp.name.example",
+                           text.at);
+    if (statement->count > 2)
+        return own_too_many(parser, statement, 2);
+    server->kind = SERVER_SERVICE;
+    for (const char *dot; text.at[0] == '_' && (dot = memchr(text.at, '.', text.len));)
+        text = slice_from(text, (size_t)(dot + 1 - text.at));
+    server->host = text;
+    return 0;
+}
+
 int own_parse_server(struct parser *parser, struct block *block, struct statement *statement) {
     struct conf_upstream *upstream = block->owners[OWNER_conf_upstream];
     const struct directive *row = statement->directive;
@@ -78,8 +116,12 @@ int own_parse_server(struct parser *parser, struct block *block, struct statemen
         return -ENOMEM;
     *server =
         (struct conf_server){ .name = statement->words[0].text.at, .weight = 1, .place = statement->place };
-    err = own_address(parser, statement, &server->addr, &text);
-    if (!err)
+    bool service = statement->count > 1 && own_word_is(&statement->words[1], "service");
+    if (service)
+        err = parse_service(parser, statement, server);
+    else if (!is_name_and_port(statement->words[0].text, server))
+        err = own_address(parser, statement, &server->addr, &text);
+    if (!err && !service)
         err = own_option(parser, statement, "weight=", KIND_NUMBER, row->low, row->high, &server->weight);
     if (err)
         return err;
@@ -94,6 +136,8 @@ void own_print_server(FILE *out, int indent, const void *owner) {
     for (const struct conf_server *server = upstream->servers; server; server = server->next) {
         fprintf(out, "%*sserver ", indent, "");
         value_print_word(out, server->name);
+        if (server->kind == SERVER_SERVICE)
+            fputs(" service", out);
         if (server->weight != 1)
             fprintf(out, " weight=%s", value_print(server->weight, VALUE_NUMBER, text));
         fputs(";\n", out);

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/counters.h"
+#include "base/host_name.h"
 #include "base/slab.h"
 
 #include <errno.h>
@@ -125,7 +126,7 @@ struct resolver_ask *resolver_ask(struct resolver *resolver, struct slice name, 
     char lower[DNS_NAME_MAX + 1];
     if (family != DNS_SERVICES && told_literal(resolver, name, family, done, owner))
         return NULL;
-    if (!resolver_is_name(name)) {
+    if (!host_name_valid(name)) {
         tell_failure(DNS_bad_name, done, owner);
         return NULL;
     }

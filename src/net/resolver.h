@@ -81,10 +81,6 @@ void resolver_cancel_services(struct resolver_services_ask *ask);
 // For moongate -V: "c-ares 1.18.1".
 const char *resolver_library(void);
 
-// Letters, digits, "-" and "_" in labels of at most 63, not all digits at the end; 253 in all, perhaps with a
-// dot.
-bool resolver_is_name(struct slice text);
-
 // For tests of scripts (script/test_world.c): a resolver that asks nobody. It knows what it is told; a name
 // is any number of addresses, or a failure, after `delay_ms`.
 struct resolver *resolver_pretended(const struct conf_resolver *conf) __attribute__((warn_unused_result));

@@ -3,7 +3,7 @@
 // message and never in circles; aliases are followed for a bounded number of steps.
 #include "net/service_record.h"
 
-#include "net/resolver.h"
+#include "base/host_name.h"
 
 #include <ares.h>
 #include <arpa/nameser.h>
@@ -109,7 +109,7 @@ static bool take_service(const struct message *message, const struct record *rec
     struct dns_service one = { number16(data), number16(data + 2), number16(data + 4), (uint8_t)target.len,
                                "" };
     // The root says that there is no such service; what is no host name cannot be connected to.
-    if (one.port == 0 || !resolver_is_name(slice_make(target.at, target.len)))
+    if (one.port == 0 || !host_name_valid(slice_make(target.at, target.len)))
         return true;
     memcpy(one.target, target.at, target.len);
     keep(services, count, &one);

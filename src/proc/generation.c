@@ -74,9 +74,25 @@ static int load_resolver(struct generation *generation, struct error *error) {
     return resolver_new(&generation->conf->resolver, &generation->resolver, error);
 }
 
-static int load_upstreams(struct generation *generation, const struct upstream_options options,
+// The upstream of that name in the generation that is in use.
+static const struct upstream *upstream_before(const struct generation *generation, const char *name) {
+    list_each(link, &generations) {
+        const struct generation *other = container_of(link, struct generation, link);
+        if (other == generation || !other->wanted)
+            continue;
+        list_each(of, &other->upstreams) {
+            const struct upstream *upstream = container_of(of, struct upstream, link);
+            if (strcmp(upstream->conf->name, name) == 0)
+                return upstream;
+        }
+    }
+    return NULL;
+}
+
+static int load_upstreams(struct generation *generation, struct upstream_options options,
                           struct error *error) {
     for (const struct conf_upstream *conf = generation->conf->upstreams; conf; conf = conf->next) {
+        options.before = upstream_before(generation, conf->name);
         struct upstream *upstream = upstream_new(conf, &options);
         if (!upstream)
             return error_set(error, -ENOMEM, "memory is out");
@@ -137,7 +153,9 @@ static int load(struct generation *generation, const struct generation_options *
         generation->addresses.conf = generation->conf;
         generation->addresses.resolver = generation->resolver;
         code = load_upstreams(
-            generation, (struct upstream_options){ .standings = options->standings, .worker = options->worker },
+            generation,
+            (struct upstream_options){ .standings = options->standings, .worker = options->worker,
+                                       .resolver = generation->resolver },
             error);
     }
     if (code == 0) {

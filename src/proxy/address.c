@@ -3,6 +3,7 @@
 // its connections carries something; its idle connections go with it.
 #include "proxy/address.h"
 
+#include "base/host_name.h"
 #include "proxy/allow.h"
 #include "tls/client.h"
 
@@ -180,7 +181,7 @@ static bool split(struct slice text, size_t *ret_host_len, uint16_t *ret_port) {
             return false;
         port = port * 10 + (unsigned)(c - '0');
     }
-    if (digits > 5 || port == 0 || port > 65535 || !resolver_is_name(slice_make(text.at, host_len)))
+    if (digits > 5 || port == 0 || port > 65535 || !host_name_valid(slice_make(text.at, host_len)))
         return false;
     *ret_host_len = host_len;
     *ret_port = (uint16_t)port;

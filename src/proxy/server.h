@@ -31,6 +31,7 @@ struct server {
     bool passing;             // it may go before the generation does: names of it are copied for the log
     bool removed;             // of the upstream no more
     uint64_t weight;
+    unsigned level;           // asked only while none of a lower one may be: the priority of a service, from 0
     uint64_t bit;             // among those of x->tried; beyond 64 servers some share one
     struct standing *standing;
     struct standing_counts *counts;  // this worker's

@@ -5,6 +5,7 @@
 #include "proxy/attempt.h"
 #include "proxy/check.h"
 #include "proxy/dial.h"
+#include "proxy/members.h"
 #include "proxy/pool.h"
 #include "proxy/warm.h"
 #include "tls/client.h"
@@ -41,10 +42,13 @@ struct upstream *upstream_new(const struct conf_upstream *conf, const struct ups
     upstream->worker = options->worker;
     dial_init(upstream);
     for (const struct conf_server *line = conf->servers; line; line = line->next)
-        if (!upstream_add(upstream, line, &line->addr, NULL)) {
+        if (line->kind != SERVER_ADDRESS && options->resolver
+                ? members_new(upstream, line, options) < 0
+                : !upstream_add(upstream, line, &line->addr, NULL)) {
             upstream_free(upstream);
             return NULL;
         }
+    members_go(upstream);
     return upstream;
 }
 
@@ -56,6 +60,7 @@ void upstream_go(struct upstream *upstream, const struct conf_settings *settings
 void upstream_stop(struct upstream *upstream) {
     checks_stop(upstream);
     warm_stop(upstream);
+    members_retire(upstream);
 }
 
 static void release(struct server *server) {
@@ -70,6 +75,7 @@ void upstream_free(struct upstream *upstream) {
     if (!upstream)
         return;
     upstream_stop(upstream);
+    members_release(upstream);
     for (unsigned i = 0; i < upstream->server_count; i++)
         release(upstream->servers[i]);
     list_each(link, &upstream->removed) release(container_of(link, struct server, link));

@@ -32,6 +32,7 @@ struct upstream {
     unsigned server_count;
     struct list removed;      // struct server: those that may not, until nothing is on them
     unsigned idle_count;      // over all servers
+    struct members *members;  // members.c's: its lines that are names
     unsigned unresolved;      // lines of names that were never answered: a server may come yet
     struct list waiting;      // dial.c's: exchanges for which no server is free, in order
     unsigned waiting_count;
@@ -47,9 +48,12 @@ struct upstream_options {
     struct address_book *book;
     struct standings *standings;
     unsigned worker;
+    const struct upstream *before;  // the same one of the generation in use: names are what they were there until
+                                    // they are answered; NULL: none
+    struct resolver *resolver;  // for lines that are names; NULL: they are servers, whatever they stand for (tests)
 };
 
-// With the servers of all lines that are addresses.
+// With the servers of all lines that are addresses; those that are names are being asked for.
 struct upstream *upstream_new(const struct conf_upstream *conf, const struct upstream_options *options)
     __attribute__((warn_unused_result));
 // Its configuration is in use from now on: servers are checked, connections kept ready; until it is no more.

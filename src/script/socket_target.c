@@ -2,6 +2,7 @@
 // Where sockets of scripts are connected to: an address as it is, a name by way of the generation's resolver,
 // of whose addresses route_allow of the frontend lets some in. Asked by tcp.c and udp.c.
 #include "net/resolver.h"
+#include "base/host_name.h"
 #include "proxy/allow.h"
 #include "script/api_impl.h"
 #include "script/socket.h"
@@ -41,7 +42,7 @@ static bool split(const char *at, size_t len, struct slice *ret_name, uint16_t *
     }
     *ret_name = slice_make(at, (size_t)(colon - at));
     *ret_port = (uint16_t)port;
-    return digits <= 5 && port > 0 && port <= 65535 && resolver_is_name(*ret_name);
+    return digits <= 5 && port > 0 && port <= 65535 && host_name_valid(*ret_name);
 }
 
 int socket_target_set(struct socket_target *target, const char *at, size_t len) {

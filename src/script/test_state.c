@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/host_name.h"
 #include "script/test_world.h"
 #include "tls/pretended.h"
 
@@ -176,7 +177,7 @@ static int rig_pretend(lua_State *lua) {
         list = slice_make(list.at + one.len + (end != NULL), list.len - one.len - (end != NULL));
     }
     double ttl = luaL_checknumber(lua, 3), delay = luaL_checknumber(lua, 4);
-    if (!resolver_is_name(name) || !(ttl >= 0 && ttl <= 604800) || !(delay >= 0 && delay <= 86400)) {
+    if (!host_name_valid(name) || !(ttl >= 0 && ttl <= 604800) || !(delay >= 0 && delay <= 86400)) {
         lua_pushnil(lua);
         lua_pushliteral(lua, "expected a host name, a ttl of at most a week, a delay of at most a day");
         return 2;

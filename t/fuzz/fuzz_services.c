@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Fuzz target for SRV records in messages of DNS servers: whatever comes, what is told is bounded, in order, each
 // once, and can be connected to.
-#include "net/resolver.h"
+#include "base/host_name.h"
 #include "net/service_record.h"
 
 #include "fuzz.h"
@@ -23,7 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
     must(failure != DNS_none || ttl <= INT32_MAX);
     for (unsigned i = 0; i < count; i++) {
         must(services[i].port > 0 && strlen(services[i].target) == services[i].len);
-        must(resolver_is_name(slice_make(services[i].target, services[i].len)));
+        must(host_name_valid(slice_make(services[i].target, services[i].len)));
         must(i == 0 || before(&services[i - 1], &services[i]));
     }
     return 0;

@@ -362,7 +362,7 @@ class Origin:
     pieces of them. None closes the connection without an answer. It keeps connections open unless the reply
     says "Connection: close"."""
 
-    def __init__(self, path=None):
+    def __init__(self, path=None, at=("127.0.0.1", 0)):
         self.reply = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
         self.requests = []
         self.connections = 0
@@ -375,10 +375,10 @@ class Origin:
             self.listener.listen(256)
             self.address = f"unix:{path}"
         else:
-            self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+            self.listener = socket.create_server(at, backlog=256)
             self.listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited
             self.port = self.listener.getsockname()[1]
-            self.address = f"127.0.0.1:{self.port}"
+            self.address = f"{at[0]}:{self.port}"
         threading.Thread(target=self.accept, daemon=True).start()
 
     def accept(self):

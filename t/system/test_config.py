@@ -37,7 +37,7 @@ BROKEN = {
     "bad_size": ("max_head 16kb;\n", "1:10", "expected a size from 512 to 1m"),
     "bad_switch": ("forwarded yes;\n", "1:11", "expected on or off"),
     "bad_word": ("x_forwarded on;\n", "1:13", "expected off, append or replace"),
-    "bad_address": ("upstream app {\n  server app.internal:9000;\n}\n", "2:10", "is not an IP address: expected IP:PORT"),
+    "bad_address": ("upstream app {\n  server 10.0.0.300:9000;\n}\n", "2:10", "is not an IP address: expected IP:PORT"),
     "watermarks": ("buffer_high 32k;\n" + UP + WEB, "1:1", "expected buffer_low to be below buffer_high"),
     "variable_not_set": ("user ${MOON_NONE};\n", "1:6", '"MOON_NONE" is not set, expected it in the environment'),
     "unknown_upstream": (UP + "frontend web {\n  listen 127.0.0.1:80;\n  route / ap;\n}\n", "4:11",

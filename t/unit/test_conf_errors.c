@@ -99,8 +99,8 @@ static const struct broken table[] = {
     { "upstream app { }\n" WEB, "1:10: upstream \"app\" has no server, expected at least one" },
     { UP "upstream old {\n  server 127.0.0.1:1;\n}\n" WEB,
       "2:10: upstream \"old\" is not used, expected a route to it (or a script)" },
-    { "upstream app { server app.internal:9000; }\n",
-      "1:23: bad address for \"server\": \"app.internal\" is not an IP address: expected IP:PORT such as 127.0.0.1:80, "
+    { "upstream app { server 10.0.0.300:9000; }\n",
+      "1:23: bad address for \"server\": \"10.0.0.300\" is not an IP address: expected IP:PORT such as 127.0.0.1:80, "
       "[IPV6]:PORT, *:PORT, unix:/PATH or unix:@NAME" },
     { "upstream app { server 127.0.0.1; }\n",
       "1:23: bad address for \"server\": \"127.0.0.1\" has no port: expected \"127.0.0.1:PORT\"" },

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// What counts as the name of a host, for whatever comes from configurations, scripts and DNS servers
-// (resolver.h).
-#include "net/resolver.h"
+// The check of host_name.h.
+#include "base/host_name.h"
 
-bool resolver_is_name(struct slice text) {
+enum { HOST_NAME_LONGEST = 253 };
+
+bool host_name_valid(struct slice text) {
     bool digits = true;
     size_t label = 0;
     if (text.len > 0 && text.at[text.len - 1] == '.')
         text.len--;
-    if (text.len == 0 || text.len > DNS_NAME_MAX - 1)
+    if (text.len == 0 || text.len > HOST_NAME_LONGEST - 1)
         return false;
     for (size_t i = 0; i < text.len; i++) {
         char c = text.at[i];

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What counts as the name of a host, for whatever comes from configurations, scripts and DNS servers.
+#ifndef MOONGATE_BASE_HOST_NAME_H
+#define MOONGATE_BASE_HOST_NAME_H
+
+#include "base/slice.h"
+
+// Letters, digits, "-" and "_" in labels of at most 63, not all digits at the end; 253 in all, perhaps with a
+// dot.
+bool host_name_valid(struct slice text);
+
+#endif
