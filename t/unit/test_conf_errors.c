@@ -109,7 +109,7 @@ static const struct broken table[] = {
     { "upstream app { server 127.0.0.1:1 weight=0; }\n",
       "1:42: value out of bounds: \"0\" for \"server\", expected a number from 1 to 256" },
     { "upstream app { server 127.0.0.1:1 heavy; }\n",
-      "1:35: unexpected \"heavy\", expected: server ADDRESS [weight=NUMBER]" },
+      "1:35: unexpected \"heavy\", expected: server ADDRESS | NAME:PORT [weight=NUMBER]; server NAME service" },
     { "upstream app { keepalive 64 idle=x; }\n", "1:34: bad value \"x\" for \"keepalive\", expected a time from 1ms to 1d, "
       "such as 10s (units ms, s, m, h, d)" },
     { "upstream app { balance fair; }\n", "1:24: bad value \"fair\" for \"balance\", expected round_robin" },
