@@ -16,8 +16,8 @@ enum {
     PREFACE = 24,             // bytes (RFC 9113, 3.4)
     FRAME_HEAD = 9,
     TURN_BYTES = 256 * 1024,  // of one connection, whoever else waits
-    HOLD_TURNS = 4,           // at most, and no longer than
-    HOLD_US = 1000,           // nor when there is more than
+    HOLD_TURNS = 16,          // at most, and no longer than
+    HOLD_US = 2000,           // nor when there is more than
     HOLD_BYTES = 16 * 1024,
 };
 
@@ -100,13 +100,14 @@ static bool finished(const struct h2_mux *mux) {
 }
 
 // Whether frames wait for those of other responses: a send costs as much as a small request. Only while the worker
-// goes on without a pause anyway, so that nothing waits for want of work.
+// goes on without a pause anyway, so that nothing waits for want of work, and the less the fewer are to come.
 static bool hold_back(struct h2_mux *mux) {
     if (list_linked(&mux->holding.link))
         return true;
     if (mux->held_turns == 0)
         mux->held_us = clock_us();
-    if (mux->failed || mux->unanswered == 0 || mux->queued >= HOLD_BYTES || mux->held_turns >= HOLD_TURNS ||
+    unsigned turns = mux->unanswered < HOLD_TURNS ? mux->unanswered : HOLD_TURNS;
+    if (mux->failed || mux->held_turns >= turns || mux->queued >= HOLD_BYTES ||
         clock_us() - mux->held_us >= HOLD_US || !ring_others_wait()) {
         mux->held_turns = 0;
         return false;

@@ -12,10 +12,9 @@
 
 #include <errno.h>
 
-// The share that a connection has of a turn, as h1_server.c has it, and that of all who begin more than one request
-// while others wait.
+// The share that a connection has of a turn, as h1_server.c has it.
 enum { OUTBOUND_ACKS = 10000 };  // to a client that does not read them; http2_max_pings is the limit before
-enum { TURN_REQUESTS = 16, TURN_FURTHER = 32, FIRST_REQUEST_MS = 1000, STREAM_ROOM_MIN = 16 * 1024 };
+enum { TURN_REQUESTS = 16, FIRST_REQUEST_MS = 1000, STREAM_ROOM_MIN = 16 * 1024 };
 
 static struct slab server_slab = SLAB_INIT(sizeof(struct h2_server), 64);
 static struct slab request_slab = SLAB_INIT(sizeof(struct h2_request), 256);
@@ -132,6 +131,7 @@ struct h2_request *h2_server_begin(struct h2_server *server, int32_t id) {
                                   site ? NGHTTP2_INTERNAL_ERROR : NGHTTP2_REFUSED_STREAM);
         return NULL;
     }
+    server->mux.unanswered++;
     if (conn->secure)
         request->stream.x->req.scheme = SLICE_LIT("https");
     take_settings(server, site->settings);
@@ -188,7 +188,6 @@ static void start(struct h2_request *request) {
     enum close_reason reason = CLOSE_bad_request;
     server->turn_begun++;
     server->requests++;
-    server->mux.unanswered++;
     request->started = true;
     request->body_pace = (struct pace){ 0 };
     pace_begin(&request->body_pace, 0);
@@ -218,13 +217,14 @@ static void lose(struct h2_request *request) {
     struct h2_server *server = request->server;
     struct exchange *x = request->stream.x;
     request->stream.x = NULL;
-    if (x && request->started)
+    if (x) {
         server->mux.unanswered--;
-    if (x)
         exchange_client_gone(x, request->reason != CLOSE_none ? request->reason : CLOSE_client_reset);
+    }
     request_free(request);
     if (server->mux.stream_count > 0 || !server->mux.session.conn)
         return;
+    check_debug(server->mux.unanswered == 0);
     server->idle = true;
     keep_site(server, NULL);
     timer_start(&server->mux.session.conn->timer, server->keepalive_ms);
@@ -256,18 +256,6 @@ static void event(struct h2_stream *stream, unsigned events) {
     }
 }
 
-// Whether a connection that has begun a request in this turn may begin another one though others wait. All of them
-// together may a few times: what comes at once is answered at once, in one send.
-static bool one_more(void) {
-    static uint32_t turn;
-    static unsigned further;
-    if (turn != (uint32_t)counters->ring_turns) {
-        turn = (uint32_t)counters->ring_turns;
-        further = 0;
-    }
-    return further++ < TURN_FURTHER;
-}
-
 static enum h2_wait wait(struct h2_stream *stream) {
     struct h2_server *server = h2_request_of(stream)->server;
     uint32_t turn = (uint32_t)counters->ring_turns;
@@ -281,8 +269,7 @@ static enum h2_wait wait(struct h2_stream *stream) {
         server->turn = turn;
         server->turn_begun = 0;
     }
-    return server->turn_begun >= TURN_REQUESTS ||
-            (server->turn_begun > 0 && ring_others_wait() && !one_more())
+    return server->turn_begun >= TURN_REQUESTS || (server->turn_begun > 0 && ring_others_wait())
         ? H2_NEXT_TURN
         : H2_NO_WAIT;
 }
@@ -582,7 +569,7 @@ static struct conn *detach(struct exchange *x, struct queue *ret_read) {
 static void finished(struct exchange *x, bool aborted, enum close_reason reason) {
     struct h2_request *request = x->down_owner;
     request->stream.x = NULL;
-    request->server->mux.unanswered -= request->started;
+    request->server->mux.unanswered--;
     counters->bytes_to_clients += x->res_bytes;
     h2_stream_taken(&request->stream);
     if (aborted) {
