@@ -205,18 +205,17 @@ static void print_server_count(const struct master *master, FILE *out, bool json
         fprintf(out, "%s ", full);
     print_text(out, slice_of(time ? "time of the requests or connections, all together" : doc), json);
     fputs(json ? "\",\"series\":[" : "\n", out);
-    for (const struct standing *at = NULL; (at = standings_next(master->standings, at));) {
-        struct standing_counts sum;
+    struct standing_report at;
+    for (unsigned position = 0; standings_read(master->standings, &position, &at);) {
         uint64_t count;
-        standing_sum(master->standings, at, &sum);
-        memcpy(&count, (const char *)&sum + offset, sizeof count);
+        memcpy(&count, (const char *)&at.sum + offset, sizeof count);
         if (json)
             fprintf(out, "%s{\"labels\":{\"upstream\":\"", comma);
         else
             fprintf(out, "%s{upstream=\"", full);
-        print_text(out, slice_of(at->upstream), true);
+        print_text(out, slice_of(at.upstream), true);
         fputs(json ? "\",\"server\":\"" : "\",server=\"", out);
-        print_text(out, slice_of(at->server), true);
+        print_text(out, slice_of(at.server), true);
         fputs(json ? "\"},\"value\":" : "\"} ", out);
         print_number(out, time ? (double)count / 1e6 : (double)count, json);
         fputs(json ? "}" : "\n", out);

@@ -3,7 +3,6 @@
 // (proxy/standing.h). Called by control.c.
 #include "proc/report.h"
 
-#include "base/clock.h"
 #include "proc/master.h"
 #include "proxy/standing.h"
 
@@ -12,16 +11,17 @@
 #include <string.h>
 
 static int by_address(const void *a, const void *b) {
-    return strcmp((*(const struct standing *const *)a)->server, (*(const struct standing *const *)b)->server);
+    return strcmp(((const struct standing_report *)a)->server, ((const struct standing_report *)b)->server);
 }
 
 // The servers of one upstream, by their addresses; the caller frees *ret_list.
 static unsigned list_servers(const struct master *master, const char *upstream,
-                             const struct standing ***ret_list) {
+                             struct standing_report **ret_list) {
     unsigned count = 0;
+    struct standing_report report;
     *ret_list = NULL;
-    for (const struct standing *at = NULL; (at = standings_next(master->standings, at));) {
-        if (strncmp(at->upstream, upstream, STANDING_NAME_MAX - 1) != 0)
+    for (unsigned position = 0; standings_read(master->standings, &position, &report);) {
+        if (strncmp(report.upstream, upstream, STANDING_NAME_MAX - 1) != 0)
             continue;
         if ((count & (count - 1)) == 0) {
             void *more = realloc(*ret_list, (count > 0 ? 2 * count : 1) * sizeof **ret_list);
@@ -29,7 +29,7 @@ static unsigned list_servers(const struct master *master, const char *upstream,
                 break;
             *ret_list = more;
         }
-        (*ret_list)[count++] = at;
+        (*ret_list)[count++] = report;
     }
     if (count > 0)
         qsort(*ret_list, count, sizeof **ret_list, by_address);
@@ -41,27 +41,27 @@ static double average_ms(uint64_t us, uint64_t count) {
     return count > 0 ? (double)us / (double)count / 1000 : 0;
 }
 
-static void as_json(FILE *out, const struct standing *standing, const struct standing_counts *sum) {
+static void as_json(FILE *out, const struct standing_report *server) {
     fputs("{\"server\":", out);
-    report_json_text(out, standing->server);
-    fprintf(out, ",\"state\":\"%s\",\"admin\":\"%s\",\"weight\":%" PRIu32, standing_state(standing, clock_ms()),
-            standing_admin_name((enum standing_admin)standing->admin), standing_weight(standing));
-    fprintf(out, ",\"check\":\"%s\",\"check_failure\":",
-            standing_check_name((enum standing_check)standing->check));
-    report_json_text(out, standing->check_why);
-    fprintf(out, ",\"ejections\":%" PRIu32, standing->ejections);
-#define X(name, doc) fprintf(out, ",\"" #name "\":%" PRIu64, sum->name);
+    report_json_text(out, server->server);
+    fprintf(out, ",\"state\":\"%s\",\"admin\":\"%s\",\"weight\":%" PRIu32, server->state, server->admin,
+            standing_weight(server->standing));
+    fprintf(out, ",\"check\":\"%s\",\"check_failure\":", server->check);
+    report_json_text(out, server->check_why);
+    fprintf(out, ",\"ejections\":%" PRIu32, server->standing->ejections);
+#define X(name, doc) fprintf(out, ",\"" #name "\":%" PRIu64, server->sum.name);
     STANDING_COUNTS(X)
 #undef X
     putc('}', out);
 }
 
-static void as_text(FILE *out, const struct standing *standing, const struct standing_counts *sum) {
+static void as_text(FILE *out, const struct standing_report *server) {
+    const struct standing_counts *sum = &server->sum;
     fprintf(out,
             "  %-30s %-9s %6" PRIu32 " %7" PRIu64 " %6" PRIu64 " %12" PRIu64 " %10" PRIu64 " %8" PRIu64
             " %6.1f %10.2f %8.2f\n",
-            standing->server, standing_state(standing, clock_ms()), standing_weight(standing), sum->active,
-            sum->idle, sum->requests, sum->connects, sum->connect_errors,
+            server->server, server->state, standing_weight(server->standing), sum->active, sum->idle,
+            sum->requests, sum->connects, sum->connect_errors,
             sum->requests > 0 ? 100.0 * (double)sum->reused / (double)sum->requests : 0,
             average_ms(sum->connect_us, sum->connects), average_ms(sum->wait_us, sum->requests));
 }
@@ -71,7 +71,7 @@ void report_upstreams(const struct master *master, FILE *out, bool json) {
     if (json)
         fputs("{\"upstreams\":[", out);
     for (const struct conf_upstream *conf = master->conf->upstreams; conf; conf = conf->next) {
-        const struct standing **servers;
+        struct standing_report *servers;
         unsigned count = list_servers(master, conf->name, &servers);
         if (json) {
             fprintf(out, "%s\n{\"upstream\":", comma);
@@ -83,13 +83,11 @@ void report_upstreams(const struct master *master, FILE *out, bool json) {
                     "active", "idle", "requests", "connects", "errors", "% kept", "connect ms", "wait ms");
         }
         for (unsigned i = 0; i < count; i++) {
-            struct standing_counts sum;
-            standing_sum(master->standings, servers[i], &sum);
             if (json) {
                 fputs(i > 0 ? ",\n " : "\n ", out);
-                as_json(out, servers[i], &sum);
+                as_json(out, &servers[i]);
             } else {
-                as_text(out, servers[i], &sum);
+                as_text(out, &servers[i]);
             }
         }
         if (json)

@@ -60,9 +60,10 @@ static void grant(struct standing *standing, const struct wish *wish) {
 static int unknown(const struct master *master, const char *upstream, const char *server, struct error *result) {
     char list[300];
     size_t len = 0;
-    for (struct standing *at = NULL; (at = standings_next(master->standings, at));)
-        if (strcmp(at->upstream, upstream) == 0 && len < sizeof list)
-            len += (size_t)snprintf(list + len, sizeof list - len, "%s%s", len > 0 ? ", " : "", at->server);
+    struct standing_report at;
+    for (unsigned position = 0; standings_read(master->standings, &position, &at);)
+        if (strcmp(at.upstream, upstream) == 0 && len < sizeof list)
+            len += (size_t)snprintf(list + len, sizeof list - len, "%s%s", len > 0 ? ", " : "", at.server);
     if (len == 0)
         return error_set(result, -ENOENT, "no upstream \"%s\" with servers, moongatectl show upstreams lists them",
                          upstream);
@@ -85,9 +86,10 @@ int servers_set(struct master *master, const char *words, struct error *result) 
     *slash = 0;
     const char *server = slash + 1;
     unsigned count = 0;
-    for (struct standing *at = NULL; (at = standings_next(master->standings, at));)
-        if (strcmp(at->upstream, subject) == 0 && (strcmp(server, "*") == 0 || strcmp(at->server, server) == 0)) {
-            grant(at, &wish);
+    struct standing_report at;
+    for (unsigned position = 0; standings_read(master->standings, &position, &at);)
+        if (strcmp(at.upstream, subject) == 0 && (strcmp(server, "*") == 0 || strcmp(at.server, server) == 0)) {
+            grant(at.standing, &wish);
             count++;
         }
     if (count == 0)

@@ -12,12 +12,12 @@
 
 enum { WINDOW = 64 };
 
+// Each process has its own: only the records are shared.
 struct standings {
-    size_t bytes;      // of the whole mapping
     uint64_t seed;
     size_t stride;     // bytes of a record
     unsigned places, workers;
-    char records[] __attribute__((aligned(64)));
+    char *records;
 };
 
 const char *standing_admin_name(enum standing_admin admin) {
@@ -26,7 +26,7 @@ const char *standing_admin_name(enum standing_admin admin) {
         STANDING_ADMINS(X)
 #undef X
     };
-    return names[admin];
+    return admin < sizeof names / sizeof *names ? names[admin] : "?";
 }
 
 const char *standing_state(const struct standing *standing, uint64_t now_ms) {
@@ -44,7 +44,7 @@ const char *standing_check_name(enum standing_check check) {
         STANDING_CHECKS(X)
 #undef X
     };
-    return names[check];
+    return check < sizeof names / sizeof *names ? names[check] : "?";
 }
 
 static struct standing *at(const struct standings *standings, unsigned place) {
@@ -53,20 +53,27 @@ static struct standing *at(const struct standings *standings, unsigned place) {
 
 struct standings *standings_map(unsigned servers, unsigned workers) {
     size_t stride = sizeof(struct standing) + workers * sizeof(struct standing_counts);
-    size_t bytes = sizeof(struct standings) + servers * stride;
-    struct standings *standings =
-        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (standings == MAP_FAILED)
+    struct standings *standings = malloc(sizeof *standings);
+    void *records = mmap(NULL, servers * stride, PROT_READ | PROT_WRITE,
+                         MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (!standings || records == MAP_FAILED) {
+        if (records != MAP_FAILED)
+            munmap(records, servers * stride);
+        free(standings);
         return NULL;
-    *standings = (struct standings){ .bytes = bytes, .stride = stride, .places = servers, .workers = workers };
+    }
+    *standings =
+        (struct standings){ .stride = stride, .places = servers, .workers = workers, .records = records };
     // A seed that could not be had costs no more than a place: names come from the configuration and from DNS.
     (void)!getrandom(&standings->seed, sizeof standings->seed, GRND_NONBLOCK);
     return standings;
 }
 
 void standings_unmap(struct standings *standings) {
-    if (standings)
-        munmap(standings, standings->bytes);
+    if (!standings)
+        return;
+    munmap(standings->records, standings->places * standings->stride);
+    free(standings);
 }
 
 static bool is_held(const struct standings *standings, const struct standing *standing) {
@@ -155,18 +162,6 @@ struct standing *standing_private(void) {
     return standing;
 }
 
-struct standing *standings_next(const struct standings *standings, const struct standing *last) {
-    size_t place = 0;
-    if (last)
-        place = (size_t)((const char *)last - standings->records) / standings->stride + 1;
-    for (; place < standings->places; place++) {
-        struct standing *standing = at(standings, (unsigned)place);
-        if (atomic_load(&standing->key) != 0 && is_held(standings, standing))
-            return standing;
-    }
-    return NULL;
-}
-
 void standing_sum(const struct standings *standings, const struct standing *standing,
                   struct standing_counts *ret_sum) {
     *ret_sum = (struct standing_counts){ 0 };
@@ -175,4 +170,27 @@ void standing_sum(const struct standings *standings, const struct standing *stan
         STANDING_COUNTS(X)
 #undef X
     }
+}
+
+static void copy(char *to, const char *from, size_t size) {
+    memcpy(to, from, size - 1);
+    to[size - 1] = 0;
+}
+
+bool standings_read(const struct standings *standings, unsigned *position, struct standing_report *ret_report) {
+    while (*position < standings->places) {
+        struct standing *standing = at(standings, (*position)++);
+        if (atomic_load(&standing->key) == 0 || !is_held(standings, standing))
+            continue;
+        ret_report->standing = standing;
+        copy(ret_report->upstream, standing->upstream, sizeof ret_report->upstream);
+        copy(ret_report->server, standing->server, sizeof ret_report->server);
+        copy(ret_report->check_why, standing->check_why, sizeof ret_report->check_why);
+        ret_report->state = standing_state(standing, clock_ms());
+        ret_report->admin = standing_admin_name((enum standing_admin)standing->admin);
+        ret_report->check = standing_check_name((enum standing_check)standing->check);
+        standing_sum(standings, standing, &ret_report->sum);
+        return true;
+    }
+    return false;
 }

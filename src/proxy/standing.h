@@ -121,10 +121,19 @@ static inline bool standing_is_shared(const struct standing *standing) {
     return atomic_load_explicit(&standing->key, memory_order_relaxed) != 0;
 }
 
-// For reports and orders: the next record that a worker holds behind `last` (NULL: the first), NULL at the end; and the
-// sum of its workers' counts.
-struct standing *standings_next(const struct standings *standings, const struct standing *last);
+// The sum of what its workers have counted.
 void standing_sum(const struct standings *standings, const struct standing *standing,
                   struct standing_counts *ret_sum);
+
+// A copy for reports and orders. Whatever a worker that has gone wrong may have written, texts end and words are
+// words.
+struct standing_report {
+    struct standing *standing;
+    char upstream[STANDING_NAME_MAX], server[STANDING_NAME_MAX], check_why[STANDING_WHY_MAX];
+    const char *state, *admin, *check;
+    struct standing_counts sum;
+};
+// The next record that a worker holds from *position (0: the first) on; false when there is none.
+bool standings_read(const struct standings *standings, unsigned *position, struct standing_report *ret_report);
 
 #endif

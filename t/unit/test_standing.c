@@ -6,6 +6,7 @@
 
 #include <criterion/criterion.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,6 +18,14 @@ static struct standing *hold(unsigned worker, const char *upstream, const char *
 
 static void end(void) {
     standings_unmap(table);
+}
+
+// How many are held, and the last of them.
+static unsigned count_held(struct standing_report *ret_last) {
+    unsigned count = 0;
+    for (unsigned position = 0; standings_read(table, &position, ret_last); count++)
+        ;
+    return count;
 }
 
 TestSuite(standing, .fini = end);
@@ -37,7 +46,8 @@ Test(standing, a_record_is_known_again_after_all_let_go_of_it) {
     struct standing *standing = hold(0, "app", "127.0.0.1:80");
     standing->failures = 3;
     standing_leave(standing, 0);
-    cr_assert_null(standings_next(table, NULL), "what nobody holds is not reported");
+    struct standing_report report;
+    cr_assert_eq(count_held(&report), 0, "what nobody holds is not reported");
     cr_assert_eq(hold(1, "app", "127.0.0.1:80"), standing);
     cr_assert_eq(standing->failures, 3);
 }
@@ -49,13 +59,31 @@ Test(standing, a_dead_worker_holds_nothing_and_its_sums_stay) {
     standing->counts[1].active = 2;
     standing->counts[1].requests = 5;
     standings_bury(table, 1);
-    struct standing_counts sum;
-    standing_sum(table, standing, &sum);
-    cr_assert_eq(sum.active, 0);
-    cr_assert_eq(sum.requests, 5);
-    cr_assert_eq(standings_next(table, NULL), standing, "worker 0 holds it still");
+    struct standing_report report;
+    cr_assert_eq(count_held(&report), 1, "worker 0 holds it still");
+    cr_assert_eq(report.standing, standing);
+    cr_assert_eq(report.sum.active, 0);
+    cr_assert_eq(report.sum.requests, 5);
     standings_bury(table, 0);
-    cr_assert_null(standings_next(table, NULL));
+    cr_assert_eq(count_held(&report), 0);
+}
+
+Test(standing, what_a_worker_gone_wrong_writes_does_no_harm_to_a_report) {
+    table = standings_map(1, 1);
+    struct standing *standing = hold(0, "app", "127.0.0.1:80");
+    struct standing_report report;
+    memset(standing->upstream, 'x', sizeof standing->upstream);
+    memset(standing->server, 'y', sizeof standing->server);
+    memset(standing->check_why, 'z', sizeof standing->check_why);
+    standing->admin = 77;
+    standing->check = 77;
+    cr_assert_eq(count_held(&report), 1);
+    cr_assert_eq(strlen(report.upstream), STANDING_NAME_MAX - 1);
+    cr_assert_eq(strlen(report.server), STANDING_NAME_MAX - 1);
+    cr_assert_eq(strlen(report.check_why), STANDING_WHY_MAX - 1);
+    cr_assert_str_eq(report.admin, "?");
+    cr_assert_str_eq(report.check, "?");
+    cr_assert_str_eq(report.state, "?");
 }
 
 Test(standing, a_full_table_gives_up_the_record_that_was_left_first) {
@@ -110,7 +138,8 @@ Test(standing, processes_that_begin_at_the_same_time_agree) {
         cr_assert_eq(status, 0);
     }
     unsigned count = 0;
-    for (struct standing *at = NULL; (at = standings_next(table, at)); count++)
-        cr_assert_eq(at->failures, PROCESSES, "%s was asked for by %u", at->server, at->failures);
+    struct standing_report at;
+    for (unsigned position = 0; standings_read(table, &position, &at); count++)
+        cr_assert_eq(at.standing->failures, PROCESSES, "%s was asked for by %u", at.server, at.standing->failures);
     cr_assert_eq(count, SERVERS);
 }
