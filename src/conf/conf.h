@@ -184,6 +184,26 @@ struct conf_budget {
     uint64_t min;                 // and so many a second in any case
 };
 
+// How connections to servers are made.
+struct conf_connecting {
+    struct addr from4, from6;     // our own address, without a port; no address: the system's choice
+    const char *from_interface;   // NULL: none
+    bool fast_open;
+    bool tcp_keepalive;
+    uint64_t tcp_keepalive_idle, tcp_keepalive_interval, tcp_keepalive_count;  // 0: the system's
+    uint64_t tcp_user_timeout;    // 0: the system's
+};
+
+enum conf_proxy_version { PROXY_VERSION_NONE, PROXY_VERSION_1, PROXY_VERSION_2 };
+// What a header of version 2 says beside the addresses: bits.
+enum conf_proxy_says {
+    PROXY_SAYS_AUTHORITY = 1,
+    PROXY_SAYS_ALPN = 2,
+    PROXY_SAYS_TLS = 4,
+    PROXY_SAYS_UNIQUE_ID = 8,
+    PROXY_SAYS_CHECKSUM = 16,
+};
+
 struct conf_upstream {
     struct conf_upstream *next;
     const char *name;
@@ -199,6 +219,9 @@ struct conf_upstream {
     uint64_t keepalive;           // idle connections kept for each worker, 0: none
     uint64_t keepalive_idle;      // how long
     uint64_t keepalive_warm;      // of each server as many are kept ready, before they are needed
+    struct conf_connecting connecting;
+    enum conf_proxy_version proxy_protocol;
+    unsigned proxy_says;          // bits of conf_proxy_says
     uint64_t connect_timeout;     // for one connection to be made
     uint64_t response_timeout;    // from the end of the request head sent to the response head
     uint64_t read_timeout;        // between two reads of a response body

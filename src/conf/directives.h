@@ -465,6 +465,36 @@
       "little earlier, so that no request meets one that is just being closed. Beyond that number the one that " \
       "was idle for the longest time is closed. 0 uses each connection once. With warm, each worker keeps so " \
       "many connections to each server ready before they are needed (one, where it speaks HTTP/2).") \
+    X(from, SCOPE_UPSTREAM, OWN, conf_upstream, connecting, 0, 0, 0, "ADDRESS | INTERFACE ...", NULL, "192.0.2.7", \
+      "The address of this machine that connections to the servers come from: an IPv4 address, an IPv6 address, or " \
+      "one of each, without a port; or the name of a network interface that they must leave by, alone or with " \
+      "addresses. Servers of a family that no address is given for are connected to as usual, unix sockets always.") \
+    X(fast_open, SCOPE_UPSTREAM, FLAG, conf_upstream, connecting.fast_open, 0, 0, 0, NULL, "off", NULL, \
+      "Sends the first bytes of a request with the packet that begins the connection (TCP Fast Open), where the server " \
+      "has allowed it before and net.ipv4.tcp_fastopen does: a round trip less. That a server cannot be reached is " \
+      "noticed only with the request then, which is sent to another only when retry lets it, and connect_stagger has " \
+      "nothing to wait for. Somebody who has recorded the packet can send it again: for servers that may be asked twice.") \
+    X(tcp_keepalive, SCOPE_UPSTREAM, OWN, conf_upstream, connecting, 0, 0, 0, \
+      "off | on | [idle=TIME] [interval=TIME] [count=NUMBER]", "off", NULL, \
+      "Asks servers that have been silent for the time of idle whether they are still there, again after each interval, " \
+      "and gives the connection up after so many questions without an answer. What is not given is the system's own " \
+      "(net.ipv4.tcp_keepalive_time and its like); whole seconds, from 1s to 32767s, count from 1 to 127.") \
+    X(tcp_user_timeout, SCOPE_UPSTREAM, TIME, conf_upstream, connecting.tcp_user_timeout, 1, 86400000, DIRECTIVE_ZERO, \
+      NULL, "0", NULL, \
+      "How long what was sent to a server may stay unacknowledged by its machine before the connection is given up. 0 " \
+      "leaves it to the system (net.ipv4.tcp_retries2), which is about a quarter of an hour; write_timeout and " \
+      "response_timeout hold all the same.") \
+    X(proxy_protocol, SCOPE_UPSTREAM, OWN, conf_upstream, proxy_protocol, 0, 0, 0, \
+      "off | v1 | v2 [authority] [alpn] [tls] [unique_id] [checksum]", "off", NULL, \
+      "Begins each connection to a server with a header of the PROXY protocol that says which client it is for: its " \
+      "address and port, and those that it connected to. Version 2 may say more: authority, the name that the client " \
+      "asked for (SNI); alpn, the protocol of the client's connection over TLS; tls, its version, cipher and the common " \
+      "name of its certificate; unique_id, a name of the client's connection that no other has; checksum, of the header. " \
+      "The header comes before TLS with the server. Such a connection belongs to the client's connection: later requests " \
+      "of the same one may use it, others never do, so there are about as many as there are clients, and keepalive must " \
+      "be chosen with that in mind (warm does nothing); http2_connections does not bound them. Clients of a unix socket have no address to tell, " \
+      "requests of scripts (gate.fetch) and health checks no client: v2 says LOCAL for them, v1 UNKNOWN. Servers must " \
+      "expect the header, or they answer 400.") \
     X(connect_timeout, SCOPE_UPSTREAM, TIME, conf_upstream, connect_timeout, 1, 600000, 0, NULL, "5s", \
       NULL, \
       "How long one connection to a server may take to be made. After that the next server is tried, as " \

@@ -49,6 +49,7 @@ struct client_codec {
     bool many;          // it can carry several exchanges at a time
     bool settling;      // the owner's: `settled` is still to come
     struct list link;   // the owner's
+    struct slice announced;  // the owner's: what the connection began with; empty: nothing
     unsigned streams;   // exchanges that it carries
     uint64_t requests;  // carried so far
     uint64_t idle_since_ms;  // the owner's: when it was pooled last, 0: it never was

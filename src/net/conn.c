@@ -9,6 +9,7 @@
 #include "base/handle.h"
 #include "base/log.h"
 #include "base/slab.h"
+#include "conf/conf.h"
 #include "net/conn_layer.h"
 
 #include <errno.h>
@@ -298,6 +299,16 @@ void conn_flush(struct conn *conn) {
     ring_flush_later(&conn->flusher);
 }
 
+int conn_put_first(struct conn *conn, struct slice bytes) {
+    struct block *block = block_new(bytes.len);
+    if (!block)
+        return -ENOMEM;
+    memcpy(block->base, bytes.at, bytes.len);
+    block->used = (uint32_t)bytes.len;
+    ring_flush_later(&conn->flusher);
+    return queue_unget(wire(conn), (struct span){ block, block->base, (uint32_t)bytes.len });
+}
+
 uint64_t conn_taken(const struct conn *conn) {
     int waiting = 0;
     if (ioctl(conn->fd, SIOCOUTQ, &waiting) < 0)
@@ -516,8 +527,42 @@ static void connect_done(struct op *op, const struct completion *c) {
     conn->connected(conn, c->res);
 }
 
-struct conn *conn_connect(const struct addr *addr, void (*connected)(struct conn *conn, int error),
-                          const struct conn_handler *handler, void *owner) {
+static bool set(int fd, int level, int option, uint64_t value) {
+    return setsockopt(fd, level, option, &(int){ (int)value }, sizeof(int)) == 0;
+}
+
+static bool keep_alive(int fd, const struct conf_connecting *how) {
+    return set(fd, SOL_SOCKET, SO_KEEPALIVE, 1) &&
+        (how->tcp_keepalive_idle == 0 ||
+         set(fd, IPPROTO_TCP, TCP_KEEPIDLE, how->tcp_keepalive_idle / 1000)) &&
+        (how->tcp_keepalive_interval == 0 ||
+         set(fd, IPPROTO_TCP, TCP_KEEPINTVL, how->tcp_keepalive_interval / 1000)) &&
+        (how->tcp_keepalive_count == 0 || set(fd, IPPROTO_TCP, TCP_KEEPCNT, how->tcp_keepalive_count));
+}
+
+// A port is chosen by connect(), so that one may serve several connections to different servers. An interface
+// needs no privilege on a socket that is bound to none (Linux 5.7).
+static bool bind_from(int fd, int family, const struct conf_connecting *how) {
+    const struct addr *from = family == AF_INET ? &how->from4 : &how->from6;
+    const char *interface = how->from_interface;
+    if (interface &&
+        setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, interface, (socklen_t)strlen(interface) + 1) < 0)
+        return false;
+    return from->len == 0 ||
+        (set(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1) && bind(fd, &from->sa, from->len) == 0);
+}
+
+static bool prepare(int fd, int family, const struct conf_connecting *how) {
+    if (!bind_from(fd, family, how) || (how->tcp_keepalive && !keep_alive(fd, how)))
+        return false;
+    if (how->fast_open)  // what the system does not allow is no more than slower
+        set(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1);
+    return how->tcp_user_timeout == 0 || set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, how->tcp_user_timeout);
+}
+
+struct conn *conn_connect(const struct addr *addr, const struct conf_connecting *how,
+                          void (*connected)(struct conn *conn, int error), const struct conn_handler *handler,
+                          void *owner) {
     int fd = socket(addr->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) {
         int error = errno;
@@ -528,6 +573,12 @@ struct conn *conn_connect(const struct addr *addr, void (*connected)(struct conn
     }
     if (addr->sa.sa_family != AF_UNIX)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
+    if (how && addr->sa.sa_family != AF_UNIX && !prepare(fd, addr->sa.sa_family, how)) {
+        int error = errno;
+        close(fd);
+        errno = error;
+        return NULL;
+    }
     struct conn *conn = conn_new(fd, handler, owner);
     if (!conn || !(conn->parts = calloc(1, sizeof *conn->parts))) {
         if (conn)

@@ -17,6 +17,7 @@
 
 struct conn;
 struct conn_layer;
+struct conf_connecting;
 
 //  X(name, documentation): why a connection ended; the reason of its last exchange, too. Feeds the log and
 //  the counters.
@@ -140,8 +141,9 @@ struct conn {
 struct conn *conn_accepted(int fd, const struct conn_handler *handler, void *owner)
     __attribute__((warn_unused_result));
 // Begins to connect; connected(conn, 0 or negative errno) is called later, never at once. On failure the conn
-// must be closed. NULL with errno set when no socket or memory can be had.
-struct conn *conn_connect(const struct addr *addr, void (*connected)(struct conn *conn, int error),
+// must be closed. NULL with errno set when no socket or memory can be had, or what `how` demands cannot be done.
+// how: conf/conf.h; NULL: as the system likes.
+struct conn *conn_connect(const struct addr *addr, const struct conf_connecting *how, void (*connected)(struct conn *conn, int error),
                           const struct conn_handler *handler, void *owner)
     __attribute__((warn_unused_result));
 // Gives the conn to a new owner.
@@ -168,6 +170,9 @@ uint64_t conn_taken(const struct conn *conn);
 // False when a byte or the end waits to be read in the kernel: asked of a connection that ought to be idle,
 // before something that cannot be taken back is sent.
 bool conn_quiet(const struct conn *conn);
+// Puts bytes before all that waits to be sent, also before what a layer has put on the wire. Only while nothing
+// was ever sent. -ENOMEM.
+int conn_put_first(struct conn *conn, struct slice bytes) __attribute__((warn_unused_result));
 // Half-close after the output.
 void conn_shutdown(struct conn *conn);
 // Ends the conn at once; queued output is dropped. NULL is allowed. conn->reset makes the peer see a reset,

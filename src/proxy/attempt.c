@@ -8,10 +8,12 @@
 #include "base/slab.h"
 #include "http/h1_client.h"
 #include "http/h2_client.h"
+#include "proxy/announce.h"
 #include "proxy/pool.h"
 #include "tls/client.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 // First `conn` connects, then, if it carries several exchanges, `client` has it and awaits the server's word.
@@ -40,6 +42,8 @@ bool attempt_error_is_ours(int error) {
 // Whether a connection to it will carry several exchanges, or may: over TLS that is known behind the
 // handshake.
 static bool shares(const struct server *server) {
+    if (server->upstream->conf->proxy_protocol != PROXY_VERSION_NONE)
+        return false;  // it is one client's
     enum conf_protocol protocol = server->upstream->conf->protocol;
     return protocol == PROTOCOL_H2 ||
         (protocol == PROTOCOL_AUTO && server->upstream->tls && !server->speaks_http1 &&
@@ -105,6 +109,25 @@ static void disperse(struct attempt *attempt) {
     end_told(attempt);
 }
 
+// The client's announcement, which the connection has begun with, is what it is found by later.
+static int keep_announced(struct client_codec *client, struct slice announced) {
+    if (announced.len == 0)
+        return 0;
+    char *copy = malloc(announced.len);
+    if (!copy)
+        return -ENOMEM;
+    client->announced = slice_make(memcpy(copy, announced.at, announced.len), announced.len);
+    return 0;
+}
+
+// Of its only waiter: with an announcement it has one, who is a client or a check of ours.
+static struct slice announced_by(const struct attempt *attempt) {
+    struct slice announced = { 0 };
+    if (attempt->count > 0)
+        announced = container_of(attempt->waiting.next, struct waiter, link)->announced;
+    return announced.len > 0 ? announced : announce_nobody(attempt->server->upstream->conf);
+}
+
 // Nothing more stands between it and requests: `conn` is the attempt's no more.
 static void made(struct attempt *attempt, bool h2) {
     struct server *server = attempt->server;
@@ -132,6 +155,11 @@ static void made(struct attempt *attempt, bool h2) {
     }
     server->shared += (unsigned)client->many - attempt->shared;
     attempt->shared = false;
+    if (keep_announced(client, announced_by(attempt)) < 0) {
+        pool_drop(client, CLOSE_memory);
+        fail(attempt, -ENOMEM, NULL);
+        return;
+    }
     struct waiter *waiter = attempt->count > 0 ? take_first(attempt) : NULL;
     if (client->many) {
         attempt->client = client;
@@ -192,12 +220,18 @@ static void connected(struct conn *conn, int error) {
     if (error < 0) {
         conn_close(conn, CLOSE_upstream_connect);
         fail(attempt, error, NULL);
-    } else if (!server->upstream->tls || attempt->bare) {
-        made(attempt, !server->upstream->tls && server->upstream->conf->protocol == PROTOCOL_H2);
-    } else if (tls_connect(conn, server->upstream->tls, host_of(server), slice_of(server->name),
-                           server_wants_http1(server), &tls_callbacks, attempt) < 0) {
+        return;
+    }
+    // Before TLS, and before the request.
+    struct slice announced = announced_by(attempt);
+    bool tls = server->upstream->tls && !attempt->bare;
+    if ((tls && tls_connect(conn, server->upstream->tls, host_of(server), slice_of(server->name),
+                            server_wants_http1(server), &tls_callbacks, attempt) < 0) ||
+        (announced.len > 0 && conn_put_first(conn, announced) < 0)) {
         conn_close(conn, CLOSE_memory);
         fail(attempt, -ENOMEM, NULL);
+    } else if (!tls) {
+        made(attempt, !server->upstream->tls && server->upstream->conf->protocol == PROTOCOL_H2);
     }
 }
 
@@ -269,7 +303,8 @@ static int begin(struct server *server, bool alone, struct attempt **ret_attempt
     struct attempt *attempt = slab_get(&attempt_slab);
     if (!attempt)
         return -ENOMEM;
-    struct conn *conn = conn_connect(&server->addr, connected, &dialling_handler, attempt);
+    struct conn *conn = conn_connect(&server->addr, &server->upstream->conf->connecting, connected,
+                                     &dialling_handler, attempt);
     if (!conn) {
         int error = -errno;
         slab_put(&attempt_slab, attempt);
@@ -325,6 +360,8 @@ void attempt_leave(struct waiter *waiter) {
 
 void attempt_prepare(struct server *server) {
     struct attempt *attempt;
+    if (server->upstream->conf->proxy_protocol != PROXY_VERSION_NONE)
+        return;  // it would be nobody's
     if (!shares(server) || server->shared == 0)
         (void)begin(server, false, &attempt);
 }

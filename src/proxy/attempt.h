@@ -29,6 +29,8 @@ struct waiter_ops {
 struct waiter {
     const struct waiter_ops *ops;
     struct attempt *attempt;  // NULL: it waits for none
+    struct slice announced;   // what a new connection begins with (announce.h), for as long as it waits;
+                              // empty: that there is no client, where the upstream wants that to be said
     struct list link;
 };
 

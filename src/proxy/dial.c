@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/slab.h"
 #include "proxy/address.h"
+#include "proxy/announce.h"
 #include "proxy/attempt.h"
 #include "proxy/balance.h"
 #include "proxy/pool.h"
@@ -92,7 +93,15 @@ static void ask(struct exchange *x, struct server *server) {
         exchange_dial_failed(x, false, 503, CLOSE_memory);
         return;
     }
-    struct client_codec *client = pool_find(x, server);
+    struct slice announced = { 0 };
+    int rc = 0;
+    if (server->upstream->conf->proxy_protocol != PROXY_VERSION_NONE)
+        rc = announce_client(x, server->upstream->conf, &announced);
+    if (rc < 0) {
+        exchange_dial_failed(x, false, 503, CLOSE_memory);
+        return;
+    }
+    struct client_codec *client = pool_find(x, server, announced);
     x->fresh = false;
     if (client) {
         server_take_place(server);
@@ -105,7 +114,8 @@ static void ask(struct exchange *x, struct server *server) {
         return;
     }
     *dialling = (struct dialling){ .x = x, .waiter.ops = &waiter_ops, .began_us = clock_us() };
-    int rc = attempt_join(server, &dialling->waiter);
+    dialling->waiter.announced = announced;
+    rc = attempt_join(server, &dialling->waiter);
     if (rc < 0) {
         slab_put(&dialling_slab, dialling);
         failed(x, server, rc, NULL);

@@ -81,7 +81,7 @@ void divert_start(struct conn *client, struct queue *read, const struct addr *to
     site->hold(site);
     conn_adopt(client, &waiting, diversion);
     conn_pause(client);
-    diversion->server = conn_connect(to, connected, &connecting, diversion);
+    diversion->server = conn_connect(to, NULL, connected, &connecting, diversion);
     if (!diversion->server)
         give_up(diversion, CLOSE_upstream_connect, strerror(errno));
     else

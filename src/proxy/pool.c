@@ -10,6 +10,8 @@
 #include "base/clock.h"
 #include "base/counters.h"
 
+#include <stdlib.h>
+
 // A server that closes connections sooner than so does not do it because they are idle.
 enum { KEPT_LEAST_MS = 500, LEARNED_FOR_MS = 600000 };
 
@@ -37,6 +39,7 @@ void pool_drop(struct client_codec *client, enum close_reason reason) {
         server->shared--;
         server_wake(server);
     }
+    free((char *)client->announced.at);
     client->ops->free(client, reason);
     if (server->removed)
         upstream_tidy_later(server->upstream);
@@ -85,25 +88,29 @@ void pool_put(struct client_codec *client) {
     client->ops->idle(client, idle);
 }
 
-// Those of HTTP/2 are left alone when the server wants HTTP/1.1.
-static struct client_codec *roomy(const struct server *server, const struct list *clients) {
+// One that began with the same announcement (announce.h): mostly with none. Those of HTTP/2 are left alone when
+// the server wants HTTP/1.1.
+static struct client_codec *roomy(const struct server *server, const struct list *clients,
+                                  struct slice announced) {
     list_each(link, clients) {
         struct client_codec *client = container_of(link, struct client_codec, link);
-        if (!client->settling && client->ops->room(client) > 0 && !(client->many && server_wants_http1(server)))
+        if (!client->settling && client->ops->room(client) > 0 &&
+            !(client->many && server_wants_http1(server)) && slice_eq(client->announced, announced))
             return client;
     }
     return NULL;
 }
 
 bool pool_has_room(const struct server *server) {
-    return roomy(server, &server->idle) || roomy(server, &server->busy);
+    const struct slice none = { 0 };
+    return roomy(server, &server->idle, none) || roomy(server, &server->busy, none);
 }
 
-struct client_codec *pool_find(struct exchange *x, struct server *server) {
-    struct client_codec *client = roomy(server, &server->busy);
+struct client_codec *pool_find(struct exchange *x, struct server *server, struct slice announced) {
+    struct client_codec *client = roomy(server, &server->busy, announced);
     if (client)
         return client;
-    while ((client = roomy(server, &server->idle))) {
+    while ((client = roomy(server, &server->idle, announced))) {
         if (x->fresh && !client->many)  // a pooled one has failed it
             return NULL;
         if (!x->req.idempotent && !conn_quiet(client->conn)) {

@@ -9,7 +9,7 @@
 
 // One with room for this request: of those that carry some the first, so that the last ones become idle and
 // end, else the newest idle one. NULL when there is none.
-struct client_codec *pool_find(struct exchange *x, struct server *server);
+struct client_codec *pool_find(struct exchange *x, struct server *server, struct slice announced);
 // Gives it the exchange, which has a place of the server.
 void pool_serve(struct client_codec *client, struct exchange *x);
 // It carries nothing, and may carry something.

@@ -110,7 +110,7 @@ static void connected(struct conn *conn, int error) {
 
 static int tcp_connect(struct tcp *tcp) {
     bool plain = tcp->tls.how == TCP_PLAIN;
-    struct conn *conn = conn_connect(&tcp->addr, connected, plain ? &handler : &shaking_handler, tcp);
+    struct conn *conn = conn_connect(&tcp->addr, NULL, connected, plain ? &handler : &shaking_handler, tcp);
     if (!conn)
         return -errno;
     conns++;
