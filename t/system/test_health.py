@@ -21,7 +21,7 @@ from pki import Authority
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 BAD = b"HTTP/1.1 500 Oh\r\nContent-Length: 3\r\n\r\nbad"
-EVERY = "every=100ms timeout=100ms jitter=0 rise=2 fall=2"
+EVERY = "every=200ms timeout=200ms jitter=0 rise=2 fall=2"
 
 
 def checks(origin, target="/healthz"):
@@ -87,11 +87,11 @@ CASES = {  # options, what the origin does, what the log says
     "status": ("http /healthz status=204", GOOD, "it answers with status 200"),
     "default status": ("http /healthz", BAD, "it answers with status 500"),
     "body": ("http /healthz body=fine", GOOD, "its answer lacks the text of body="),
-    "slow": ("http /healthz", lambda request: time.sleep(5), "no answer within 100ms"),
+    "slow": ("http /healthz", lambda request: time.sleep(5), "no answer within 200ms"),
     "slow body": ("http /healthz",
                   lambda request: (time.sleep(n) or piece for n, piece in
                                    ((0, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no"), (5, b"k"))),
-                  "no answer within 100ms"),
+                  "no answer within 200ms"),
     "garbage": ("http /healthz", b"\x00\x01garbage\r\n\r\n", "the upstream server broke the protocol"),
     "close": ("http /healthz", None, "the upstream server closed the connection too early"),
     "cut": ("http /healthz", [b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 9\r\n\r\nok"],
@@ -130,7 +130,7 @@ def test_what_is_well(name, moongate, origins):
     options, reply = GOODS[name]
     a = origins()
     a.reply = reply
-    every = EVERY.replace("timeout=100ms", "timeout=1s").replace("every=100ms", "every=1s").replace("fall=2", "fall=1")
+    every = EVERY.replace("200ms", "1s").replace("fall=2", "fall=1")
     gate = moongate(f"upstream app {{ server {a.address}; health {options} start=down {every}; }}", "route / app;")
     gate.wait_log(rf'"{a.address}" is up')
     assert "is down" not in gate.log()
@@ -203,7 +203,7 @@ def tls_origin(pki):
 @pytest.mark.parametrize("kind", ["tls", "http"])
 def test_tls(kind, moongate, pki, tls_origin):
     good, bad = tls_origin("good", "127.0.0.1"), tls_origin("bad", "other.test")
-    every = EVERY.replace("100ms", "1s")
+    every = EVERY.replace("200ms", "1s")
     gate = moongate(f"upstream app {{ server {good.address}; server {bad.address}; tls {{ ca {pki.path}; }}\n"
                     f"health {kind} {every} start=down fall=1; }}", "route / app;")
     gate.wait_log(rf'"{good.address}" is up')
@@ -215,13 +215,13 @@ def test_tls(kind, moongate, pki, tls_origin):
 def test_the_reason_of_a_bad_certificate_is_told(moongate, pki, tls_origin):
     good, bad = tls_origin("good2", "127.0.0.1"), tls_origin("bad2", "other.test")
     gate = moongate(f"upstream app {{ server {good.address}; server {bad.address}; tls {{ ca {pki.path}; }}\n"
-                    f"health tls {EVERY.replace('100ms', '500ms')}; }}", "route / app;")
+                    f"health tls {EVERY.replace('200ms', '500ms')}; }}", "route / app;")
     gate.wait_log(rf'"{bad.address}" is down: the TLS handshake failed: .*')
 
 
 @pytest.mark.parametrize("kind", ["h2", "http /healthz"])
 def test_http2(kind, moongate, origin):
-    every = EVERY.replace("100ms", "1s").replace("fall=2", "fall=1")
+    every = EVERY.replace("200ms", "1s").replace("fall=2", "fall=1")
     with H2Origin() as good:
         gate = moongate(f"upstream app {{ server {good.address}; server {origin.address}; protocol h2;\n"
                         f"health {kind} {every}; }}", "route / app;")
@@ -233,7 +233,7 @@ def test_http2(kind, moongate, origin):
 def test_http2_is_asked_for_by_alpn(moongate, pki, tls_origin):
     good, bad = tls_origin("h2", "127.0.0.1", h2=True), tls_origin("h1", "127.0.0.1", alpn=["http/1.1"])
     gate = moongate(f"upstream app {{ server {good.address}; server {bad.address}; tls {{ ca {pki.path}; }}\n"
-                    f"health h2 {EVERY.replace('100ms', '500ms')}; }}", "route / app;")
+                    f"health h2 {EVERY.replace('200ms', '500ms')}; }}", "route / app;")
     gate.wait_log(rf'"{bad.address}" is down: it does not speak HTTP/2')
     assert f'"{good.address}" is down' not in gate.log()
 
@@ -278,7 +278,7 @@ def test_checks_go_on_when_a_worker_dies_in_the_middle_of_one(moongate, origins)
     a, b = origins(), origins()
     a.reply = answers(BAD)
     gate = moongate(f"upstream app {{ server {a.address}; server {b.address};\n"
-                    f"health http /healthz {EVERY.replace('100ms', '300ms')}; }}", "route / app;", workers=2)
+                    f"health http /healthz {EVERY.replace('200ms', '300ms')}; }}", "route / app;", workers=2)
     gate.wait_log("is down")
     b.reply = lambda request: time.sleep(0.2) or GOOD
     for _ in range(3):
@@ -313,15 +313,15 @@ BROKEN = {"close": None, "garbage": b"nonsense\r\n\r\n", "slow": lambda request:
 def test_requests_without_an_answer_eject(how, moongate, origins):
     a, b = origins(), origins()
     a.reply = BROKEN[how]
-    gate = to_two(moongate, a, b, f"{FAIL} eject consecutive=3 time=500ms;", workers=2)
+    gate = to_two(moongate, a, b, f"{FAIL} eject consecutive=3 time=2s most=3s;", workers=2)
     bad = sum(gate.get("/x").status != 200 for _ in range(8))
-    gate.wait_log(rf'server "{a.address}" is ejected for 500 ms: 3 requests without an answer in a row')
+    gate.wait_log(rf'server "{a.address}" is ejected for 2000 ms: 3 requests without an answer in a row')
     assert bad == (3 if how == "garbage" else 0)  # what breaks the protocol is not repeated
     assert checks(a, "/x") == 3
     gate.reload()
     assert asked(gate, a, b, count=10) == [0, 10]
     # On trial, and found wanting.
-    eventually(lambda: gate.get("/x") and "is ejected for 1000 ms: requests without" in gate.log())
+    eventually(lambda: gate.get("/x") and "is ejected for 3000 ms: requests without" in gate.log())
     a.reply = GOOD
     eventually(lambda: gate.get("/x").status == 200 and f'"{a.address}" answers again' in gate.log())
     assert min(asked(gate, a, b)) > 5
@@ -371,11 +371,11 @@ def test_a_trial_is_one_request(moongate, origins):
 def test_a_rate_of_errors_ejects(moongate, origins):
     a, b = origins(), origins()
     a.reply = BAD
-    gate = to_two(moongate, a, b, "eject rate=50% requests=5 time=400ms;")
+    gate = to_two(moongate, a, b, "eject rate=50% requests=5 time=2s most=3s;")
     statuses = [gate.get("/x").status for _ in range(20)]
     assert statuses.count(500) == 5
-    gate.wait_log(rf'"{a.address}" is ejected for 400 ms: 5 of 5 requests were answered with a status of 500')
-    eventually(lambda: gate.get("/x") and "is ejected for 800 ms" in gate.log())
+    gate.wait_log(rf'"{a.address}" is ejected for 2000 ms: 5 of 5 requests were answered with a status of 500')
+    eventually(lambda: gate.get("/x") and "is ejected for 3000 ms" in gate.log())
     a.reply = GOOD
     eventually(lambda: gate.get("/x").status == 200 and f'"{a.address}" answers again' in gate.log())
     assert min(asked(gate, a, b)) > 5
