@@ -520,6 +520,14 @@ function request_get.scheme(t) return request_text(t, ffi.C.MG_REQ_SCHEME) end
 --- "1.0", "1.1" or "2.0". A WebSocket over HTTP/2 reads like one over HTTP/1: GET, with an Upgrade field.
 function request_get.version(t) return request_text(t, ffi.C.MG_REQ_VERSION) end
 
+--- req.balance_key
+--- What an upstream with "balance hash key" chooses the server by: the same text leads to the same server. nil
+--- until a script sets it: such requests go to each server in turn. Settable.
+--- @where request, route; readable everywhere
+--- @example
+---   req.balance_key = req.headers["x-tenant"]
+function request_get.balance_key(t) return request_text(t, ffi.C.MG_REQ_BALANCE_KEY) end
+
 --- req.attempt
 --- 1 the first time that an upstream server is asked, then one more each time: the route hook is called again
 --- for each.
@@ -692,6 +700,12 @@ end
 request_set.method = request_setter(ffi.C.MG_REQ_METHOD)
 request_set.path = request_setter(ffi.C.MG_REQ_PATH)
 request_set.target = request_setter(ffi.C.MG_REQ_TARGET)
+local set_balance_key = request_setter(ffi.C.MG_REQ_BALANCE_KEY)
+function request_set.balance_key(t, value, name)
+  if value ~= nil then return set_balance_key(t, value, name) end
+  local result = c_request_set(t[1], ffi.C.MG_REQ_BALANCE_KEY, nil, 0)
+  if result ~= OK then fail(result, "request") end
+end
 local set_query = request_setter(ffi.C.MG_REQ_QUERY)
 function request_set.query(t, value, name)
   if value ~= nil then return set_query(t, value, name) end

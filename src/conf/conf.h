@@ -31,7 +31,9 @@ struct conf_place {
 
 enum conf_script_error { SCRIPT_ERROR_FAIL, SCRIPT_ERROR_PASS };
 enum conf_x_forwarded { X_FORWARDED_OFF, X_FORWARDED_APPEND, X_FORWARDED_REPLACE };
-enum conf_balance { BALANCE_ROUND_ROBIN };
+enum conf_balance { BALANCE_ROUND_ROBIN, BALANCE_LEAST_CONN, BALANCE_RANDOM2, BALANCE_HASH };
+// What `balance hash` looks at.
+enum conf_hash { HASH_CLIENT, HASH_HEADER, HASH_COOKIE, HASH_PATH, HASH_URI, HASH_KEY };
 enum conf_retry { RETRY_CONNECT = 1, RETRY_STALE = 2, RETRY_IDEMPOTENT = 4, RETRY_TIMEOUT = 8, RETRY_REFUSED = 16 };
 // PROTOCOL_OTHER: what scripts speak over sockets of theirs; nothing is offered by ALPN.
 enum conf_protocol { PROTOCOL_AUTO, PROTOCOL_HTTP1, PROTOCOL_H2, PROTOCOL_OTHER };
@@ -133,6 +135,16 @@ struct conf_log_format {
     struct conf_place place;
 };
 
+// `sticky cookie`
+struct conf_sticky {
+    struct slice name;            // of the cookie
+    uint64_t ttl;                 // its Max-Age, 0: until the browser ends
+    bool secure, httponly;
+    const char *samesite, *path, *domain;  // as they are written in the field; NULL: none
+    const char *key;              // what servers are disguised with; NULL: the master's
+    struct conf_place place;
+};
+
 // What a `server` line names.
 enum conf_server_kind { SERVER_ADDRESS, SERVER_NAME, SERVER_SERVICE };
 
@@ -144,6 +156,7 @@ struct conf_server {
     const char *name;             // as written
     struct slice host;            // that its certificate must have; at NULL: what `name` says
     uint64_t weight;              // 1 to 256
+    bool backup;                  // asked when none of the others may be
     struct conf_place place;
 };
 
@@ -210,6 +223,12 @@ struct conf_upstream {
     struct conf_server *servers;  // at least one
     unsigned server_count;
     enum conf_balance balance;
+    enum conf_hash hash;          // with BALANCE_HASH
+    const char *hash_name;        // of the header or cookie
+    uint64_t hash_load;           // percent of its share that a server may have under way, 0: no limit
+    struct conf_sticky *sticky;   // NULL: none
+    uint64_t panic;               // percent of a level's servers: with fewer all of them are asked
+    uint64_t slow_start;          // until a server that has come back has its whole weight
     enum conf_protocol protocol;
     struct conf_tls *tls;         // NULL: none
     uint64_t http2_connections;   // of one server, for each worker

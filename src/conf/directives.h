@@ -59,9 +59,6 @@
     W("off", STAPLING_OFF, "none is asked for") \
     W("auto", STAPLING_AUTO, "for certificates that demand a staple (RFC 7633)") \
     W("on", STAPLING_ON, "for each certificate")
-#define WORDS_balance(W) \
-    W("round_robin", BALANCE_ROUND_ROBIN, "each server in turn, by its weight")
-
 #define WORDS_protocol(W) \
     W("auto", PROTOCOL_AUTO, "over TLS what the server chooses (ALPN), HTTP/2 before HTTP/1.1; else HTTP/1.1. A " \
       "server that chose HTTP/2 and then requires HTTP/1.1 (HTTP_1_1_REQUIRED) is asked by that alone for ten " \
@@ -418,7 +415,7 @@
       "A group of servers that requests are passed on to, by the name that route and the route hook of " \
       "scripts use. A name begins with a letter. An upstream that nothing can use is an error.") \
     X(server, SCOPE_UPSTREAM, OWN, conf_upstream, servers, 1, 256, DIRECTIVE_MANY, \
-      "ADDRESS | NAME:PORT [weight=NUMBER]; server NAME service", NULL, \
+      "ADDRESS | NAME:PORT [weight=NUMBER] [backup]; server NAME service [backup]", NULL, \
       "127.0.0.1:9000 weight=2", \
       "One server of an upstream: an IPv4 address with its port, an IPv6 address in brackets with its " \
       "port, or unix:/path. Its weight, 1 when none is given, says how large its share of the requests " \
@@ -430,9 +427,41 @@
       "of a higher priority number are asked only while none of a lower one may be. At most 256 addresses " \
       "of a line are used. Nothing fails because a name cannot be resolved: until its first answer, requests " \
       "wait for it (queue, queue_timeout); after a failure the line has no servers until it heals. Over TLS, the " \
-      "certificate must be for the name (of a service: what follows the labels with an underscore).") \
-    X(balance, SCOPE_UPSTREAM, WORD, conf_upstream, balance, 0, 0, 0, NULL, "round_robin", NULL, \
-      "How the server for a request is chosen.") \
+      "certificate must be for the name (of a service: what follows the labels with an underscore). " \
+      "A backup is asked only while none of the other servers may be: all are down, or told to drain. " \
+      "That they have max_active is no reason.") \
+    X(balance, SCOPE_UPSTREAM, OWN, conf_upstream, balance, 105, 10000, 0, \
+      "round_robin | least_conn | random2 | hash KEY [load=PERCENT%]", "round_robin", NULL, \
+      "How the server for a request is chosen; the weights count in all of them. round_robin: each in turn. " \
+      "least_conn: the one with the fewest requests under way for its weight; among equals each in turn. " \
+      "random2: two are drawn, and the one of them with fewer requests under way for its weight is taken: as " \
+      "good as least_conn nearly, at the same cost for a thousand servers as for three. Both see what other workers " \
+      "have under way as it was some milliseconds ago. hash: the same key goes to the same server, in all " \
+      "workers and in every moongate with the same servers; when one of N servers comes or goes, one key in N " \
+      "moves. While a server is down or drains, its keys go to the others by their weights, and come back " \
+      "afterwards. KEY is client (its address), header NAME, cookie NAME, path (normalised, without the query), " \
+      "uri (path and query as they came) or key (what a script has put into req.balance_key). A request " \
+      "without a key goes to each server in turn. load=125% bounds what one key can do: a server that has more " \
+      "than 125% of its share of a worker's requests under way is passed over for the next one.") \
+    X(sticky, SCOPE_UPSTREAM, OWN, conf_upstream, sticky, 1000, 315360000000, 0, \
+      "cookie NAME [ttl=TIME] [secure] [httponly] [samesite=strict|lax|none] [path=PATH] [domain=NAME] [key=TEXT]", \
+      NULL, "cookie server httponly secure samesite=lax", \
+      "A client stays with the server that answered it first. That response sets a cookie (and Cache-Control: " \
+      "private, so that no shared cache gives it to others); requests that bring it go to the same " \
+      "server while that may be asked, also while it is told to drain, and when it may not are balanced " \
+      "anew, and the cookie is set again. The server does not see the cookie. Its value is a keyed " \
+      "digest that shows nothing of the server's address; the key is made when moongate starts and stays the " \
+      "same through reloads. With key=TEXT it is made of the text, the same after each start and in every moongate " \
+      "with that text. ttl is how long the browser keeps the cookie (Max-Age), from when it was set; without, " \
+      "until it is closed. path is / when none is given. A value that names no server counts as none.") \
+    X(panic, SCOPE_UPSTREAM, NUMBER, conf_upstream, panic, 0, 100, 0, NULL, "0", NULL, \
+      "When fewer than so many percent of the servers may be asked (of backups: of the backups, while it is " \
+      "their turn), health is not looked at any more and all of them are asked but those that an operator " \
+      "has set down or told to drain: the few that are left would not bear the load of all. With 0 this " \
+      "happens only when none may be asked, backups included.") \
+    X(slow_start, SCOPE_UPSTREAM, TIME, conf_upstream, slow_start, 1000, 3600000, DIRECTIVE_ZERO, NULL, "0", NULL, \
+      "How long a server that was down, or has appeared in the DNS, takes until it has its whole weight: it begins " \
+      "with a tenth and gets more steadily. 0 gives it the whole at once.") \
     X(tls, SCOPE_UPSTREAM, OWN, conf_upstream, tls, 0, 0, DIRECTIVE_MAYBE_BLOCK, "[{ ... }]", NULL, "", \
       "Connections to the servers are encrypted with TLS, and the certificates of the servers verified, as the " \
       "block says; without one, against the authorities that the system trusts. A server whose handshake " \

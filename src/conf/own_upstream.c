@@ -95,8 +95,6 @@ static int parse_service(struct parser *parser, struct statement *statement, str
         return parser_fail(parser, statement->words[0].place,
                            "bad name \"%.64s\" for \"server\", expected one such as _http._tcp.name.example",
                            text.at);
-    if (statement->count > 2)
-        return own_too_many(parser, statement, 2);
     server->kind = SERVER_SERVICE;
     for (const char *dot; text.at[0] == '_' && (dot = memchr(text.at, '.', text.len));)
         text = slice_from(text, (size_t)(dot + 1 - text.at));
@@ -108,7 +106,7 @@ int own_parse_server(struct parser *parser, struct block *block, struct statemen
     struct conf_upstream *upstream = block->owners[OWNER_conf_upstream];
     const struct directive *row = statement->directive;
     const char *text;
-    int err = own_count_words(parser, statement, 1, 2);
+    int err = own_count_words(parser, statement, 1, 3);
     if (err)
         return err;
     struct conf_server *server = parser_new(parser, sizeof *server);
@@ -121,8 +119,17 @@ int own_parse_server(struct parser *parser, struct block *block, struct statemen
         err = parse_service(parser, statement, server);
     else if (!is_name_and_port(statement->words[0].text, server))
         err = own_address(parser, statement, &server->addr, &text);
-    if (!err && !service)
-        err = own_option(parser, statement, "weight=", KIND_NUMBER, row->low, row->high, &server->weight);
+    for (unsigned i = service ? 2 : 1; i < statement->count && !err; i++) {
+        static const struct slice weight = SLICE_LIT("weight=");
+        const struct token *word = &statement->words[i];
+        if (!service && slice_starts(word->text, weight))
+            err = parser_value(parser, row, word, weight.len, KIND_NUMBER, row->low, row->high, false,
+                               &server->weight);
+        else if (own_word_is(word, "backup"))
+            server->backup = true;
+        else
+            err = own_too_many(parser, statement, i);
+    }
     if (err)
         return err;
     OWN_APPEND(&upstream->servers, server);
@@ -140,6 +147,8 @@ void own_print_server(FILE *out, int indent, const void *owner) {
             fputs(" service", out);
         if (server->weight != 1)
             fprintf(out, " weight=%s", value_print(server->weight, VALUE_NUMBER, text));
+        if (server->backup)
+            fputs(" backup", out);
         fputs(";\n", out);
     }
 }

@@ -206,6 +206,8 @@ static int prepare_response(struct exchange *x) {
     rules_strip_hop_by_hop(&x->res.headers, x->upgraded);
     if (rules_add_date(&x->res.headers, &x->arena) < 0)
         return -ENOMEM;
+    if (x->site->answered && x->upstream_conf->sticky && x->site->answered(x) < 0)
+        return -ENOMEM;
     return x->site->inner
         ? 0
         : rules_add_via(&x->res.headers, &x->arena, x->res.major, x->res.minor, x->settings->via);

@@ -106,6 +106,9 @@ struct exchange_site {
     // From x->route_choice or x->req.path: sets x->settings, x->upstream and its conf. Negative errno and a
     // text when there is none: -ENOENT no route, -EBADMSG several, as the path can be read in several ways.
     int (*route)(struct exchange_site *site, struct exchange *x, struct error *error);
+    // A server has answered: what the upstream adds to the response (sticky). -ENOMEM. Not called where
+    // x->upstream_conf has nothing to add.
+    int (*answered)(struct exchange *x);
     // Gets a stream to x->upstream, later or at once: exchange_dialled() or exchange_dial_failed() follows.
     void (*dial)(struct exchange_site *site, struct exchange *x);
     void (*dial_cancel)(struct exchange_site *site, struct exchange *x);
@@ -238,6 +241,9 @@ struct exchange {
     void *dialling;              // proxy's, between dial and exchange_dialled
     const void *admitted;        // proxy's: the route of the path as it came, NULL: none
     struct slice route_choice;   // a script's: an upstream's name, an address, or a name with a port
+    struct slice balance_key;    // a script's: what `balance hash key` looks at
+    uint64_t sticky;             // proxy's: the server that the client's cookie names (proxy/sticky.h), 0: none
+    bool sticky_read;            // proxy's: the cookie was looked for
     struct slice upstream_name;  // of the server that was asked, for the log
     unsigned attempt;            // 1 with the first dial
     const struct exchange_failure *failures;  // of earlier attempts, newest first

@@ -14,6 +14,7 @@
 #include "proxy/attempt.h"
 #include "proxy/balance.h"
 #include "proxy/pool.h"
+#include "proxy/sticky.h"
 
 #include <errno.h>
 #include <string.h>
@@ -283,6 +284,10 @@ void dial(struct exchange *x) {
     struct upstream *upstream = x->upstream;
     if (upstream->named) {
         resolve(x, upstream->named);
+        return;
+    }
+    if (sticky_read(x) < 0) {
+        exchange_dial_failed(x, false, 503, CLOSE_memory);
         return;
     }
     // Nobody overtakes those who wait, not even when a place was given a moment ago.

@@ -11,6 +11,7 @@
 #include "proxy/dial.h"
 #include "proxy/outlier.h"
 #include "proxy/relay.h"
+#include "proxy/sticky.h"
 #include "proxy/websocket.h"
 
 #include <errno.h>
@@ -154,6 +155,8 @@ static void choose(struct exchange_site *site, struct exchange *x, struct upstre
     x->upstream = upstream;
     x->upstream_conf = upstream->conf;
     x->tried = 0;
+    x->sticky = 0;
+    x->sticky_read = false;
 }
 
 static int route(struct exchange_site *site, struct exchange *x, struct error *error) {
@@ -317,6 +320,7 @@ int frontend_new(const struct frontend_options *options, struct frontend **ret_f
         .asked = asked,
         .may_retry = may_retry,
         .tunnel = tunnel,
+        .answered = sticky_answered,
         .websocket_offer = websocket_offer,
         .websocket_accepted = websocket_accepted,
         .websocket_accept = websocket_accept,
@@ -332,6 +336,7 @@ int frontend_new(const struct frontend_options *options, struct frontend **ret_f
     frontend->inner.admit = NULL;
     frontend->inner.route = route_inner;
     frontend->inner.log = log_nothing;
+    frontend->inner.answered = NULL;
     int rc = 0;
     if (conf->settings.access_log)
         rc = access_log_new(conf->settings.access_log, &frontend->log, error);

@@ -3,6 +3,7 @@
 // the line has: they are told apart by address and port.
 #include "proxy/members.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/timer.h"
 
@@ -138,12 +139,16 @@ static void apply(struct members *members, const struct wanted *wanted) {
             char name[ADDR_TEXT_MAX];
             addr_print(&member->addr, name);
             server = upstream_add(upstream, members->line, &member->addr, name);
-            if (server)
+            if (server) {
+                uint64_t never = 0;
                 change(members, "has the new", server);
+                atomic_compare_exchange_strong(&server->standing->up_since_ms, &never, clock_ms());
+            }
         }
         if (server) {
             server->weight = member->weight;
-            server->level = member->level;
+            server->level = server_level(members->line, member->level);
+            roster_doubt(&upstream->roster);
         }
     }
     for (unsigned i = upstream->server_count; i-- > 0;) {
@@ -265,7 +270,7 @@ static int inherit(struct members *members, const struct upstream *before) {
         if (!server)
             return -ENOMEM;
         server->weight = line->kind == SERVER_NAME ? line->weight : old->weight;
-        server->level = old->level;
+        server->level = server_level(line, old->level);
     }
     return 0;
 }

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "proxy/check.h"
 #include "proxy/outlier.h"
+#include "proxy/sticky.h"
 #include "proxy/upstream.h"
 
 #include <errno.h>
@@ -51,6 +52,7 @@ struct server *server_new(struct upstream *upstream, const struct conf_server *l
     server->upstream = upstream;
     server->addr = *addr;
     server->weight = line->weight;
+    server->level = server_level(line, 0);
     server->name = line->name;
     if (name)
         server->name = memcpy(server->text, name, len);
@@ -59,6 +61,9 @@ struct server *server_new(struct upstream *upstream, const struct conf_server *l
     list_init(&server->idle);
     list_init(&server->busy);
     list_init(&server->attempts);
+    char text[ADDR_TEXT_MAX];
+    server->key = slice_hash(slice_make(text, addr_print(addr, text)), 0);
+    server->token = sticky_token(upstream, slice_of(text));
     if (find_standing(server) < 0) {
         free(server);
         return NULL;
@@ -89,12 +94,14 @@ void server_wake(struct server *server) {
 
 void server_take_place(struct server *server) {
     server->active++;
+    server->upstream->active++;
     server->counts->active++;
     outlier_asked(server);
 }
 
 void server_give_place(struct server *server) {
     server->active--;
+    server->upstream->active--;
     server->counts->active--;
     if (server->removed)
         upstream_tidy_later(server->upstream);

@@ -22,6 +22,8 @@ struct outlier_window {
     uint64_t timed, us;         // those whose time says something, and their times' sum
 };
 
+enum { LEVEL_BACKUP = 1 << 16 };  // behind all priorities of SRV records
+
 struct server {
     struct list link;         // of those that were removed
     const struct conf_server *line;  // of the configuration, or of an address that a script gave
@@ -31,7 +33,12 @@ struct server {
     bool passing;             // it may go before the generation does: names of it are copied for the log
     bool removed;             // of the upstream no more
     uint64_t weight;
-    unsigned level;           // asked only while none of a lower one may be: the priority of a service, from 0
+    unsigned level;           // asked while none of a lower level may be: LEVEL_BACKUP of backups
+    uint64_t key;             // of its address: its place in hash rings, the same everywhere
+    uint64_t token;           // what clients that stick to it call it; 0: nothing
+    uint64_t share;           // roster.c's: its weight, less during slow_start
+    uint32_t elsewhere;       // roster.c's: requests of other workers on it, a moment ago
+    bool listed;              // it is on the roster
     uint64_t bit;             // among those of x->tried; beyond 64 servers some share one
     struct standing *standing;
     struct standing_counts *counts;  // this worker's
@@ -56,6 +63,10 @@ struct server {
 // name: NULL for a server that is its line's address. NULL when memory is out. By upstream.c.
 struct server *server_new(struct upstream *upstream, const struct conf_server *line, const struct addr *addr,
                           const char *name) __attribute__((warn_unused_result));
+// Of one with that priority, or one whose line was another's: the line says whether it is a backup.
+static inline unsigned server_level(const struct conf_server *line, unsigned level) {
+    return level % LEVEL_BACKUP + (line->backup ? LEVEL_BACKUP : 0);
+}
 void server_free(struct server *server);  // nothing may be on it; NULL is allowed
 bool server_unused(const struct server *server);
 

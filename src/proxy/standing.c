@@ -15,6 +15,7 @@ enum { WINDOW = 64 };
 // Each process has its own: only the records are shared.
 struct standings {
     uint64_t seed;
+    unsigned char secret[STANDINGS_SECRET];
     size_t stride;     // bytes of a record
     unsigned places, workers;
     char *records;
@@ -66,7 +67,15 @@ struct standings *standings_map(unsigned servers, unsigned workers) {
         (struct standings){ .stride = stride, .places = servers, .workers = workers, .records = records };
     // A seed that could not be had costs no more than a place: names come from the configuration and from DNS.
     (void)!getrandom(&standings->seed, sizeof standings->seed, GRND_NONBLOCK);
+    if (getrandom(standings->secret, sizeof standings->secret, 0) != (ssize_t)sizeof standings->secret) {
+        standings_unmap(standings);
+        return NULL;
+    }
     return standings;
+}
+
+const unsigned char *standings_secret(const struct standings *standings) {
+    return standings->secret;
 }
 
 void standings_unmap(struct standings *standings) {
@@ -193,4 +202,13 @@ bool standings_read(const struct standings *standings, unsigned *position, struc
         return true;
     }
     return false;
+}
+
+uint32_t standing_active_elsewhere(const struct standings *standings, const struct standing *standing,
+                                   unsigned worker) {
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < standings->workers; i++)
+        if (i != worker)
+            sum += *(const volatile uint64_t *)&standing->counts[i].active;
+    return (uint32_t)sum;
 }

@@ -103,9 +103,13 @@ static inline uint32_t standing_weight(const struct standing *standing) {
 
 struct standings;
 
+enum { STANDINGS_SECRET = 16 };
+
 // Places for so many servers, shared with all processes forked later. NULL when memory is out.
 struct standings *standings_map(unsigned servers, unsigned workers) __attribute__((warn_unused_result));
 void standings_unmap(struct standings *standings);
+// Random bytes (STANDINGS_SECRET), the same in all processes from the master's start to its end.
+const unsigned char *standings_secret(const struct standings *standings);
 // The worker is dead: it holds nothing, and nothing is under way with it.
 void standings_bury(struct standings *standings, unsigned worker);
 // The record of an address of an upstream, found or made, held by the worker until standing_leave(). NULL when
@@ -124,6 +128,10 @@ static inline bool standing_is_shared(const struct standing *standing) {
 // The sum of what its workers have counted.
 void standing_sum(const struct standings *standings, const struct standing *standing,
                   struct standing_counts *ret_sum);
+
+// Requests on it of other workers than this: each is read from another's cache line.
+uint32_t standing_active_elsewhere(const struct standings *standings, const struct standing *standing,
+                                   unsigned worker);
 
 // A copy for reports and orders. Whatever a worker that has gone wrong may have written, texts end and words are
 // words.

@@ -10,6 +10,7 @@
 #include "proxy/warm.h"
 #include "tls/client.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 static void tidy(struct ring_flush *flush) {
@@ -80,6 +81,8 @@ void upstream_free(struct upstream *upstream) {
         release(upstream->servers[i]);
     list_each(link, &upstream->removed) release(container_of(link, struct server, link));
     free(upstream->servers);
+    free(upstream->tokens);
+    roster_release(&upstream->roster);
     tls_client_unref(upstream->tls);
     list_remove(&upstream->waker.link);
     list_remove(&upstream->tidier.link);
@@ -95,21 +98,31 @@ static uint64_t free_bit(const struct upstream *upstream) {
     return ~used ? ~used & -~used : 1ull << upstream->server_count % 64;
 }
 
+static int make_room(struct upstream *upstream, unsigned servers) {
+    struct server **more = realloc(upstream->servers, servers * sizeof(struct server *));
+    if (!more)
+        return -ENOMEM;
+    upstream->servers = more;
+    uint64_t *tokens = realloc(upstream->tokens, servers * sizeof *tokens);
+    if (!tokens)
+        return -ENOMEM;
+    upstream->tokens = tokens;
+    return roster_make_room(&upstream->roster, servers);
+}
+
 struct server *upstream_add(struct upstream *upstream, const struct conf_server *line, const struct addr *addr,
                             const char *name) {
     unsigned count = upstream->server_count;
-    if ((count & (count - 1)) == 0) {  // full: it grows by doubling
-        struct server **more = realloc(upstream->servers, (count > 0 ? 2 * count : 1) * sizeof(struct server *));
-        if (!more)
-            return NULL;
-        upstream->servers = more;
-    }
+    if ((count & (count - 1)) == 0 && make_room(upstream, count > 0 ? 2 * count : 1) < 0)  // it grows by doubling
+        return NULL;
     struct server *server = server_new(upstream, line, addr, name);
     if (!server)
         return NULL;
     server->bit = free_bit(upstream);
+    upstream->tokens[upstream->server_count] = server->token;
     upstream->servers[upstream->server_count++] = server;
     check_begin(server);
+    roster_doubt(&upstream->roster);
     server_wake(server);
     return server;
 }
@@ -120,8 +133,11 @@ void upstream_remove(struct server *server) {
     while (upstream->servers[at] != server)
         at++;
     upstream->server_count--;
-    for (; at < upstream->server_count; at++)
+    for (; at < upstream->server_count; at++) {
         upstream->servers[at] = upstream->servers[at + 1];
+        upstream->tokens[at] = upstream->tokens[at + 1];
+    }
+    roster_doubt(&upstream->roster);
     server->removed = true;
     check_end(server);
     list_push_back(&upstream->removed, &server->link);

@@ -14,6 +14,7 @@
 
 #include "base/timer.h"
 #include "proxy/budget.h"
+#include "proxy/roster.h"
 #include "proxy/server.h"
 #include "ring/ring.h"
 
@@ -30,6 +31,9 @@ struct upstream {
     struct tls_client *tls;   // NULL: connections are plain
     struct server **servers;  // those that may be chosen; the order is that of the configuration
     unsigned server_count;
+    uint64_t *tokens;         // of those, in the same order
+    unsigned active;          // exchanges on all of them
+    struct roster roster;     // who of them may be asked now
     struct list removed;      // struct server: those that may not, until nothing is on them
     unsigned idle_count;      // over all servers
     struct members *members;  // members.c's: its lines that are names

@@ -15,7 +15,7 @@
 
 /* cdef begin */
 enum {
-    MG_ABI = 9,
+    MG_ABI = 10,
     MG_SERVICES = 255, /* in place of a family */
 
     /* Results. */
@@ -39,6 +39,7 @@ enum {
     MG_REQ_VERSION,
     MG_REQ_UPSTREAM,
     MG_REQ_TERMINATION,
+    MG_REQ_BALANCE_KEY,
 
     /* Numbers of a request. */
     MG_REQ_PORT = 0,

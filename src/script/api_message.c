@@ -88,6 +88,9 @@ int mg_request_text(double handle, int field, struct mg_text *ret_text) {
     case MG_REQ_TERMINATION:
         mg_text_set(ret_text, slice_of(close_reason_name(x->reason)));
         return MG_OK;
+    case MG_REQ_BALANCE_KEY:
+        mg_text_set(ret_text, x->balance_key);
+        return x->balance_key.at ? MG_OK : MG_NONE;
     }
     return MG_NONE;
 }
@@ -255,6 +258,10 @@ int mg_request_set(double handle, int field, const char *at, size_t len) {
     struct slice value = slice_make(at, len);
     if (x->step != EXCHANGE_request && x->step != EXCHANGE_route)
         return mg_error("the request has been sent: it can be changed in the request and route hooks");
+    if (field == MG_REQ_BALANCE_KEY) {
+        x->balance_key = at ? arena_copy(&x->arena, value) : value;
+        return at && !x->balance_key.at ? mg_error("memory is out") : MG_OK;
+    }
     if (slice_eq(x->req.method, SLICE_LIT("CONNECT")) || slice_eq(x->req.path, SLICE_LIT("*")))
         return mg_error("a %.*s request of this form cannot be changed", SLICE_ARG(x->req.method));
     switch (field) {

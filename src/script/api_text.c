@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/date.h"
 #include "base/handle.h"
+#include "http/cookie.h"
 #include "script/api_impl.h"
 #include "script/host.h"
 #include "tls/digest.h"
@@ -194,30 +195,10 @@ int mg_query_next(const char *at, size_t len, uint32_t *position, struct mg_text
     return give(ret_value, out + n, mg_arg_decode(value, out + n));
 }
 
-// Takes the next pair off the front of a Cookie field (RFC 6265, 5.4). Pairs without "=" or without a name
-// are passed over.
-static bool cookie_take(struct slice *rest, struct slice *ret_name, struct slice *ret_value) {
-    while (rest->len > 0) {
-        const char *end = memchr(rest->at, ';', rest->len);
-        struct slice pair = slice_make(rest->at, end ? (size_t)(end - rest->at) : rest->len);
-        *rest = slice_from(*rest, pair.len + 1);
-        const char *mark = pair.len > 0 ? memchr(pair.at, '=', pair.len) : NULL;
-        if (!mark)
-            continue;
-        *ret_name = slice_trim(slice_make(pair.at, (size_t)(mark - pair.at)));
-        *ret_value = slice_trim(slice_from(pair, (size_t)(mark - pair.at) + 1));
-        if (ret_value->len >= 2 && ret_value->at[0] == '"' && ret_value->at[ret_value->len - 1] == '"')
-            *ret_value = slice_make(ret_value->at + 1, ret_value->len - 2);
-        if (ret_name->len > 0)
-            return true;
-    }
-    return false;
-}
-
 int mg_cookie_next(const char *at, size_t len, uint32_t *position, struct mg_text *ret_name,
                    struct mg_text *ret_value) {
     struct slice rest = slice_from(slice_make(at, len), *position), name, value;
-    if (len > MG_TEXT_MAX || !cookie_take(&rest, &name, &value))
+    if (len > MG_TEXT_MAX || !cookie_next(&rest, &name, &value))
         return MG_NONE;
     *position = (uint32_t)(len - rest.len);
     mg_text_set(ret_name, name);
@@ -229,18 +210,11 @@ int mg_request_cookie(double handle, const char *name_at, size_t len, struct mg_
     struct exchange *x = handle_get(HANDLE_EXCHANGE, mg_handle(handle));
     if (!x)
         return MG_STALE;
-    uint32_t position = 0;
-    const struct header *field;
-    struct slice wanted = slice_make(name_at, len);
-    while ((field = headers_next(&x->req.headers, SLICE_LIT("cookie"), &position))) {
-        struct slice rest = field->value, name, value;
-        while (cookie_take(&rest, &name, &value))
-            if (slice_eq(name, wanted)) {
-                mg_text_set(ret_value, value);
-                return MG_OK;
-            }
-    }
-    return MG_NONE;
+    struct slice value;
+    if (!cookies_find(&x->req.headers, slice_make(name_at, len), &value))
+        return MG_NONE;
+    mg_text_set(ret_value, value);
+    return MG_OK;
 }
 
 // cookie-octet and av-octet of RFC 6265, 4.1.1; nothing outside ASCII.

@@ -121,8 +121,9 @@ Test(conf, everything_that_is_written_is_read) {
              "connections 10; receive_buffers 1m; drain_timeout 0; reload_timeout 5; script_unsafe on; "
              "scripts lua /x;\n"
              "shared a 64k; shared b 1m; log_format brief '$status' ' $path';\n"
-             "upstream app { server 127.0.0.1:1 weight=3; server [::1]:2; server unix:/run/a.sock; balance "
-             "round_robin;\n"
+             "upstream app { server 127.0.0.1:1 weight=3; server [::1]:2; server unix:/run/a.sock backup; balance "
+             "hash cookie sid load=150%; sticky cookie srv secure ttl=1h samesite=none path=/a domain=x.test; panic 40; "
+             "slow_start 20s;\n"
              "  keepalive 5 idle=2m; connect_timeout 10ms; tries 3;\n"
              "  retry timeout connect; retry_timeout 0; retry_body 0; max_active 7; queue 0; queue_timeout 9s; }\n"
              "frontend web { listen *:80 backlog=7; listen [::]:80; script a.lua rate=100 \"who=a b\" "
@@ -151,6 +152,19 @@ Test(conf, everything_that_is_written_is_read) {
     cr_assert_eq(server->weight, 3);
     cr_assert_eq(addr_port(&server->next->addr), 2);
     cr_assert_eq(addr_family(&server->next->next->addr), AF_UNIX);
+    cr_assert(!server->backup && server->next->next->backup);
+    cr_assert_eq(conf->upstreams->balance, BALANCE_HASH);
+    cr_assert_eq(conf->upstreams->hash, HASH_COOKIE);
+    cr_assert_str_eq(conf->upstreams->hash_name, "sid");
+    cr_assert_eq(conf->upstreams->hash_load, 150);
+    cr_assert_eq(conf->upstreams->panic, 40);
+    cr_assert_eq(conf->upstreams->slow_start, 20000);
+    const struct conf_sticky *sticky = conf->upstreams->sticky;
+    cr_assert(slice_eq(sticky->name, SLICE_LIT("srv")) && sticky->secure && !sticky->httponly);
+    cr_assert_eq(sticky->ttl, 3600000);
+    cr_assert_str_eq(sticky->samesite, "None");
+    cr_assert_str_eq(sticky->path, "/a");
+    cr_assert_str_eq(sticky->domain, "x.test");
     cr_assert_eq(conf->upstreams->retry, RETRY_CONNECT | RETRY_TIMEOUT);
     cr_assert_eq(conf->upstreams->retry_timeout, 0);
     cr_assert_eq(conf->upstreams->retry_body, 0);

@@ -109,10 +109,27 @@ static const struct broken table[] = {
     { "upstream app { server 127.0.0.1:1 weight=0; }\n",
       "1:42: value out of bounds: \"0\" for \"server\", expected a number from 1 to 256" },
     { "upstream app { server 127.0.0.1:1 heavy; }\n",
-      "1:35: unexpected \"heavy\", expected: server ADDRESS | NAME:PORT [weight=NUMBER]; server NAME service" },
+      "1:35: unexpected \"heavy\", expected: server ADDRESS | NAME:PORT [weight=NUMBER] [backup]; server NAME service [backup]" },
     { "upstream app { keepalive 64 idle=x; }\n", "1:34: bad value \"x\" for \"keepalive\", expected a time from 1ms to 1d, "
       "such as 10s (units ms, s, m, h, d)" },
-    { "upstream app { balance fair; }\n", "1:24: bad value \"fair\" for \"balance\", expected round_robin" },
+    { "upstream app { balance hash; }\n", "1:24: \"balance hash\" of nothing known, expected client, header NAME, cookie "
+      "NAME, path, uri or key" },
+    { "upstream app { balance hash cookie; }\n", "1:29: \"balance hash cookie\" without a name, expected: cookie NAME" },
+    { "upstream app { balance hash header a:b; }\n",
+      "1:36: bad name \"a:b\" of a header, expected letters, digits and some of !#$%&'*+-.^_`|~" },
+    { "upstream app { balance hash uri load=125; }\n",
+      "1:33: bad value \"load=125\", expected a percentage such as load=125%" },
+    { "upstream app { balance hash uri load=100%; }\n",
+      "1:38: value out of bounds: \"100\" for \"balance\", expected a number from 105 to 10000" },
+    { "upstream app { sticky header x; }\n", "1:23: bad value \"header\" for \"sticky\", expected: cookie NAME" },
+    { "upstream app { sticky cookie a 'path=/;b'; }\n", "1:32: bad value \"path=/;b\", expected at most 255 printable "
+      "characters without space, \",\" and \";\"" },
+    { "upstream app { sticky cookie a key=short; }\n",
+      "1:32: bad length of the key, expected from 16 to 256 characters" },
+    { "upstream app { sticky cookie a samesite=none; }\n",
+      "1:16: samesite=none alone, expected secure with it: browsers do not take it otherwise" },
+    { "upstream app { balance fair; }\n", "1:24: bad value \"fair\" for \"balance\", expected "
+      "round_robin, least_conn, random2 or hash" },
     // Frontends
     { UP "frontend web { route / app; }\n", "2:10: frontend \"web\" has no listen, expected at least one" },
     { "frontend web { listen 127.0.0.1:80; }\n",
