@@ -375,10 +375,11 @@ end
 
 --- conn:tunnel(address)
 --- The connection goes to that address as it is, encrypted by the client for whoever is there, from its first
---- byte on; moongate only passes bytes in both directions, under tunnel_timeout. A verdict: return what it
---- returns.
+--- byte on; moongate only passes bytes in both directions, under tunnel_timeout. Also "name.example:443": the
+--- name is resolved, and of its addresses those that the frontend's route_allow lets in are tried in turn, all
+--- within connect_timeout. A verdict: return what it returns.
 --- @where tls_hello
---- @error when it is no address with a port
+--- @error when it is no address or name with a port
 --- @example
 ---   if conn.tls.server_name == "mail.example" then return conn:tunnel("192.0.2.7:443") end
 function conn_methods.tunnel(t, address)

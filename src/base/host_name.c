@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The check of host_name.h.
+// Reads the names of host_name.h.
 #include "base/host_name.h"
+
+#include <string.h>
 
 enum { HOST_NAME_LONGEST = 253 };
 
@@ -29,4 +31,24 @@ bool host_name_valid(struct slice text) {
             return false;
     }
     return label > 0 && !digits;
+}
+
+bool host_name_split(struct slice text, struct slice *ret_name, uint16_t *ret_port) {
+    const char *colon = text.len > 0 ? memchr(text.at, ':', text.len) : NULL;
+    unsigned port = 0;
+    if (!colon)
+        return false;
+    struct slice name = slice_make(text.at, (size_t)(colon - text.at));
+    size_t digits = text.len - name.len - 1;
+    for (size_t i = 0; i < digits && digits <= 5; i++) {
+        char c = colon[1 + i];
+        if (c < '0' || c > '9')
+            return false;
+        port = port * 10 + (unsigned)(c - '0');
+    }
+    if (digits > 5 || port == 0 || port > 65535 || !host_name_valid(name))
+        return false;
+    *ret_name = name;
+    *ret_port = (uint16_t)port;
+    return true;
 }

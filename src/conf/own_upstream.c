@@ -70,21 +70,9 @@ void own_print_tls(FILE *out, int indent, const void *owner) {
 
 // "name.example:80". What is neither that nor an address is refused as one of these.
 static bool is_name_and_port(struct slice text, struct conf_server *server) {
-    const char *colon = memrchr(text.at, ':', text.len);
-    uint64_t port = 0;
-    if (!colon)
-        return false;
-    size_t len = (size_t)(colon - text.at), digits = text.len - len - 1;
-    for (size_t i = len + 1; i < text.len; i++) {
-        if (text.at[i] < '0' || text.at[i] > '9')
-            return false;
-        port = port * 10 + (uint64_t)(text.at[i] - '0');
-    }
-    if (digits > 5 || port == 0 || port > 65535 || !host_name_valid(slice_make(text.at, len)))
+    if (!host_name_split(text, &server->host, &server->port))
         return false;
     server->kind = SERVER_NAME;
-    server->host = slice_make(text.at, len);
-    server->port = (uint16_t)port;
     return true;
 }
 

@@ -372,7 +372,8 @@ static bool seal(struct conn *conn) {
         list_remove(&conn->pinning);
     if (rc == 0)
         return true;
-    // Unlike after a send that failed the peer is there, and may wait for what is lost for as long as we for its answer.
+    // Unlike after a send that failed the peer is there, and may wait for what is lost for as long as we for its
+    // answer.
     if (conn->state == CONN_FINISHING || layer->ended) {
         fail_sending(conn, rc);
     } else {

@@ -168,26 +168,6 @@ static struct slice host_of(const struct named *named) {
     return named->secure ? named->host : slice_make(NULL, 0);
 }
 
-// "name:port"; false when it is none.
-static bool split(struct slice text, size_t *ret_host_len, uint16_t *ret_port) {
-    const char *colon = text.len < TEXT_MAX ? memchr(text.at, ':', text.len) : NULL;
-    unsigned port = 0;
-    if (!colon)
-        return false;
-    size_t host_len = (size_t)(colon - text.at), digits = text.len - host_len - 1;
-    for (size_t i = 0; i < digits && digits <= 5; i++) {
-        char c = colon[1 + i];
-        if (c < '0' || c > '9')
-            return false;
-        port = port * 10 + (unsigned)(c - '0');
-    }
-    if (digits > 5 || port == 0 || port > 65535 || !host_name_valid(slice_make(text.at, host_len)))
-        return false;
-    *ret_host_len = host_len;
-    *ret_port = (uint16_t)port;
-    return true;
-}
-
 // named: its host's text is not looked at, but for the length.
 static struct upstream *find_name(struct address_book *book, struct slice text, const struct named *named,
                                   struct error *error) {
@@ -203,12 +183,12 @@ static struct upstream *find_name(struct address_book *book, struct slice text, 
 
 struct upstream *address_book_find(struct address_book *book, struct slice text, struct error *error) {
     struct addr addr;
-    size_t host_len;
+    struct slice host;
     uint16_t port;
     bool secure = slice_istarts(text, https);
     text = slice_from(text, secure ? https.len : 0);
-    if (split(text, &host_len, &port)) {
-        const struct named named = { book, slice_make(NULL, host_len), port, secure };
+    if (host_name_split(text, &host, &port)) {
+        const struct named named = { book, slice_make(NULL, host.len), port, secure };
         return find_name(book, text, &named, error);
     }
     if (addr_parse(text, &addr, error) < 0)

@@ -211,11 +211,12 @@ static enum tls_answer on_hello(struct conn *conn, void *owner) {
     return answer_of(client, rejected);
 }
 
-static void diverted(struct conn *conn, void *owner, struct queue *read, const struct addr *to) {
+static void diverted(struct conn *conn, void *owner, struct queue *read, const char *to) {
     struct client *client = owner;
     const struct frontend_options *options = frontend_options_of(client->frontend);
     leave_shaking(client);
-    divert_start(conn, read, to, frontend_site(client->frontend), options->conf->of_address.connect_timeout);
+    divert_start(conn, read, to, frontend_site(client->frontend), options->addresses->resolver,
+                 options->conf->of_address.connect_timeout);
     client_free(client);
 }
 

@@ -1,21 +1,31 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Diversions of divert.h: the time between the client's hello and the relay, in which the other side is being
-// connected to.
+// looked up and connected to, one address after the other.
 #include "proxy/divert.h"
 
 #include "base/counters.h"
+#include "base/host_name.h"
 #include "base/log.h"
+#include "proxy/allow.h"
 #include "proxy/relay.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+enum { ADDRS_MAX = 16 };  // of a name, that are tried
+
 struct diversion {
     struct conn *client, *server;
     struct queue read;
     struct exchange_site *site;
-    char to[ADDR_TEXT_MAX];
+    struct resolver_ask *ask;  // NULL: none is under way
+    struct addr addrs[ADDRS_MAX];
+    unsigned count, at;        // at: the next one to be tried
+    uint16_t port;
+    enum close_reason reason;  // for want of one, and why
+    const char *why;
+    char to[];
 };
 
 static void over(void *owner) {
@@ -29,6 +39,7 @@ static void give_up(struct diversion *diversion, enum close_reason reason, const
     if (why)
         log_warn("conn %llu: a script's tunnel to \"%s\" failed: %s",
                  (unsigned long long)diversion->client->id, diversion->to, why);
+    resolver_cancel(diversion->ask);
     queue_release(&diversion->read);
     conn_close(diversion->client, reason);
     conn_close(diversion->server, CLOSE_none);
@@ -53,12 +64,17 @@ static void on_timeout(struct conn *client) {
 static const struct conn_handler waiting = { .data = on_data, .ended = on_ended, .timeout = on_timeout };
 static const struct conn_handler connecting;
 
+static void connect_next(struct diversion *diversion);
+
 static void connected(struct conn *server, int error) {
     struct diversion *diversion = server->owner;
     struct conn *client = diversion->client;
     if (error) {
         counters->upstream_connect_errors++;
-        give_up(diversion, CLOSE_upstream_connect, strerror(-error));
+        conn_close(server, CLOSE_upstream_connect);
+        diversion->server = NULL;
+        diversion->why = strerror(-error);
+        connect_next(diversion);
         return;
     }
     counters->upstream_connects++;
@@ -67,23 +83,93 @@ static void connected(struct conn *server, int error) {
     relay_start(client, &diversion->read, server, &nothing, diversion->site->settings, over, diversion);
 }
 
-void divert_start(struct conn *client, struct queue *read, const struct addr *to, struct exchange_site *site,
-                  uint64_t connect_timeout) {
-    struct diversion *diversion = calloc(1, sizeof *diversion);
+// The diversion may be gone afterwards.
+static void connect_next(struct diversion *diversion) {
+    while (diversion->at < diversion->count) {
+        const struct addr *addr = &diversion->addrs[diversion->at++];
+        diversion->server = conn_connect(addr, NULL, connected, &connecting, diversion);
+        if (diversion->server)
+            return;
+        diversion->why = strerror(errno);
+    }
+    give_up(diversion, diversion->reason, diversion->why);
+}
+
+// ---- names ------------------------------------------------------------------------------------------------
+
+static void take(struct diversion *diversion, const struct resolver_answer *answer) {
+    const struct conf_allow *allow = diversion->site->settings->route_allow;
+    for (unsigned i = 0; i < answer->count && diversion->count < ADDRS_MAX; i++)
+        if (allow_addr(allow, &answer->addrs[i])) {
+            struct addr *addr = &diversion->addrs[diversion->count++];
+            *addr = answer->addrs[i];
+            addr_set_port(addr, diversion->port);
+        }
+    if (diversion->count > 0)
+        return;
+    diversion->reason = answer->count > 0 ? CLOSE_upstream_denied : CLOSE_upstream_name;
+    diversion->why = answer->count > 0 ? "route_allow lets none of its addresses in" : answer->text;
+}
+
+// Called at once when the answer is known: then divert_start() goes on.
+static void resolved(void *owner, const struct resolver_answer *answer) {
+    struct diversion *diversion = owner;
+    bool later = diversion->ask != NULL;
+    diversion->ask = NULL;
+    take(diversion, answer);
+    if (later)
+        connect_next(diversion);
+}
+
+// ---- what is called ---------------------------------------------------------------------------------------
+
+static int parse(struct slice to, struct addr *ret_addr, struct slice *ret_name, uint16_t *ret_port,
+                 struct error *error) {
+    ret_name->len = 0;
+    if (host_name_split(to, ret_name, ret_port))
+        return 0;
+    int rc = addr_parse(to, ret_addr, error);
+    bool all = to.len > 0 && to.at[0] == '*';
+    if (rc == 0 && (all || (addr_family(ret_addr) != AF_UNIX && addr_port(ret_addr) == 0)))
+        return error_set(error, -EINVAL, "expected one address with a port");
+    return rc;
+}
+
+int divert_check(struct slice to, struct error *error) {
+    struct addr addr;
+    struct slice name;
+    uint16_t port;
+    return parse(to, &addr, &name, &port, error);
+}
+
+void divert_start(struct conn *client, struct queue *read, const char *to, struct exchange_site *site,
+                  struct resolver *resolver, uint64_t connect_timeout) {
+    struct slice name;
+    struct error error;
+    struct diversion *diversion = calloc(1, sizeof *diversion + strlen(to) + 1);
     if (!diversion) {
         queue_release(read);
         conn_close(client, CLOSE_memory);
         return;
     }
-    *diversion = (struct diversion){ .client = client, .read = *read, .site = site };
+    diversion->client = client;
+    diversion->read = *read;
+    diversion->site = site;
+    diversion->reason = CLOSE_upstream_connect;
+    strcpy(diversion->to, to);
     queue_init(read);
-    addr_print(to, diversion->to);
     site->hold(site);
     conn_adopt(client, &waiting, diversion);
     conn_pause(client);
-    diversion->server = conn_connect(to, NULL, connected, &connecting, diversion);
-    if (!diversion->server)
-        give_up(diversion, CLOSE_upstream_connect, strerror(errno));
+    timer_start(&client->timer, connect_timeout);
+    if (parse(slice_of(to), &diversion->addrs[0], &name, &diversion->port, &error) < 0)
+        diversion->why = error.text;
+    else if (name.len == 0)
+        diversion->count = 1;
+    else if (!resolver)
+        diversion->why = "there is no resolver here";
     else
-        timer_start(&client->timer, connect_timeout);
+        diversion->ask = resolver_ask(resolver, name, AF_UNSPEC, resolved, diversion);
+    if (!diversion->ask)
+        connect_next(diversion);
 }

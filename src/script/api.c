@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/handle.h"
 #include "base/log.h"
+#include "proxy/divert.h"
 #include "script/api_impl.h"
 #include "script/host.h"
 #include "tls/stream.h"
@@ -137,14 +138,13 @@ static int mg_conn_certificate(double handle, const char *name, size_t len) {
 
 static int mg_conn_tunnel(double handle, const char *address, size_t len) {
     struct conn *conn;
-    struct addr addr;
     struct error error;
     int rc = greeted(handle, "tunnel()", &conn);
     if (rc != MG_OK)
         return rc;
-    if (addr_parse(slice_make(address, len), &addr, &error) < 0)
+    if (divert_check(slice_make(address, len), &error) < 0)
         return mg_error("%s", error.text);
-    if (tls_set_diversion(conn, &addr) < 0)
+    if (tls_set_diversion(conn, slice_make(address, len)) < 0)
         return mg_error("memory is out");
     task_running->conn->answered = true;
     return MG_OK;

@@ -28,23 +28,6 @@ static void answered(void *owner, const struct resolver_answer *answer) {
         target->resolved(target->owner);
 }
 
-// "name:port"
-static bool split(const char *at, size_t len, struct slice *ret_name, uint16_t *ret_port) {
-    const char *colon = memchr(at, ':', len);
-    unsigned port = 0;
-    if (!colon)
-        return false;
-    size_t digits = len - (size_t)(colon - at) - 1;
-    for (size_t i = 0; i < digits && digits <= 5; i++) {
-        if (colon[1 + i] < '0' || colon[1 + i] > '9')
-            return false;
-        port = port * 10 + (unsigned)(colon[1 + i] - '0');
-    }
-    *ret_name = slice_make(at, (size_t)(colon - at));
-    *ret_port = (uint16_t)port;
-    return digits <= 5 && port > 0 && port <= 65535 && host_name_valid(*ret_name);
-}
-
 int socket_target_set(struct socket_target *target, const char *at, size_t len) {
     struct slice name;
     struct error error;
@@ -53,7 +36,7 @@ int socket_target_set(struct socket_target *target, const char *at, size_t len) 
     *target = (struct socket_target){ 0 };
     if (len > 0 && len <= SOCKET_TARGET_MAX && at[0] != '*') {
         memcpy(target->text, at, len);
-        if (split(at, len, &name, &target->port)) {
+        if (host_name_split(slice_make(at, len), &name, &target->port)) {
             if (!task_running->chain->host->resolver)
                 return mg_error("there is no resolver here");
             target->allow = task_settings(task_running)->route_allow;

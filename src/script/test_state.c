@@ -323,16 +323,12 @@ static int rig_client(lua_State *lua) {
     const struct client *client = CLIENT_ARG(lua);
     lua_pushstring(lua, names[client->state]);
     struct slice choice = client->tls ? tls_pretended_choice(client->tls) : slice_make(NULL, 0);
-    const struct addr *to = client->tls ? tls_pretended_diversion(client->tls) : NULL;
+    const char *to = client->tls ? tls_pretended_diversion(client->tls) : NULL;
     if (choice.len > 0)
         lua_pushlstring(lua, choice.at, choice.len);
     else
         lua_pushnil(lua);
-    char text[ADDR_TEXT_MAX];
-    if (to)
-        lua_pushlstring(lua, text, addr_print(to, text));
-    else
-        lua_pushnil(lua);
+    lua_pushstring(lua, to);  // nil of NULL
     return 3;
 }
 

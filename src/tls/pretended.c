@@ -10,10 +10,10 @@
 
 struct tls_pretended {
     struct conn_layer layer;
-    bool greeting, diverted;
+    bool greeting;
     char *facts[TLS_FIELD_COUNT];  // NULL: not known
     char *choice;
-    struct addr diversion;
+    char *diversion;
 };
 
 static const struct conn_layer_ops pretended_ops = { 0 };
@@ -34,6 +34,7 @@ void tls_pretended_free(struct tls_pretended *tls) {
     for (int i = 0; i < TLS_FIELD_COUNT; i++)
         free(tls->facts[i]);
     free(tls->choice);
+    free(tls->diversion);
     free(tls);
 }
 
@@ -64,8 +65,8 @@ struct slice tls_pretended_choice(const struct tls_pretended *tls) {
     return slice_of(tls->choice ? tls->choice : "");
 }
 
-const struct addr *tls_pretended_diversion(const struct tls_pretended *tls) {
-    return tls->diverted ? &tls->diversion : NULL;
+const char *tls_pretended_diversion(const struct tls_pretended *tls) {
+    return tls->diversion;
 }
 
 struct tls_pretended *tls_pretended_of(const struct conn *conn) {
@@ -87,7 +88,6 @@ int tls_pretended_choose(struct tls_pretended *tls, struct slice name) {
     return put(&tls->choice, name);
 }
 
-void tls_pretended_divert(struct tls_pretended *tls, const struct addr *addr) {
-    tls->diversion = *addr;
-    tls->diverted = true;
+int tls_pretended_divert(struct tls_pretended *tls, struct slice to) {
+    return put(&tls->diversion, to);
 }

@@ -18,12 +18,12 @@ int tls_pretended_tell(struct tls_pretended *tls, struct slice name, struct slic
 void tls_pretended_use(struct conn *conn, struct tls_pretended *tls, bool greeting);
 // What a tls_hello hook chose: a name of certificates, empty: none; where to go, NULL: nowhere.
 struct slice tls_pretended_choice(const struct tls_pretended *tls);
-const struct addr *tls_pretended_diversion(const struct tls_pretended *tls);
+const char *tls_pretended_diversion(const struct tls_pretended *tls);
 
 // For stream.c: NULL when the conn has no such thing.
 struct tls_pretended *tls_pretended_of(const struct conn *conn);
 struct slice tls_pretended_field(const struct tls_pretended *tls, enum tls_field field);
 int tls_pretended_choose(struct tls_pretended *tls, struct slice name) __attribute__((warn_unused_result));
-void tls_pretended_divert(struct tls_pretended *tls, const struct addr *addr);
+int tls_pretended_divert(struct tls_pretended *tls, struct slice to) __attribute__((warn_unused_result));
 
 #endif

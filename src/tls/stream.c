@@ -205,17 +205,19 @@ int tls_choose(struct conn *conn, struct slice name) {
     return 0;
 }
 
-int tls_set_diversion(struct conn *conn, const struct addr *addr) {
+int tls_set_diversion(struct conn *conn, struct slice to) {
     struct tls_stream *stream = tls_stream_of(conn);
-    if (tls_pretended_of(conn)) {
-        tls_pretended_divert(tls_pretended_of(conn), addr);
-        return 0;
-    }
+    if (tls_pretended_of(conn))
+        return tls_pretended_divert(tls_pretended_of(conn), to);
     if (!stream)
         return -ENOENT;
-    if (!stream->diversion && !(stream->diversion = malloc(sizeof *addr)))
+    char *text = malloc(to.len + 1);
+    if (!text)
         return -ENOMEM;
-    *stream->diversion = *addr;
+    memcpy(text, to.at, to.len);
+    text[to.len] = 0;
+    free(stream->diversion);
+    stream->diversion = text;
     return 0;
 }
 
@@ -237,13 +239,15 @@ static void divert(struct conn *conn, struct tls_stream *stream) {
         stream->input = (struct span){ 0 };
     queue_move(&read, &stream->behind);
     ERR_clear_error();
-    struct addr to = *stream->diversion;
+    char *to = stream->diversion;
+    stream->diversion = NULL;
     queue_release(&conn->layer->wire);
     freed(conn);
     conn->layer = NULL;
     if (!whole)
         queue_release(&read);
-    callbacks->diverted(conn, owner, &read, &to);
+    callbacks->diverted(conn, owner, &read, to);
+    free(to);
 }
 
 // ---- receiving --------------------------------------------------------------------------------------------

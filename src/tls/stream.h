@@ -22,7 +22,7 @@ enum tls_answer {
 struct tls_callbacks {
     // The client's hello has come. NULL: go on. Not called for a client side.
     enum tls_answer (*hello)(struct conn *conn, void *owner);
-    void (*diverted)(struct conn *conn, void *owner, struct queue *read, const struct addr *to);
+    void (*diverted)(struct conn *conn, void *owner, struct queue *read, const char *to);
     // The handshake has ended: error 0, or a negative errno and why, a text for the log. Called once, never
     // from within the call that began. Then the conn must be given to a handler, finished or closed. What
     // came behind the handshake is delivered to that handler afterwards. Until then the conn's handler must
@@ -41,9 +41,9 @@ void tls_answered(struct conn *conn, enum tls_answer answer);
 void tls_hold(struct conn *conn);
 void tls_go_on(struct conn *conn);
 // By a script in hello(): the certificates of this name serve, whatever the client asks for; -ENOENT when none
-// has it. Where diverted() is told to connect to.
+// has it. Where diverted() is told to connect to, a text that nobody looks at here.
 int tls_choose(struct conn *conn, struct slice name) __attribute__((warn_unused_result));
-int tls_set_diversion(struct conn *conn, const struct addr *addr) __attribute__((warn_unused_result));
+int tls_set_diversion(struct conn *conn, struct slice to) __attribute__((warn_unused_result));
 bool tls_has_diversion(const struct conn *conn);
 
 // Whether the conn has TLS.

@@ -31,7 +31,7 @@ struct tls_stream {
     } hello_state;
     enum tls_answer answer;
     struct queue read;       // all that came until then, where it may have to go elsewhere
-    struct addr *diversion;  // NULL: none
+    char *diversion;  // NULL: none
     void *chosen;            // server.c's: the site that a script chose
     bool held_back;          // tls_hold()
     bool early;              // early data may come, or is coming

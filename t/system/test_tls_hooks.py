@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from conftest import eventually, read_all
+from nameserver import nameserver  # noqa: F401 (a fixture)
 from test_tls import ask, ca, context, dial, s_client, secure, site  # noqa: F401 (fixtures)
 
 WAITS = pytest.mark.parametrize("wait", ["", "gate.sleep(0.02)"], ids=["at-once", "waits"])
@@ -122,6 +123,58 @@ def test_tunnel(hooked, ca, elsewhere, wait):
         assert ask(s)[1] == b"ok"
 
 
+def tunnelled(gate, ca):
+    with dial(gate, ca, "elsewhere.test") as s:
+        assert ("DNS", "elsewhere.test") in s.getpeercert()["subjectAltName"]
+        s.sendall(b"hello")
+        assert s.recv(100) == b"HELLO"
+
+
+@WAITS
+def test_a_tunnel_to_a_name(hooked, ca, elsewhere, nameserver, wait):  # noqa: F811
+    port = elsewhere.partition(":")[2]
+    names = nameserver(relay=True, **{"elsewhere.test": "127.0.0.8 127.0.0.9 127.0.0.1", "other.test": "127.0.0.1"})
+    gate = hooked(f"{wait} return conn:tunnel(conn.tls.server_name .. ':{port}')", top=names.directive,
+                  frontend="route_allow 127.0.0.0/8;")
+    tunnelled(gate, ca)
+    tunnelled(gate, ca)  # now the answer is known at once
+    assert names.asked("elsewhere.test") == 1
+    eventually(lambda: gate.stats()["connections_active"] == 0)
+    # A client that goes while the name is being asked for.
+    names.delay = 0.3
+    with gate.connect() as s:
+        out = ssl.MemoryBIO()
+        hello = context(ca).wrap_bio(ssl.MemoryBIO(), out, server_hostname="other.test")
+        with pytest.raises(ssl.SSLWantReadError):
+            hello.do_handshake()
+        s.sendall(out.read())
+        eventually(lambda: names.asked("other.test"))
+    eventually(lambda: gate.stats()["connections_active"] == 0)
+    tunnelled(gate, ca)
+
+
+@pytest.mark.parametrize("allow, name, why", [
+    ("public", "elsewhere.test", "route_allow lets none of its addresses in"),
+    ("127.0.0.0/8", "nobody.test", "no such name")])
+def test_a_tunnel_to_a_name_that_leads_nowhere(hooked, ca, elsewhere, nameserver, allow, name, why):  # noqa: F811
+    port = elsewhere.partition(":")[2]
+    gate = hooked(f"return conn:tunnel('{name}:{port}')", top=nameserver(**{"elsewhere.test": "127.0.0.1"}).directive,
+                  frontend=f"route_allow {allow};")
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        dial(gate, ca)
+    gate.wait_log(f'tunnel to "{name}:{port}" failed: {why}')
+    eventually(lambda: gate.stats()["connections_active"] == 0)
+
+
+def test_a_tunnel_to_a_name_that_nobody_answers_for(hooked, ca, nameserver):  # noqa: F811
+    names = nameserver(relay=True)
+    names.delay = 30
+    gate = hooked("return conn:tunnel('slow.test:1')", top=names.directive + "resolver_timeout 20s;")
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        context(ca).wrap_socket(gate.connect(15), server_hostname="site.test")
+    gate.wait_log('tunnel to "slow.test:1" failed: no answer in connect_timeout', 10)
+
+
 def test_a_tunnel_to_nobody(hooked, ca):
     gate = hooked("return conn:tunnel('127.0.0.1:1')")
     with pytest.raises((ssl.SSLError, ConnectionError)):
@@ -130,8 +183,9 @@ def test_a_tunnel_to_nobody(hooked, ca):
     eventually(lambda: gate.stats()["connections_active"] == 0)
 
 
-def test_a_tunnel_that_is_no_address(hooked, ca):
-    gate = hooked("local verdict = conn:tunnel('nowhere') return verdict")
+@pytest.mark.parametrize("bad", ["nowhere", "a.test:0", "127.0.0.1", "*:80", "a b.test:80", ""])
+def test_a_tunnel_that_is_no_address(hooked, ca, bad):
+    gate = hooked("local verdict = conn:tunnel('BAD') return verdict".replace("BAD", bad))
     with pytest.raises((ssl.SSLError, ConnectionError)):
         dial(gate, ca)
     gate.wait_log("hook.lua:4: ")
