@@ -520,25 +520,25 @@ def test_dying_and_stalling_servers_under_load_fail_no_request(checked, moongate
         server.write("page", "x" * 100)
     health = "health http /page every=200ms timeout=200ms;" if checked else ""
     gate = moongate(f"upstream app {{ server {a.address}; server {b.address}; connect_timeout 500ms;\n"
-                    "response_timeout 500ms; retry connect stale idempotent timeout refused; tries 4;\n"
+                    "response_timeout 800ms; retry connect stale idempotent timeout refused; tries 4;\n"
                     f"eject time=200ms most=1s; {health} }}", "route / app;", workers=2, level="notice")
     try:
-        with subprocess.Popen(["wrk", "-t1", "-c32", "-d8s", gate.url("/page")], stdout=subprocess.PIPE,
+        with subprocess.Popen(["wrk", "-t1", "-c32", "-d10s", gate.url("/page")], stdout=subprocess.PIPE,
                               text=True) as wrk:
             gate.wait_serving()
             eventually(lambda: gate.stats()["requests"] > 100)
             for victim in servers:
                 victim.die()
-                gate.wait_log(rf'"{victim.address}" is (ejected|down)')
+                gate.wait_log(rf'"{victim.address}" is (ejected|down)', 10)
                 victim.revive()
-                gate.wait_log(rf'"{victim.address}" (answers again|is up)')
+                gate.wait_log(rf'"{victim.address}" (answers again|is up)', 10)
             victim = servers[0]
             before = len(re.findall("is ejected|is down", gate.log()))
             victim.signal(signal.SIGSTOP)
-            eventually(lambda: len(re.findall("is ejected|is down", gate.log())) > before)
+            eventually(lambda: len(re.findall("is ejected|is down", gate.log())) > before, 10)
             again = len(re.findall("answers again|is up", gate.log()))
             victim.signal(signal.SIGCONT)
-            eventually(lambda: len(re.findall("answers again|is up", gate.log())) > again)
+            eventually(lambda: len(re.findall("answers again|is up", gate.log())) > again, 10)
             report = wrk.communicate(timeout=30)[0]
         assert "Non-2xx" not in report and "Socket errors" not in report, report
         assert int(re.search(r"(\d+) requests in", report)[1]) > 500, report
