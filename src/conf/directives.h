@@ -501,8 +501,8 @@
     X(fast_open, SCOPE_UPSTREAM, FLAG, conf_upstream, connecting.fast_open, 0, 0, 0, NULL, "off", NULL, \
       "Sends the first bytes of a request with the packet that begins the connection (TCP Fast Open), where the server " \
       "has allowed it before and net.ipv4.tcp_fastopen does: a round trip less. That a server cannot be reached is " \
-      "noticed only with the request then, which is sent to another only when retry lets it, and connect_stagger has " \
-      "nothing to wait for. Somebody who has recorded the packet can send it again: for servers that may be asked twice.") \
+      "noticed only with the request then, which is sent to another only when retry lets it. " \
+      "Somebody who has recorded the packet can send it again: for servers that may be asked twice.") \
     X(tcp_keepalive, SCOPE_UPSTREAM, OWN, conf_upstream, connecting, 0, 0, 0, \
       "off | on | [idle=TIME] [interval=TIME] [count=NUMBER]", "off", NULL, \
       "Asks servers that have been silent for the time of idle whether they are still there, again after each interval, " \
