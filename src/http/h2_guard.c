@@ -43,6 +43,14 @@ const char *h2_guard_count(struct h2_guard *guard, enum h2_guard_kind kind, cons
     return limit > 0 && count > (int64_t)limit ? passed(kind) : NULL;
 }
 
+uint32_t h2_guard_sum(const struct h2_guard *guard) {
+    uint32_t sum = 0;
+    for (int kind = 0; kind < H2_GUARD_COUNT; kind++)
+        if (guard->counts[kind] > 0 && clock_ms() - guard->began_ms[kind] < H2_GUARD_WINDOW_MS)
+            sum += (uint32_t)guard->counts[kind];
+    return sum;
+}
+
 void h2_guard_allow(struct h2_guard *guard, enum h2_guard_kind kind, int32_t n) {
     enum { CREDIT_MAX = 1 << 20 };
     if (guard->counts[kind] > -CREDIT_MAX)

@@ -34,6 +34,8 @@ struct h2_guard {
 // One more of the kind. NULL, or what there was too much of; it was counted.
 const char *h2_guard_count(struct h2_guard *guard, enum h2_guard_kind kind, const struct conf_http2 *limits)
     __attribute__((warn_unused_result));
+// How many of all kinds count at present.
+uint32_t h2_guard_sum(const struct h2_guard *guard);
 // We did what makes `n` of the kind right: so many do not count.
 void h2_guard_allow(struct h2_guard *guard, enum h2_guard_kind kind, int32_t n);
 

@@ -84,9 +84,12 @@ static void taken(struct h2_session *session, struct h2_body *body) {
 static void make_frames(struct h2_mux *mux) {
     if (mux->spoiled)
         return;  // what was being made is neither whole nor gone
+    size_t before = mux->queued;
     mux->inside = true;
     int rc = h2_session_send(&mux->session);
     mux->inside = false;
+    if (mux->queued < before)
+        list_splice(&mux->events, &mux->held);
     mux->spoiled |= rc == -ENOMEM;
     if (rc < 0 && !mux->failed) {
         mux->failed = true;
@@ -123,11 +126,8 @@ static void stop_holding(struct ring_later *later) {
 
 static void flush(struct ring_flush *flusher) {
     struct h2_mux *mux = container_of(flusher, struct h2_mux, flusher);
-    size_t before = mux->queued;
     if (!hold_back(mux))
         make_frames(mux);
-    if (mux->queued < before)
-        list_splice(&mux->events, &mux->held);
     // Streams that ended with these frames or have room, or the connection.
     bool told = list_empty(&mux->events) || list_linked(&mux->later.link);
     if (mux->failed || !told || finished(mux))
@@ -159,6 +159,14 @@ static void go_on_later(struct h2_mux *mux) {
 static void tell_events(struct h2_mux *mux) {
     while (mux->session.conn && !mux->failed && !list_empty(&mux->events)) {
         struct h2_stream *stream = container_of(mux->events.next, struct h2_stream, event_link);
+        // The last request that came: what waits to be parsed may take it back.
+        if (stream->events & H2_HEAD && stream->id == mux->newest && !queue_empty(&mux->pending)) {
+            if (mux->events.prev == &stream->event_link)
+                break;
+            list_remove(&stream->event_link);
+            list_push_back(&mux->events, &stream->event_link);
+            continue;
+        }
         enum h2_wait wait = stream->events & H2_CLOSED ? H2_NO_WAIT : mux->ops->wait(stream);
         if (wait == H2_NEXT_TURN) {
             go_on_later(mux);
@@ -195,10 +203,36 @@ static void feed(struct h2_mux *mux, const uint8_t *at, size_t len) {
         h2_mux_fail(mux, error_of(rc), rc == NGHTTP2_ERR_NOMEM ? CLOSE_memory : CLOSE_bad_request);
 }
 
+// What a frame takes of the share, apart from its bytes: small frames cost more than the few bytes that they
+// are. Header blocks are charged by length as well, since a byte may stand for a field; what the owner does
+// with each field it charges itself.
+static uint32_t cost_of(const nghttp2_frame_hd *frame) {
+    enum { BLOCK_BYTES = 8 };
+    switch (frame->type) {
+    case NGHTTP2_HEADERS:
+        return 12 + (uint32_t)frame->length / BLOCK_BYTES;  // a stream begins, most often
+    case NGHTTP2_SETTINGS:
+        return 8 + (uint32_t)frame->length / 2;  // tables change their size
+    case NGHTTP2_CONTINUATION:
+        return 2 + (uint32_t)frame->length / BLOCK_BYTES;
+    case NGHTTP2_DATA:
+    case NGHTTP2_RST_STREAM:
+    case NGHTTP2_PING:
+        return 4;
+    default:
+        return 2;
+    }
+}
+
+static bool share_used(const struct h2_mux *mux) {
+    return mux->turn_bytes >= TURN_BYTES || mux->turn_cost >= mux->turn_share;
+}
+
 // Frame by frame: what a frame may do depends on what the one before it did, and nghttp2 does not tell of
-// all.
-static void parse_frames(struct h2_mux *mux, const uint8_t *at, uint32_t len) {
-    while (len > 0 && !mux->failed) {
+// all. Returns how many bytes were parsed: all, but for a share that was used up or a failure.
+static uint32_t parse_frames(struct h2_mux *mux, const uint8_t *at, uint32_t len) {
+    const uint8_t *begin = at;
+    while (len > 0 && !mux->failed && (mux->frame_left > 0 || mux->turn_cost < mux->turn_share)) {
         uint32_t n;
         if (mux->frame_left > 0) {
             n = len < mux->frame_left ? len : mux->frame_left;
@@ -219,6 +253,7 @@ static void parse_frames(struct h2_mux *mux, const uint8_t *at, uint32_t len) {
                                                                   (uint32_t)head[7] << 8 | head[8]) };
                 mux->head_len = 0;
                 mux->frame_left = (uint32_t)frame.length;
+                mux->turn_cost += cost_of(&frame);
                 if (mux->ops->frame(mux, &frame) == 0)
                     feed(mux, head, FRAME_HEAD);
             }
@@ -226,6 +261,7 @@ static void parse_frames(struct h2_mux *mux, const uint8_t *at, uint32_t len) {
         at += n;
         len -= n;
     }
+    return (uint32_t)(at - begin);
 }
 
 static void parse(struct h2_mux *mux) {
@@ -233,9 +269,10 @@ static void parse(struct h2_mux *mux) {
     if (!queue_take(&mux->pending, &span))
         return;
     uint32_t len = span.len < PIECE ? span.len : PIECE;
+    size_t queued = nghttp2_session_get_outbound_queue_size(mux->session.ng);
     mux->feeding = span.block;
     mux->inside = true;
-    parse_frames(mux, (const uint8_t *)span.at, len);
+    len = parse_frames(mux, (const uint8_t *)span.at, len);
     mux->inside = false;
     mux->feeding = NULL;
     mux->turn_bytes += len;
@@ -245,6 +282,10 @@ static void parse(struct h2_mux *mux) {
         block_unref(span.block);
     else if (queue_unget(&mux->pending, span) < 0)
         h2_mux_fail(mux, NGHTTP2_INTERNAL_ERROR, CLOSE_memory);
+    // Streams that nghttp2 resets are not to begin, and count against their connection, only when the frames
+    // are made.
+    if (!mux->failed && nghttp2_session_get_outbound_queue_size(mux->session.ng) > queued)
+        make_frames(mux);
 }
 
 static void look_for_end(struct h2_mux *mux) {
@@ -263,18 +304,18 @@ void h2_mux_advance(struct h2_mux *mux) {
     uint32_t turn = (uint32_t)counters->ring_turns;
     if (mux->turn != turn) {
         mux->turn = turn;
-        mux->turn_bytes = 0;
+        mux->turn_bytes = mux->turn_cost = 0;
+        mux->turn_share = mux->ops->share(mux);
     }
-    tell_events(mux);
-    while (mux->session.conn && !mux->failed && !queue_empty(&mux->pending) &&
-           !list_linked(&mux->later.link)) {
-        if (mux->turn_bytes >= TURN_BYTES) {
-            go_on_later(mux);
-            break;
-        }
-        parse(mux);
+    bool more;
+    do {
+        if (!list_linked(&mux->later.link) && !share_used(mux))
+            parse(mux);  // first: what is begun below may have been taken back by now
         tell_events(mux);
-    }
+        more = mux->session.conn && !mux->failed && !queue_empty(&mux->pending);
+        if (more && share_used(mux))
+            go_on_later(mux);
+    } while (more && !list_linked(&mux->later.link));
     if (mux->session.conn)
         look_for_end(mux);
     struct conn *conn = mux->session.conn;
@@ -327,6 +368,8 @@ void h2_stream_release(struct h2_stream *stream) {
 
 void h2_stream_note(struct h2_stream *stream, unsigned events) {
     stream->events |= (uint8_t)events;
+    if (events & H2_HEAD)
+        stream->mux->newest = stream->id;
     if (events & H2_CLOSED)
         list_remove(&stream->event_link);  // it may be held
     if (!list_linked(&stream->event_link))

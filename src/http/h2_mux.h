@@ -6,7 +6,8 @@
 // Glossary
 //   event    something came for a stream's exchange. nghttp2's callbacks only note it; the owner is told when
 //            nghttp2 is not on the stack, so that anything may happen then: submit, reset, end the connection
-//   share    what one connection may have of a turn: bytes read, events told. The rest waits for the next one
+//   share    what one connection may have of a turn: bytes read, the cost of frames, events told. The rest waits
+//            for the next one
 //   frames   are made when the ring flushes and while little of the output waits: they leave in few sends, and
 //            the body of a stream that nobody reads stays where it can be counted
 //   holding  a busy worker makes them once in a few turns, while more responses are to come
@@ -38,6 +39,8 @@ struct h2_mux_ops {
     enum h2_wait (*wait)(struct h2_stream *stream);
     // A frame begins, before nghttp2 sees it. -1: the connection has failed.
     int (*frame)(struct h2_mux *mux, const nghttp2_frame_hd *head);
+    // What frames may cost in this turn (turn_cost): asked once a turn.
+    uint32_t (*share)(const struct h2_mux *mux);
     // nghttp2 forgets the stream. Inside nghttp2: H2_CLOSED follows.
     void (*closed)(struct h2_stream *stream);
     // The queue that takes content of the peer's DATA, NULL: it is thrown away. Inside nghttp2.
@@ -67,8 +70,12 @@ struct h2_mux {
     uint64_t held_us;           // since when
     unsigned unanswered;        // requests whose response is not complete yet; the owner counts them
     size_t queued;              // bytes of all streams' bodies that wait
+    int32_t newest;             // the stream whose head came last
     uint32_t turn;              // in which the next was counted
     uint32_t turn_bytes;        // parsed
+    uint32_t turn_cost;         // of the frames among them, in tenths of a microsecond, more or less; the
+                                // owner adds what it does with a field
+    uint32_t turn_share;        // what that may be
     uint32_t error;             // of the connection, once it has failed
     enum close_reason reason;   // and why
     unsigned busy;              // calls on the stack that go on using this object

@@ -159,6 +159,7 @@ static int measure(struct h2_request *request, size_t name, size_t value) {
     const struct conf_settings *settings = request->stream.x->settings;
     request->head_bytes += name + value + 4;
     request->field_count++;
+    request->server->mux.turn_cost++;
     if (name + value + 4 > settings->max_line)
         refuse(request, 431, "a field is longer than max_line");
     if (request->head_bytes > settings->max_head)

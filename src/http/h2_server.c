@@ -12,9 +12,16 @@
 
 #include <errno.h>
 
-// The share that a connection has of a turn, as h1_server.c has it.
 enum { OUTBOUND_ACKS = 10000 };  // to a client that does not read them; http2_max_pings is the limit before
-enum { TURN_REQUESTS = 16, FIRST_REQUEST_MS = 1000, STREAM_ROOM_MIN = 16 * 1024 };
+enum { FIRST_REQUEST_MS = 1000, STREAM_ROOM_MIN = 16 * 1024 };
+// The share that a connection has of a turn: requests begun, as h1_server.c has it, and what frames cost
+// (h2_mux.h); the smaller ones are for who is not trusted.
+enum {
+    TURN_REQUESTS = 16,
+    TURN_REQUESTS_FIRST = 2,
+    TURN_COST = 1000,
+    TURN_COST_FIRST = 250
+};
 
 static struct slab server_slab = SLAB_INIT(sizeof(struct h2_server), 64);
 static struct slab request_slab = SLAB_INIT(sizeof(struct h2_request), 256);
@@ -217,6 +224,7 @@ static void lose(struct h2_request *request) {
     struct h2_server *server = request->server;
     struct exchange *x = request->stream.x;
     request->stream.x = NULL;
+    server->answered += request->answered && request->stream.error == NGHTTP2_NO_ERROR;
     if (x) {
         server->mux.unanswered--;
         exchange_client_gone(x, request->reason != CLOSE_none ? request->reason : CLOSE_client_reset);
@@ -256,6 +264,18 @@ static void event(struct h2_stream *stream, unsigned events) {
     }
 }
 
+// A client earns its share by requests that come to their end: one that is new has not, and one that sends
+// more of what h2_guard.h counts than that has lost it. Floods come on new connections, since each ends its
+// own.
+static uint32_t share(const struct h2_mux *mux) {
+    const struct h2_server *server = container_of(mux, struct h2_server, mux);
+    return server->answered > h2_guard_sum(&server->guard) ? TURN_COST : TURN_COST_FIRST;
+}
+
+static bool trusted(const struct h2_server *server) {
+    return server->mux.turn_share == TURN_COST;
+}
+
 static enum h2_wait wait(struct h2_stream *stream) {
     struct h2_server *server = h2_request_of(stream)->server;
     uint32_t turn = (uint32_t)counters->ring_turns;
@@ -269,7 +289,8 @@ static enum h2_wait wait(struct h2_stream *stream) {
         server->turn = turn;
         server->turn_begun = 0;
     }
-    return server->turn_begun >= TURN_REQUESTS || (server->turn_begun > 0 && ring_others_wait())
+    return server->turn_begun >= (trusted(server) ? TURN_REQUESTS : TURN_REQUESTS_FIRST) ||
+            (server->turn_begun > 0 && ring_others_wait())
         ? H2_NEXT_TURN
         : H2_NO_WAIT;
 }
@@ -292,6 +313,7 @@ static struct queue *body(struct h2_stream *stream, size_t len) {
 static const struct h2_mux_ops mux_ops = {
     .event = event,
     .wait = wait,
+    .share = share,
     .frame = h2_request_frame,
     .closed = h2_request_closed,
     .body = body,

@@ -35,6 +35,7 @@ struct h2_server {
     uint32_t keepalive_ms, header_ms, linger_ms;
     uint64_t keepalive_requests, linger_max;
     uint64_t requests;
+    uint64_t answered;  // in full, and the client took it
     struct conf_http2 limits;  // a copy: the generation that it is from may go
     struct h2_guard guard;
     struct h2_request *reading;  // whose head is coming

@@ -180,16 +180,22 @@ bool ring_others_wait(void) {
     return engine.unhandled > 0 || (IO_URING_READ_ONCE(*engine.ring.sq.kflags) & IORING_SQ_TASKRUN);
 }
 
-// What puts itself off again meanwhile waits for another turn.
+// What puts itself off again meanwhile waits for another turn, and so do all when so many have put off so
+// much that those who have just come would wait for them: the first in the list are the first then.
 static void run_later(void) {
+    enum { LATER_US = 250 };
     struct list now;
     list_init(&now);
     list_splice(&now, &engine.later);
-    while (!list_empty(&now)) {
+    for (uint64_t begun = list_empty(&now) ? 0 : clock_us_now(); !list_empty(&now);) {
         struct ring_later *later = container_of(now.next, struct ring_later, link);
         list_remove(&later->link);
         later->run(later);
+        if (!list_empty(&now) && clock_us_now() - begun >= LATER_US)
+            break;
     }
+    list_splice(&now, &engine.later);
+    list_splice(&engine.later, &now);
 }
 
 int ring_turn(uint64_t max_wait_ms) {

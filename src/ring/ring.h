@@ -33,10 +33,10 @@ struct completion {
 
 struct op {
     void (*done)(struct op *op, const struct completion *c);
-    bool pending;      // the kernel has it
-    uint8_t group;     // of receive buffers: the ring's own use
+    bool pending;   // the kernel has it
+    uint8_t group;  // of receive buffers: the ring's own use
 #ifdef MOONGATE_FAULTS
-    int forced;        // the result, instead of the kernel's
+    int forced;  // the result, instead of the kernel's
 #endif
 };
 
@@ -51,17 +51,17 @@ struct ring_flush {
     void (*flush)(struct ring_flush *flush);
 };
 
-// What its owner does not do at once so that others get their turn: run() is called once, in the next turn,
-// after what arrived until then; the ring does not sleep meanwhile. Linked at most once; list_remove(&link)
-// takes it back.
+// What its owner does not do at once so that others get their turn: run() is called once, in the next turn or,
+// when much was put off, in a later one, after what arrived until then; the ring does not sleep meanwhile.
+// Linked at most once; list_remove(&link) takes it back.
 struct ring_later {
     struct list link;
     void (*run)(struct ring_later *later);
 };
 
 struct ring_options {
-    unsigned entries;           // of the submission queue
-    size_t receive_bytes;       // memory for receive buffers
+    unsigned entries;      // of the submission queue
+    size_t receive_bytes;  // memory for receive buffers
 };
 
 // Call in the process that will drive the ring (after fork). The error says why io_uring is refused and how
