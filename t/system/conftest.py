@@ -289,7 +289,7 @@ def alive(pid):
     """Whether a process lives; one that nobody has waited for yet is dead."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it may die while it is looked at
         return False
 
 
