@@ -22,7 +22,6 @@ sys.path.insert(0, str(SRCDIR / "t" / "cases"))
 from http2 import fields, literal, literals, setting, u32  # noqa: E402
 from test_fairness import latency  # noqa: E402
 
-pytestmark = pytest.mark.alone
 
 GROWTH = 8 << 20
 HELLO = PREFACE + raw(h2_peer.SETTINGS)
@@ -156,6 +155,7 @@ def flooder(gate, names):
             process.wait()
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(SANITIZED, reason="the sanitizers' times say nothing")
 @pytest.mark.parametrize("names", [["rapid reset"], ["CONTINUATION"], ["DATA without content"], ["PING"],
                                    ["an HPACK bomb"]], ids=lambda names: names[0].split()[-1])
@@ -280,6 +280,7 @@ def least(measure, most, tries=4):
     pytest.fail(f"times the delay without floods, at the median and for the last: {found}")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", FLOODS)
 def test_a_flood_takes_no_more_of_the_worker_than_others_have(others, name):
     counter, first, again = FLOODS[name]
@@ -290,6 +291,7 @@ def test_a_flood_takes_no_more_of_the_worker_than_others_have(others, name):
         assert others.gate.stats()[counter] >= 6
 
 
+@pytest.mark.alone
 def test_floods_one_after_the_other_take_no_more(others):
     """Each on a new connection, when the one before it was ended."""
     floods = [(first, again()) for _, first, again in FLOODS.values()]
@@ -301,6 +303,7 @@ def test_floods_one_after_the_other_take_no_more(others):
     least(measure, 2)
 
 
+@pytest.mark.alone
 def test_floods_all_at_once_take_no_more_than_as_many_clients(others):
     """That ask for a hundred things each."""
     floods = [(first, again()) for _, first, again in FLOODS.values()]
@@ -511,6 +514,7 @@ def test_uploads_that_are_not_taken(moongate, origin):
         assert SANITIZED or rss(worker) - before < GROWTH
 
 
+@pytest.mark.alone
 def test_floods_end_while_others_are_served_by_threads(moongate, origin):
     """All of them at once."""
     gate = gate_for(moongate, origin)
