@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// One check of a server (probe.h). A request is an exchange between the probe, its downstream, and a connection
-// that nobody else gets: so HTTP/1.1, HTTP/2 and TLS are spoken as they are for everybody, by the upstream's
-// configuration.
+// One check of a server (probe.h). A request is an inner exchange (http/inner.h) on a connection that nobody else gets:
+// so HTTP/1.1, HTTP/2 and TLS are spoken as they are for everybody, by the upstream's configuration.
 #include "proxy/probe.h"
 
 #include "http/h1_client.h"
 #include "http/h2_client.h"
-#include "http/target.h"
 #include "proxy/upstream.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
+static struct probe *of_inner(struct inner *inner) {
+    return container_of(inner, struct probe, inner);
+}
+
 static struct probe *of_exchange(const struct exchange *x) {
-    return x->down_owner;
+    return of_inner(x->down_owner);
 }
 
 static void note(struct probe *probe, const char *why) {
@@ -34,16 +36,10 @@ static void note_error(struct probe *probe, int error, const char *why) {
     note(probe, text);
 }
 
-// ---- the exchange's downstream ----------------------------------------------------------------------------
+// ---- what comes --------------------------------------------------------------------------------------------
 
-static int take_interim(struct exchange *x, unsigned status, const struct headers *headers) {
-    (void)x, (void)status, (void)headers;
-    return 0;
-}
-
-static int take_head(struct exchange *x) {
-    if (!x->failed)
-        of_exchange(x)->status = x->res.status;
+static int take_head(struct inner *inner, const struct response *res) {
+    of_inner(inner)->status = res->status;
     return 0;
 }
 
@@ -62,29 +58,15 @@ static void search(struct probe *probe, const char *at, size_t len) {
     memcpy(probe->tail, from + have - probe->tail_len, probe->tail_len);
 }
 
-static int take_body(struct exchange *x) {
-    struct probe *probe = of_exchange(x);
+static int take_body(struct inner *inner, struct queue *body) {
+    struct probe *probe = of_inner(inner);
     struct span span;
-    while (queue_take(&x->res_body, &span)) {
-        if (probe->kit->health->body && !probe->found && !x->failed)
+    while (queue_take(body, &span)) {
+        if (probe->kit->health->body && !probe->found)
             search(probe, span.at, span.len);
         block_unref(span.block);
     }
     return 0;
-}
-
-static size_t backlog(struct exchange *x) {
-    (void)x;
-    return 0;
-}
-
-static void want_body(struct exchange *x, bool want) {
-    (void)x, (void)want;  // there is none
-}
-
-static struct conn *no_conn(struct exchange *x) {
-    (void)x;
-    return NULL;
 }
 
 static bool status_good(const struct conf_health *health, unsigned status) {
@@ -94,30 +76,20 @@ static bool status_good(const struct conf_health *health, unsigned status) {
     return false;
 }
 
-static void finished(struct exchange *x, bool aborted, enum close_reason reason) {
-    struct probe *probe = of_exchange(x);
+static void over(struct inner *inner, enum close_reason failure) {
+    struct probe *probe = of_inner(inner);
     const struct conf_health *health = probe->kit->health;
-    bool whole = !aborted && !x->failed;
-    probe->x = NULL;
-    probe->ours |= reason == CLOSE_memory;
-    if (!whole)
-        note(probe, close_reason_text(reason));
+    probe->ours |= failure == CLOSE_memory;
+    if (failure != CLOSE_none)
+        note(probe, close_reason_text(failure));
     else if (!status_good(health, probe->status))
         snprintf(probe->why, sizeof probe->why, "it answers with status %u", probe->status);
     else if (health->body && !probe->found)
         note(probe, "its answer lacks the text of body=");
-    tell(probe, whole && !probe->why[0]);
+    tell(probe, failure == CLOSE_none && !probe->why[0]);
 }
 
-static const struct downstream_ops downstream = {
-    .interim = take_interim,
-    .head = take_head,
-    .body = take_body,
-    .backlog = backlog,
-    .want_body = want_body,
-    .conn = no_conn,
-    .finished = finished,
-};
+static const struct inner_ops inner_ops = { .head = take_head, .body = take_body, .over = over };
 
 // ---- the connection ---------------------------------------------------------------------------------------
 
@@ -146,7 +118,7 @@ static void settled(struct client_codec *client, int error) {
     struct probe *probe = client->owner;
     if (error < 0)
         note(probe, "it does not begin HTTP/2");
-    if (error < 0 || probe->x)
+    if (error < 0 || probe->inner.x)
         return;
     free_client(probe);
     tell(probe, true);
@@ -177,17 +149,17 @@ static void connect_failed(struct waiter *waiter, struct server *server, int err
     struct probe *probe = of_waiter(waiter);
     (void)server;
     note_error(probe, error, why);
-    if (!probe->x) {
+    if (!probe->inner.x) {
         tell(probe, false);
         return;
     }
-    probe->x->dialling = NULL;
-    exchange_dial_failed(probe->x, false, 502, CLOSE_upstream_connect);
+    probe->inner.x->dialling = NULL;
+    exchange_dial_failed(probe->inner.x, false, 502, CLOSE_upstream_connect);
 }
 
 static void connected(struct waiter *waiter, struct conn *conn, bool h2) {
     struct probe *probe = of_waiter(waiter);
-    struct exchange *x = probe->x;
+    struct exchange *x = probe->inner.x;
     const struct conf_upstream *conf = &probe->kit->conf;
     bool secure = probe->server->upstream->tls != NULL;
     if (probe->kit->health->kind < HEALTH_H2) {
@@ -277,29 +249,22 @@ void probe_kit_init(struct probe_kit *kit, const struct conf_upstream *conf, con
 // NULL: the exchange is ready to be started.
 static const char *prepare(struct probe *probe) {
     const struct conf_health *health = probe->kit->health;
-    const char *why = "memory is out";
-    struct exchange *x = probe->x;
     struct slice host = slice_of(health->host ? health->host : probe->server->line->name);
-    if (slice_starts(host, SLICE_LIT("unix:")))
-        host = SLICE_LIT("localhost");
-    x->req.major = x->req.minor = 1;
-    x->req.method = slice_of(health->method);
-    x->req.target = slice_of(health->path);
-    x->req.authority = host;
-    x->req.head = slice_eq(x->req.method, SLICE_LIT("HEAD"));
-    x->req.idempotent = method_idempotent(x->req.method);
-    x->req_ended = true;
-    if (headers_add(&x->req.headers, &x->arena, SLICE_LIT("Host"), host) < 0 ||
-        headers_add(&x->req.headers, &x->arena, SLICE_LIT("User-Agent"), SLICE_LIT("moongate")) < 0)
-        return why;
-    return target_parse(&x->req, &x->arena, &why) < 0 ? why : NULL;
+    struct inner_request request = {
+        .method = slice_of(health->method),
+        .target = slice_of(health->path),
+        .host = slice_starts(host, SLICE_LIT("unix:")) ? SLICE_LIT("localhost") : host,
+    };
+    const char *why = inner_make(&probe->inner, &inner_ops, &probe->kit->site, &request);
+    if (!why && inner_field(&probe->inner, SLICE_LIT("User-Agent"), SLICE_LIT("moongate")) < 0)
+        why = "memory is out";
+    return why;
 }
 
 static void ask(struct probe *probe) {
-    probe->x = exchange_new(&probe->kit->site, &downstream, probe);
-    const char *why = probe->x ? prepare(probe) : "memory is out";
+    const char *why = prepare(probe);
     if (!why) {
-        exchange_start(probe->x);
+        inner_start(&probe->inner);
         return;
     }
     probe_end(probe);
@@ -323,10 +288,8 @@ void probe_begin(struct probe *probe, struct probe_kit *kit, struct server *serv
 }
 
 void probe_end(struct probe *probe) {
-    struct exchange *x = probe->x;
-    probe->x = NULL;
-    if (x)
-        exchange_client_gone(x, CLOSE_client_closed);
+    if (probe->inner.x)
+        inner_cancel(&probe->inner);
     else if (probe->waiter.attempt)
         attempt_leave(&probe->waiter);
     else

@@ -5,6 +5,7 @@
 #define MOONGATE_PROXY_PROBE_H
 
 #include "http/client_codec.h"
+#include "http/inner.h"
 #include "proxy/attempt.h"
 
 enum probe_result {
@@ -28,7 +29,7 @@ struct probe {
     void (*done)(struct probe *probe, enum probe_result result, const char *why);
     struct waiter waiter;         // while it connects
     struct client_codec *client;  // and then, but for tcp and tls
-    struct exchange *x;           // of http
+    struct inner inner;           // of http
     unsigned status;
     bool found;                   // the text that the body must contain
     bool ours;                    // it failed of what this process lacks

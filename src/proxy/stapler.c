@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The downstream side of exchanges that ask OCSP responders (stapler.h): a request of a few bytes, a response
-// of at most OCSP_MAX, in OCSP_PATIENCE.
+// The inner exchanges (http/inner.h) that ask OCSP responders (stapler.h): a request of a few bytes, a response of at
+// most OCSP_MAX, in OCSP_PATIENCE.
 //
 // What came of an exchange is judged in the ring's next flush: nothing is ended from within its own calls.
 #include "proxy/stapler.h"
 
 #include "base/clock.h"
 #include "base/timer.h"
-#include "http/target.h"
+#include "http/inner.h"
 #include "tls/ocsp.h"
 
 #include <errno.h>
@@ -26,9 +26,9 @@ struct question {
     struct ocsp *ocsp;
     struct exchange_site site;  // the frontend's for requests of its own, with other settings
     struct conf_settings settings;
-    uint64_t due_ms;     // when to look whether to ask
-    struct exchange *x;  // it is being asked; NULL: not, or it is over
-    bool begun, asking;  // asking: `flusher` or `x` will end it
+    uint64_t due_ms;  // when to look whether to ask
+    struct inner inner;
+    bool asking;  // `flusher` or `inner` will end it
     unsigned status;
     struct queue body;
     const char *why;  // it failed
@@ -42,30 +42,24 @@ struct stapler {
     struct timer timer;
 };
 
-static struct question *of_exchange(const struct exchange *x) {
-    return x->down_owner;
+// ---- what comes --------------------------------------------------------------------------------------------
+
+static struct question *of_inner(struct inner *inner) {
+    return container_of(inner, struct question, inner);
 }
 
-// ---- the exchange's downstream ----------------------------------------------------------------------------
-
-static int take_interim(struct exchange *x, unsigned status, const struct headers *headers) {
-    (void)x, (void)status, (void)headers;
+static int take_head(struct inner *inner, const struct response *res) {
+    of_inner(inner)->status = res->status;
     return 0;
 }
 
-static int take_head(struct exchange *x) {
-    if (!x->failed)
-        of_exchange(x)->status = x->res.status;
-    return 0;
-}
-
-static int take_body(struct exchange *x) {
-    struct question *question = of_exchange(x);
+static int take_body(struct inner *inner, struct queue *body) {
+    struct question *question = of_inner(inner);
     if (question->why || question->status != 200) {
-        queue_release(&x->res_body);
+        queue_release(body);
         return 0;
     }
-    queue_move(&question->body, &x->res_body);
+    queue_move(&question->body, body);
     if (question->body.bytes > OCSP_MAX) {
         question->why = "the response is too large";
         queue_release(&question->body);
@@ -75,50 +69,24 @@ static int take_body(struct exchange *x) {
     return queue_unpin(&question->body);
 }
 
-static size_t backlog(struct exchange *x) {
-    (void)x;
-    return 0;  // bounded above
-}
-
-static void want_body(struct exchange *x, bool want) {
-    (void)x, (void)want;  // the whole request is there from the start
-}
-
-static struct conn *no_conn(struct exchange *x) {
-    (void)x;
-    return NULL;
-}
-
-static void finished(struct exchange *x, bool aborted, enum close_reason reason) {
-    struct question *question = of_exchange(x);
-    if ((aborted || x->failed) && !question->why)
-        question->why = close_reason_text(reason == CLOSE_none ? CLOSE_internal : reason);
-    question->x = NULL;
+static void over(struct inner *inner, enum close_reason failure) {
+    struct question *question = of_inner(inner);
+    if (failure != CLOSE_none && !question->why)
+        question->why = close_reason_text(failure);
     ring_flush_later(&question->flusher);
 }
 
-static const struct downstream_ops downstream = {
-    .interim = take_interim,
-    .head = take_head,
-    .body = take_body,
-    .backlog = backlog,
-    .want_body = want_body,
-    .conn = no_conn,
-    .finished = finished,
-};
+static const struct inner_ops inner_ops = { .head = take_head, .body = take_body, .over = over };
 
 // ---- asking -----------------------------------------------------------------------------------------------
 
 static void let_go(struct question *question) {
-    struct exchange *x = question->x;
-    question->x = NULL;
-    if (x)
-        exchange_client_gone(x, CLOSE_client_closed);
+    inner_cancel(&question->inner);
     timer_stop(&question->patience);
     list_remove(&question->flusher.link);
     queue_release(&question->body);
     question->stapler->asking -= question->asking;
-    question->begun = question->asking = false;
+    question->asking = false;
     question->why = NULL;
     question->status = 0;
 }
@@ -148,50 +116,40 @@ static void judge(struct question *question) {
 
 static void flush(struct ring_flush *flusher) {
     struct question *question = container_of(flusher, struct question, flusher);
-    if (!question->begun && question->x) {
-        question->begun = true;
-        exchange_start(question->x);
-    } else {
+    if (!question->why && inner_is_new(&question->inner))
+        inner_start(&question->inner);
+    else
         judge(question);
-    }
 }
 
 static void too_late(struct timer *timer) {
     struct question *question = container_of(timer, struct question, patience);
     question->why = "no response within ten seconds";
-    question->begun = true;
     ring_flush_later(&question->flusher);
 }
 
-static int add_field(struct exchange *x, struct slice name, struct slice value) {
-    return headers_add(&x->req.headers, &x->arena, name, value);
-}
-
 // NULL: the exchange is ready to be started.
-static const char *prepare(struct exchange *x, const struct ocsp *ocsp) {
-    const char *why = "memory is out";
-    x->req.major = x->req.minor = 1;
-    x->req.method = SLICE_LIT("POST");
-    x->req.target = arena_copy(&x->arena, slice_of(ocsp->target));
-    x->req.authority = slice_of(ocsp->host);
-    x->route_choice = slice_of(ocsp->to);
-    x->req.framing = BODY_LENGTH;
-    x->req.length = ocsp->request.len;
-    x->req_ended = true;
-    if (!x->req.target.at || add_field(x, SLICE_LIT("Host"), slice_of(ocsp->host)) < 0 ||
-        add_field(x, SLICE_LIT("Content-Type"), SLICE_LIT("application/ocsp-request")) < 0 ||
-        add_field(x, SLICE_LIT("Accept"), SLICE_LIT("application/ocsp-response")) < 0 ||
-        queue_copy(&x->req_body, ocsp->request.at, ocsp->request.len) < 0)
-        return why;
-    return target_parse(&x->req, &x->arena, &why) < 0 ? why : NULL;
+static const char *prepare(struct question *question) {
+    const struct ocsp *ocsp = question->ocsp;
+    struct inner *inner = &question->inner;
+    struct inner_request request = {
+        .method = SLICE_LIT("POST"),
+        .target = slice_of(ocsp->target),
+        .to = slice_of(ocsp->to),
+        .host = slice_of(ocsp->host),
+    };
+    const char *why = inner_make(inner, &inner_ops, &question->site, &request);
+    if (!why && (inner_field(inner, SLICE_LIT("Content-Type"), SLICE_LIT("application/ocsp-request")) < 0 ||
+                 inner_field(inner, SLICE_LIT("Accept"), SLICE_LIT("application/ocsp-response")) < 0 ||
+                 inner_body(inner, slice_make(ocsp->request.at, ocsp->request.len)) < 0))
+        why = "memory is out";
+    return why;
 }
 
 static void ask(struct question *question) {
-    question->x = exchange_new(&question->site, &downstream, question);
     question->asking = true;
     question->stapler->asking++;
-    question->why = question->x ? prepare(question->x, question->ocsp) : "memory is out";
-    question->begun = question->why != NULL;
+    question->why = prepare(question);
     timer_start(&question->patience, OCSP_PATIENCE);
     ring_flush_later(&question->flusher);
 }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Requests that scripts make (gate.fetch): an exchange whose downstream is a script instead of a client's
-// connection, so that it goes through pools, time-outs, retries and checks as everybody's requests do. Lua
-// calls the functions at the end through api.h (lua/moongate/fetch.lua); the exchange tells what has come
-// through struct downstream_ops.
+// Requests that scripts make (gate.fetch): inner exchanges (http/inner.h), which go through pools, time-outs,
+// retries and checks as everybody's requests do. Lua calls the functions at the end through api.h
+// (lua/moongate/fetch.lua).
 //
 // Nothing of an exchange runs while Lua code does: what a script asks for is done in the ring's next flush.
 #include "script/host.h"
@@ -10,7 +9,7 @@
 #include "base/counters.h"
 #include "base/handle.h"
 #include "base/slab.h"
-#include "http/target.h"
+#include "http/inner.h"
 #include "script/api_impl.h"
 
 #include <errno.h>
@@ -18,9 +17,9 @@
 enum { FETCHES_MAX = 10000 };  // of a worker: a client may be what makes a script start them
 
 struct fetch {
-    struct exchange *x;  // NULL: it is over
-    uint64_t id;         // its handle; 0: the script has let it go
-    uint64_t ticket;     // of the task that waits for what comes next, 0: none does
+    struct inner inner;
+    uint64_t id;      // its handle; 0: the script has let it go
+    uint64_t ticket;  // of the task that waits for what comes next, 0: none does
     struct ring_flush flusher;
     struct arena arena;  // of the response's head
     struct headers headers;
@@ -28,7 +27,7 @@ struct fetch {
     struct queue body;          // what has come and was not read; bounded by buffer_high
     struct span held;           // was read last: Lua copies it after the call
     enum close_reason failure;  // with `over`: why there is no response, or only a part of one
-    bool begun, over;
+    bool over;
 };
 
 static struct slab fetch_slab = SLAB_INIT(sizeof(struct fetch), 64);
@@ -50,20 +49,17 @@ static void wake(struct fetch *fetch) {
     fetch->ticket = 0;
 }
 
-// ---- the exchange's downstream ----------------------------------------------------------------------------
+// ---- what comes --------------------------------------------------------------------------------------------
 
-static int take_interim(struct exchange *x, unsigned status, const struct headers *headers) {
-    (void)x, (void)status, (void)headers;
-    return 0;
+static struct fetch *of_inner(const struct inner *inner) {
+    return container_of(inner, struct fetch, inner);
 }
 
 // The exchange may be over before the script looks, so the head is copied.
-static int take_head(struct exchange *x) {
-    struct fetch *fetch = x->down_owner;
-    if (x->failed)
-        return 0;  // an answer of our own: finished() says why
-    for (uint32_t i = 0; i < x->res.headers.count; i++) {
-        const struct header *header = &x->res.headers.at[i];
+static int take_head(struct inner *inner, const struct response *res) {
+    struct fetch *fetch = of_inner(inner);
+    for (uint32_t i = 0; i < res->headers.count; i++) {
+        const struct header *header = &res->headers.at[i];
         if (header->name.len == 0)
             continue;
         struct slice name = arena_copy(&fetch->arena, header->name);
@@ -71,73 +67,45 @@ static int take_head(struct exchange *x) {
         if (!name.at || !value.at || headers_add(&fetch->headers, &fetch->arena, name, value) < 0)
             return -ENOMEM;
     }
-    fetch->status = x->res.status;
+    fetch->status = res->status;
     wake(fetch);
     return 0;
 }
 
-static int take_body(struct exchange *x) {
-    struct fetch *fetch = x->down_owner;
-    if (x->failed || x->req.head) {
-        queue_release(&x->res_body);
-        return 0;
-    }
-    x->res_bytes += x->res_body.bytes;
-    queue_move(&fetch->body, &x->res_body);
+static int take_body(struct inner *inner, struct queue *body) {
+    struct fetch *fetch = of_inner(inner);
+    queue_move(&fetch->body, body);
     wake(fetch);
     return queue_unpin(&fetch->body);  // nobody knows when the script will read it
 }
 
-static size_t backlog(struct exchange *x) {
-    const struct fetch *fetch = x->down_owner;
-    return fetch->body.bytes;
+static size_t backlog(const struct inner *inner) {
+    return of_inner(inner)->body.bytes;
 }
 
-static void want_body(struct exchange *x, bool want) {
-    (void)x, (void)want;  // the whole request is there from the start
-}
-
-static struct conn *no_conn(struct exchange *x) {
-    (void)x;
-    return NULL;
-}
-
-static void finished(struct exchange *x, bool aborted, enum close_reason reason) {
-    struct fetch *fetch = x->down_owner;
-    if (aborted || x->failed)
-        fetch->failure = reason == CLOSE_none ? CLOSE_internal : reason;
-    counters->fetch_errors += fetch->failure != CLOSE_none;
-    fetch->x = NULL;
+static void over(struct inner *inner, enum close_reason failure) {
+    struct fetch *fetch = of_inner(inner);
+    fetch->failure = failure;
+    counters->fetch_errors += failure != CLOSE_none;
     fetch->over = true;
     wake(fetch);
 }
 
-// No `detach`: a fetch asks for no upgrade, and a 101 that nobody asked for is refused.
-static const struct downstream_ops downstream = {
-    .interim = take_interim,
-    .head = take_head,
-    .body = take_body,
-    .backlog = backlog,
-    .want_body = want_body,
-    .conn = no_conn,
-    .finished = finished,
+static const struct inner_ops inner_ops = {
+    .head = take_head, .body = take_body, .backlog = backlog, .over = over
 };
 
 // ---- what the script asked for ----------------------------------------------------------------------------
 
 static void flush(struct ring_flush *flusher) {
     struct fetch *fetch = container_of(flusher, struct fetch, flusher);
-    struct exchange *x = fetch->x;
     if (fetch->id == 0) {
-        fetch->x = NULL;
-        if (x)
-            exchange_client_gone(x, CLOSE_client_closed);
+        inner_cancel(&fetch->inner);
         fetch_free(fetch);
-    } else if (x && !fetch->begun) {
-        fetch->begun = true;
-        exchange_start(x);
-    } else if (x) {
-        exchange_run(x);  // there is room again
+    } else if (inner_is_new(&fetch->inner)) {
+        inner_start(&fetch->inner);
+    } else {
+        inner_more(&fetch->inner);
     }
 }
 
@@ -164,21 +132,17 @@ int mg_fetch_new(const char *method, size_t method_len, const char *target, size
     *fetch = (struct fetch){ .flusher.flush = flush };
     list_init(&fetch->flusher.link);
     fetch->id = handle_new(HANDLE_FETCH, fetch);
-    struct exchange *x = fetch->x = fetch->id ? exchange_new(site, &downstream, fetch) : NULL;
-    if (!x) {
-        handle_drop(fetch->id);
+    if (!fetch->id) {
         fetch_free(fetch);
         return mg_error("%s", why);
     }
-    x->req.major = x->req.minor = 1;
-    x->req.method = arena_copy(&x->arena, slice_make(method, method_len));
-    x->req.target = arena_copy(&x->arena, slice_make(target, target_len));
-    x->route_choice = arena_copy(&x->arena, slice_make(to, to_len));
-    x->req.head = slice_eq(x->req.method, SLICE_LIT("HEAD"));
-    x->req.idempotent = method_idempotent(x->req.method);
-    x->req_ended = true;
-    if (!x->req.method.at || !x->req.target.at || !x->route_choice.at ||
-        target_parse(&x->req, &x->arena, &why) < 0) {
+    struct inner_request request = {
+        .method = slice_make(method, method_len),
+        .target = slice_make(target, target_len),
+        .to = slice_make(to, to_len),
+    };
+    why = inner_make(&fetch->inner, &inner_ops, site, &request);
+    if (why) {
         mg_fetch_close((double)fetch->id);
         return mg_error("%s", why);
     }
@@ -188,36 +152,21 @@ int mg_fetch_new(const char *method, size_t method_len, const char *target, size
 
 int mg_fetch_field(double id, const char *name_at, size_t name_len, const char *value_at, size_t value_len) {
     struct fetch *fetch = fetch_of(id);
-    if (!fetch || !fetch->x || fetch->begun)
+    if (!fetch || !inner_is_new(&fetch->inner))
         return MG_STALE;
-    struct exchange *x = fetch->x;
     struct slice name = slice_make(name_at, name_len), value = slice_trim(slice_make(value_at, value_len));
     int rc = mg_header_check(MG_REQUEST, name, value);
     if (rc != MG_OK)
         return rc;
-    name = arena_copy(&x->arena, name);
-    value = arena_copy(&x->arena, value);
-    bool host = header_id_of(name) == HEADER_host;
-    if (!name.at || !value.at ||
-        (host ? headers_set(&x->req.headers, &x->arena, name, value)
-              : headers_add(&x->req.headers, &x->arena, name, value)) < 0)
-        return mg_error("memory is out");
-    if (host)
-        x->req.authority = value;
-    return MG_OK;
+    return inner_field(&fetch->inner, name, value) < 0 ? mg_error("memory is out") : MG_OK;
 }
 
 int mg_fetch_start(double id, const char *body, size_t len) {
     struct fetch *fetch = fetch_of(id);
-    if (!fetch || !fetch->x || fetch->begun)
+    if (!fetch || !inner_is_new(&fetch->inner))
         return MG_STALE;
-    struct exchange *x = fetch->x;
-    if (body) {
-        x->req.framing = BODY_LENGTH;
-        x->req.length = len;
-        if (queue_copy(&x->req_body, body, len) < 0)
-            return mg_error("memory is out");
-    }
+    if (body && inner_body(&fetch->inner, slice_make(body, len)) < 0)
+        return mg_error("memory is out");
     counters->fetches++;
     ring_flush_later(&fetch->flusher);
     return MG_OK;
@@ -263,7 +212,7 @@ int mg_fetch_read(double id, struct mg_text *ret_text) {
         block_unref(fetch->held.block);
     fetch->held = (struct span){ 0 };
     if (queue_take(&fetch->body, &fetch->held)) {
-        if (fetch->x)
+        if (fetch->inner.x)
             ring_flush_later(&fetch->flusher);
         mg_text_set(ret_text, slice_make(fetch->held.at, fetch->held.len));
         return MG_OK;
