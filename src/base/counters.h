@@ -62,6 +62,7 @@
     X(bytes_from_clients, "bytes received from clients") \
     X(bytes_to_clients, "bytes sent to clients") \
     X(upstream_connects, "connections made to upstream servers") \
+    X(upstream_raced, "of these, begun beside another one that took longer than connect_stagger") \
     X(upstream_connect_errors, "connections to upstream servers that failed") \
     X(upstream_tls_handshakes, "TLS handshakes with upstream servers") \
     X(upstream_tls_resumed, "of these: those that resumed a session") \

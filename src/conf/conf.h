@@ -241,8 +241,10 @@ struct conf_upstream {
     struct conf_connecting connecting;
     enum conf_proxy_version proxy_protocol;
     unsigned proxy_says;          // bits of conf_proxy_says
-    uint64_t connect_timeout;     // for one connection to be made
+    uint64_t connect_timeout;     // for one connection to be made, with those beside it
+    uint64_t connect_stagger;     // until one more is begun beside it, 0: never
     uint64_t response_timeout;    // from the end of the request head sent to the response head
+    uint64_t try_timeout;         // the same, while the request may be sent once more; 0: no other
     uint64_t read_timeout;        // between two reads of a response body
     uint64_t write_timeout;       // between two successful writes of a request
     uint64_t max_response_head;   // bytes of a response head

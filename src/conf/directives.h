@@ -526,12 +526,26 @@
       "expect the header, or they answer 400.") \
     X(connect_timeout, SCOPE_UPSTREAM, TIME, conf_upstream, connect_timeout, 1, 600000, 0, NULL, "5s", \
       NULL, \
-      "How long one connection to a server may take to be made. After that the next server is tried, as " \
-      "tries allows; then the request is answered 504.") \
+      "How long one connection to a server may take to be made, with TLS, and with those that are begun beside it " \
+      "(connect_stagger). After that the next server is tried, as tries allows; then the request is answered 504.") \
+    X(connect_stagger, SCOPE_UPSTREAM, TIME, conf_upstream, connect_stagger, 10, 600000, DIRECTIVE_ZERO, NULL, \
+      "250ms", NULL, \
+      "How long a server may take to be reached before another is connected to beside it (Happy Eyeballs, RFC 8305); " \
+      "where one of several fails the next begins at once. The first connection that is made gets the request, the " \
+      "others are given up, and count as failed (eject) if they have taken so long. An address of the other family of " \
+      "the same server line comes first, so that a name whose IPv6 addresses cannot be reached is asked by IPv4 in " \
+      "this time; else balance chooses. At most four are begun for one request in one try, each counts for max_active, and none beside the " \
+      "server that a client sticks to. 0 begins one at a time.") \
     X(response_timeout, SCOPE_UPSTREAM, TIME, conf_upstream, response_timeout, 1, 86400000, 0, NULL, \
       "60s", NULL, \
       "How long a server may take from the end of a request to the whole response head; each interim " \
-      "response (at most 32) begins the time anew. After that the request is answered 504.") \
+      "response (at most 32) begins the time anew. After that the request is answered 504, or sent to another server " \
+      "where retry says timeout.") \
+    X(try_timeout, SCOPE_UPSTREAM, TIME, conf_upstream, try_timeout, 1, 86400000, DIRECTIVE_ZERO, NULL, "0", \
+      NULL, \
+      "The same as response_timeout, if that is longer, for an idempotent request that may still be sent to another " \
+      "server (tries, retry_timeout, retry_budget, retry_body): it is, whatever retry says. The last try has all of " \
+      "response_timeout. 0 makes no difference between tries.") \
     X(read_timeout, SCOPE_UPSTREAM, TIME, conf_upstream, read_timeout, 1, 86400000, 0, NULL, "60s", NULL, \
       "How long a server may send nothing in the middle of a response body. After that the response is " \
       "cut off and the client's connection closed.") \

@@ -221,26 +221,29 @@ static bool is_down(const struct named *named, const struct addr *addr) {
 }
 
 struct server *address_choose(const struct named *named, const struct resolver_answer *answer,
-                              const struct conf_allow *allow, uint64_t tried, struct error *error) {
+                              const struct conf_allow *allow, uint64_t tried, const struct addr *beside,
+                              struct error *error) {
+    enum { GOOD, SAME_FAMILY, DOWN, TRIED, NONE };
     struct address_book *book = named->book;
     // Those of the first one's family take turns; the others, which this machine may not reach, come behind.
-    unsigned turns = 1, best_rank = 3;
+    unsigned turns = 1, best_rank = NONE;
     while (turns < answer->count && addr_family(&answer->addrs[turns]) == addr_family(&answer->addrs[0]))
         turns++;
     unsigned begin = book->turn++ % turns;
     struct addr best = { 0 };
-    for (unsigned i = 0; i < answer->count && best_rank > 0; i++) {
+    for (unsigned i = 0; i < answer->count && best_rank > GOOD; i++) {
         struct addr addr = answer->addrs[i < turns ? (begin + i) % turns : i];
         if (!allow_addr(allow, &addr))
             continue;
         addr_set_port(&addr, named->port);
-        unsigned rank = tried & bit_of(&addr) ? 2 : is_down(named, &addr) ? 1 : 0;
+        bool same = beside && addr_family(&addr) == addr_family(beside);
+        unsigned rank = tried & bit_of(&addr) ? TRIED : is_down(named, &addr) ? DOWN : same ? SAME_FAMILY : GOOD;
         if (rank < best_rank) {
             best_rank = rank;
             best = addr;
         }
     }
-    if (best_rank == 3) {
+    if (best_rank == NONE) {
         char first[ADDR_IP_MAX];
         addr_print_ip(&answer->addrs[0], first);
         error_set(error, -EACCES, "it stands for %s%s, which route_allow does not let in", first,

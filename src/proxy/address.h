@@ -42,10 +42,11 @@ void address_book_release(struct address_book *book);
 struct upstream *address_book_find(struct address_book *book, struct slice text, struct error *error);
 
 // The server for an attempt at a name: of its addresses that may be reached one that has not been tried for
-// this exchange and could be connected to lately; the exchange's next attempt tries another. NULL with an
-// error: -EACCES when `allow` lets none of them in, -ENOSPC, -ENOMEM.
+// this exchange and could be connected to lately; the exchange's next attempt tries another. beside: where one is
+// sought because this one takes long, that of the other family comes first; NULL: none is. NULL with an error: -EACCES when `allow` lets none of them in, -ENOSPC, -ENOMEM.
 struct server *address_choose(const struct named *named, const struct resolver_answer *answer,
-                              const struct conf_allow *allow, uint64_t tried, struct error *error);
+                              const struct conf_allow *allow, uint64_t tried, const struct addr *beside,
+                              struct error *error);
 // Of an address's server, among the bits of x->tried; two may share one, which costs an attempt's choice
 // only.
 uint64_t address_bit(const struct server *server);

@@ -28,6 +28,7 @@ struct attempt {
     bool shared;                  // counted in server->shared, because more than one may wait for it
     bool alone;                   // nobody may join, and nothing is learnt of the server (attempt_alone)
     bool bare;                    // without TLS
+    bool connected;               // the server was reached: what `conn` does is TLS
     bool over;                    // those that still wait are being told: it goes when all are
 };
 
@@ -222,6 +223,7 @@ static void connected(struct conn *conn, int error) {
         fail(attempt, error, NULL);
         return;
     }
+    attempt->connected = true;
     // Before TLS, and before the request.
     struct slice announced = announced_by(attempt);
     bool tls = server->upstream->tls && !attempt->bare;
@@ -347,15 +349,29 @@ int attempt_alone(struct server *server, struct waiter *waiter, bool bare) {
     return 0;
 }
 
-void attempt_leave(struct waiter *waiter) {
+static void leave(struct waiter *waiter, bool late) {
     struct attempt *attempt = waiter->attempt;
     list_remove(&waiter->link);
     waiter->attempt = NULL;
     attempt->count--;
     if (attempt->count > 0 || attempt->client || attempt->over)
         return;
-    conn_close(attempt->conn, CLOSE_client_closed);
+    if (late && !attempt->connected)
+        count_failure(attempt->server, -ETIMEDOUT);
+    conn_close(attempt->conn, late ? CLOSE_upstream_timeout : CLOSE_client_closed);
     end(attempt);
+}
+
+void attempt_leave(struct waiter *waiter) {
+    leave(waiter, false);
+}
+
+void attempt_give_up(struct waiter *waiter) {
+    leave(waiter, true);
+}
+
+bool attempt_is_connected(const struct waiter *waiter) {
+    return waiter->attempt->connected;
 }
 
 void attempt_prepare(struct server *server) {

@@ -42,6 +42,10 @@ int attempt_join(struct server *server, struct waiter *waiter) __attribute__((wa
 int attempt_alone(struct server *server, struct waiter *waiter, bool bare) __attribute__((warn_unused_result));
 // It waits no more; an attempt that nobody waits for ends, but for one that has connected.
 void attempt_leave(struct waiter *waiter);
+// The same, because it took too long: when the attempt ends with that, it counts as one that failed.
+void attempt_give_up(struct waiter *waiter);
+// Whether the server was reached: what is left is TLS, or its word on how many exchanges it takes.
+bool attempt_is_connected(const struct waiter *waiter);
 // Whether one more exchange could be given to the server now, or once a connection is made.
 bool attempt_has_room(const struct server *server);
 // What this process lacks (descriptors, memory) says nothing of a server.

@@ -50,7 +50,8 @@ static struct server *rotate(struct choice *choice) {
         at = at + 1 < roster->count ? at + 1 : 0;
         if (!fits(choice, server))
             continue;
-        roster->turn = at;
+        if (choice->x->tried == 0)  // else it is nobody's turn: who comes next begins where this one did not
+            roster->turn = at;
         return server;
     }
     return NULL;
@@ -324,4 +325,18 @@ struct server *balance_choose(struct upstream *upstream, const struct exchange *
     }
     *ret_wait = !server && choice.full;
     return server;
+}
+
+struct server *balance_rival(struct upstream *upstream, const struct exchange *x, const struct server *beside) {
+    struct choice choice = { .upstream = upstream, .x = x, .roster = &upstream->roster };
+    if (upstream->server_count < 2 || (x->sticky && x->sticky == beside->token))
+        return NULL;
+    roster_look(upstream);
+    for (unsigned i = 0; i < choice.roster->count; i++) {
+        struct server *server = choice.roster->places[i].server;
+        if (server->line == beside->line && addr_family(&server->addr) != addr_family(&beside->addr) &&
+            fits(&choice, server))
+            return server;
+    }
+    return by_algorithm(&choice);
 }

@@ -12,4 +12,9 @@
 // free, as those that it may be have max_active.
 struct server *balance_choose(struct upstream *upstream, const struct exchange *x, bool *ret_wait);
 
+// One more server to connect to, as `beside` takes long: another address of the same line with the other family, if
+// there is one (RFC 8305, 4), else by the upstream's balance. None of x->tried, none that is not well, none for a
+// client that sticks to `beside`: NULL then.
+struct server *balance_rival(struct upstream *upstream, const struct exchange *x, const struct server *beside);
+
 #endif

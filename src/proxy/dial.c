@@ -14,19 +14,28 @@
 #include "proxy/attempt.h"
 #include "proxy/balance.h"
 #include "proxy/pool.h"
+#include "proxy/race.h"
 #include "proxy/sticky.h"
 
 #include <errno.h>
 #include <string.h>
 
-// Belongs to its exchange (x->dialling). It waits until a name is resolved, for an attempt with a place of the
-// server, or in its upstream's queue with its timer running (name and waiter.attempt are NULL).
+enum dialling_state {
+    DIALLING_name,   // `name` is being resolved: `ask` is set
+    DIALLING_race,   // for a connection: `race` is on; ask: of the name, for one more server
+    DIALLING_queue,  // it is in its upstream's queue, with its timer running
+};
+
+// Belongs to its exchange (x->dialling).
 struct dialling {
+    enum dialling_state state;
     struct exchange *x;
-    const struct named *name;  // with its ask
+    const struct named *name;  // that a script gave; NULL: none
     struct resolver_ask *ask;
-    struct waiter waiter;
-    struct list link;
+    struct slice announced;  // on a new connection, of the client
+    struct race race;
+    struct list link;  // of the queue, or of its server's, if it is stuck
+    bool stuck;        // it waits for the one server that its client sticks to
     struct timer timer;
     uint64_t began_us;
 };
@@ -49,28 +58,33 @@ static struct exchange *end(struct dialling *dialling) {
 // ---- a connection -----------------------------------------------------------------------------------------
 
 // why: of a TLS handshake; NULL: of the connection itself.
-static void failed(struct exchange *x, struct server *server, int error, const char *why) {
+static void tell_failed(struct exchange *x, const struct server *server, int error, const char *why) {
     static struct log_limit limit;
     uint32_t suppressed;
     const char *upstream = server->upstream->conf->name;
-    if (attempt_error_is_ours(error)) {
-        if (log_limit_pass(&limit, 10, &suppressed))
-            log_error("upstream \"%s\": no connection to \"%s\" can be made: %s (request %s)", upstream,
-                      server->name, strerror(-error), exchange_id(x));
-        exchange_dial_failed(x, false, 503, CLOSE_memory);
+    if (!log_limit_pass(&limit, 10, &suppressed))
         return;
-    }
-    bool timeout = error == -ETIMEDOUT;
-    if (why && log_limit_pass(&limit, 10, &suppressed))
+    if (attempt_error_is_ours(error))
+        log_error("upstream \"%s\": no connection to \"%s\" can be made: %s (request %s)", upstream, server->name,
+                  strerror(-error), exchange_id(x));
+    else if (why)
         log_error("upstream \"%s\": TLS with \"%s\" failed: %s (request %s)", upstream, server->name, why,
                   exchange_id(x));
-    else if (!why && log_limit_pass(&limit, 10, &suppressed))
+    else
         log_error("upstream \"%s\": connecting to \"%s\" failed: %s (request %s)", upstream, server->name,
                   strerror(-error), exchange_id(x));
-    exchange_dial_failed(x, true, timeout ? 504 : 502,
-                         timeout   ? CLOSE_upstream_timeout
-                             : why ? CLOSE_upstream_tls
-                                   : CLOSE_upstream_connect);
+}
+
+static void failed(struct exchange *x, const struct server *server, int error, const char *why) {
+    bool timeout = error == -ETIMEDOUT;
+    tell_failed(x, server, error, why);
+    if (attempt_error_is_ours(error))
+        exchange_dial_failed(x, false, 503, CLOSE_memory);
+    else
+        exchange_dial_failed(x, true, timeout ? 504 : 502,
+                             timeout   ? CLOSE_upstream_timeout
+                                 : why ? CLOSE_upstream_tls
+                                       : CLOSE_upstream_connect);
 }
 
 // Notes which server is asked. One that passes may be gone when the exchange is logged.
@@ -87,16 +101,13 @@ static int note(struct exchange *x, struct server *server) {
     return 0;
 }
 
-static const struct waiter_ops waiter_ops;
+static const struct race_ops race_ops;
 
-static void ask(struct exchange *x, struct server *server) {
-    if (note(x, server) < 0) {
-        exchange_dial_failed(x, false, 503, CLOSE_memory);
-        return;
-    }
+// name: that the server is an address of; NULL: none.
+static void ask(struct exchange *x, struct server *server, const struct named *name) {
     struct slice announced = { 0 };
-    int rc = 0;
-    if (server->upstream->conf->proxy_protocol != PROXY_VERSION_NONE)
+    int rc = note(x, server);
+    if (rc == 0 && server->upstream->conf->proxy_protocol != PROXY_VERSION_NONE)
         rc = announce_client(x, server->upstream->conf, &announced);
     if (rc < 0) {
         exchange_dial_failed(x, false, 503, CLOSE_memory);
@@ -114,47 +125,98 @@ static void ask(struct exchange *x, struct server *server) {
         exchange_dial_failed(x, false, 503, CLOSE_memory);
         return;
     }
-    *dialling = (struct dialling){ .x = x, .waiter.ops = &waiter_ops, .began_us = clock_us() };
-    dialling->waiter.announced = announced;
-    rc = attempt_join(server, &dialling->waiter);
+    dialling->state = DIALLING_race;
+    dialling->x = x;
+    dialling->name = name;
+    dialling->ask = NULL;
+    dialling->announced = announced;
+    race_init(&dialling->race, &race_ops);
+    rc = race_begin(&dialling->race, server, announced);
     if (rc < 0) {
         slab_put(&dialling_slab, dialling);
         failed(x, server, rc, NULL);
         return;
     }
-    server_take_place(server);
     x->dialling = dialling;
 }
 
-static struct dialling *of_waiter(struct waiter *waiter) {
-    return container_of(waiter, struct dialling, waiter);
+static struct dialling *of_race(struct race *race) {
+    return container_of(race, struct dialling, race);
 }
 
-static void waiter_made(struct waiter *waiter, struct client_codec *client) {
-    struct dialling *dialling = of_waiter(waiter);
-    ((struct server *)client->owner)->counts->wait_us += clock_us() - dialling->began_us;
-    pool_serve(client, end(dialling));
+// The race is over, and with it what was asked for one more server.
+static struct exchange *end_race(struct race *race) {
+    struct dialling *dialling = of_race(race);
+    if (dialling->ask)
+        resolver_cancel(dialling->ask);
+    return end(dialling);
 }
 
-static void waiter_failed(struct waiter *waiter, struct server *server, int error, const char *why) {
-    server_give_place(server);
-    failed(end(of_waiter(waiter)), server, error, why);
+static void race_made(struct race *race, struct server *server, struct client_codec *client, uint64_t began_us) {
+    struct exchange *x = end_race(race);
+    server->counts->wait_us += clock_us() - began_us;
+    if (x->server != server && note(x, server) < 0)
+        x->server = server;  // the log says the other's name
+    pool_serve(client, x);
+}
+
+static void race_failed(struct race *race, struct server *server, int error, const char *why, bool last) {
+    struct exchange *x = of_race(race)->x;
+    if (last) {
+        failed(end_race(race), server, error, why);
+    } else {
+        tell_failed(x, server, error, why);
+        x->server = race_server(race);
+    }
 }
 
 // To the same server, where it has room; else as if it had just come.
-static void waiter_again(struct waiter *waiter, struct server *server) {
-    struct exchange *x = end(of_waiter(waiter));
-    server_give_place(server);
+static void race_again(struct race *race, struct server *server) {
+    const struct named *name = of_race(race)->name;
+    struct exchange *x = end_race(race);
     if (!server->removed && attempt_has_room(server)) {
-        ask(x, server);
+        ask(x, server, name);
     } else {
         x->tried &= ~bit_of(server);
         dial(x);
     }
 }
 
-static const struct waiter_ops waiter_ops = {
-    .made = waiter_made, .failed = waiter_failed, .again = waiter_again
+// One more server beside those that it waits for already, unless that has an idle connection.
+static void ask_beside(struct dialling *dialling, struct server *server) {
+    struct exchange *x = dialling->x;
+    if ((x->tried & bit_of(server)) || note(x, server) < 0)
+        return;
+    struct client_codec *client = pool_find(x, server, dialling->announced);
+    if (client) {
+        server_take_place(server);
+        race_end(&dialling->race, true);
+        end_race(&dialling->race);
+        pool_serve(client, x);
+        return;
+    }
+    int rc = race_begin(&dialling->race, server, dialling->announced);
+    if (rc < 0)
+        tell_failed(x, server, rc, NULL);
+}
+
+static void resolve(struct dialling *dialling);
+
+static void race_late(struct race *race) {
+    struct dialling *dialling = of_race(race);
+    struct exchange *x = dialling->x;
+    if (dialling->name) {
+        if (!dialling->ask)
+            resolve(dialling);
+        return;
+    }
+    struct server *server = balance_rival(x->upstream, x, race_server(race));
+    if (server)
+        ask_beside(dialling, server);
+}
+
+static const struct race_ops race_ops = {
+    .made = race_made, .failed = race_failed, .again = race_again, .late = race_late
 };
 
 // ---- the queue --------------------------------------------------------------------------------------------
@@ -163,6 +225,7 @@ static struct exchange *unqueue(struct dialling *dialling) {
     timer_stop(&dialling->timer);
     list_remove(&dialling->link);
     dialling->x->upstream->waiting_count--;
+    dialling->x->upstream->stuck_count -= dialling->stuck;
     counters->upstream_waiting--;
     return end(dialling);
 }
@@ -193,7 +256,8 @@ static void waited_too_long(struct timer *timer) {
     refuse(unqueue(dialling), "queue_timeout has passed");
 }
 
-static void wait(struct exchange *x) {
+// stuck: the server that its client sticks to; NULL: any will do.
+static void wait(struct exchange *x, struct server *stuck) {
     struct upstream *upstream = x->upstream;
     struct dialling *dialling =
         upstream->waiting_count < upstream->conf->queue ? slab_get(&dialling_slab) : NULL;
@@ -202,30 +266,59 @@ static void wait(struct exchange *x) {
         refuse(x, "the queue is full");
         return;
     }
-    *dialling = (struct dialling){ .x = x, .began_us = clock_us() };
+    dialling->state = DIALLING_queue;
+    dialling->x = x;
+    dialling->began_us = clock_us();
     timer_init(&dialling->timer, waited_too_long);
     timer_start(&dialling->timer, upstream->conf->queue_timeout);
-    list_push_back(&upstream->waiting, &dialling->link);
+    dialling->stuck = stuck != NULL;
+    list_push_back(stuck ? &stuck->stuck : &upstream->waiting, &dialling->link);
+    upstream->stuck_count += dialling->stuck;
     upstream->waiting_count++;
     counters->upstream_waiting++;
     counters->upstream_waited++;
     x->dialling = dialling;
 }
 
+static struct dialling *first_of(const struct list *list) {
+    return list_empty(list) ? NULL : container_of(list->next, struct dialling, link);
+}
+
+// Whether it waits no more.
+static bool serve(struct dialling *dialling) {
+    bool wait;
+    struct upstream *upstream = dialling->x->upstream;
+    struct server *server = balance_choose(upstream, dialling->x, &wait);
+    if (server) {
+        server->counts->wait_us += clock_us() - dialling->began_us;
+        ask(unqueue(dialling), server, NULL);
+    } else if (!wait && upstream->unresolved == 0) {
+        refuse_all(unqueue(dialling));
+    } else {
+        return false;
+    }
+    return true;
+}
+
+// The first of those who stick to a server, for each server; only such as came no later than `other`, if there is one.
+static bool serve_stuck(struct upstream *upstream, const struct dialling *other) {
+    bool served = false;
+    uint64_t latest_us = other ? other->began_us : UINT64_MAX;
+    for (unsigned i = 0; i < upstream->server_count && upstream->stuck_count > 0; i++) {
+        struct dialling *stuck = first_of(&upstream->servers[i]->stuck);
+        if (stuck && stuck->began_us <= latest_us)
+            served |= serve(stuck);
+    }
+    return served;
+}
+
+// In the order in which they came, except that those who stick to a server that is full hold up nobody else.
 static void wake(struct ring_flush *flush) {
     struct upstream *upstream = container_of(flush, struct upstream, waker);
-    while (!list_empty(&upstream->waiting)) {
-        struct dialling *first = container_of(upstream->waiting.next, struct dialling, link);
-        bool wait;
-        struct server *server = balance_choose(upstream, first->x, &wait);
-        if (server) {
-            server->counts->wait_us += clock_us() - first->began_us;
-            ask(unqueue(first), server);
-        } else if (wait || upstream->unresolved > 0) {
+    for (;;) {
+        struct dialling *first = first_of(&upstream->waiting);
+        if (!serve_stuck(upstream, first) && !(first && serve(first)) && !(first && serve_stuck(upstream, NULL)))
             return;
-        } else {
-            refuse_all(unqueue(first));
-        }
     }
 }
 
@@ -233,6 +326,17 @@ void dial_init(struct upstream *upstream) {
     list_init(&upstream->waiting);
     list_init(&upstream->waker.link);
     upstream->waker.flush = wake;
+}
+
+void dial_removed(struct server *server) {
+    struct upstream *upstream = server->upstream;
+    for (struct dialling *stuck; (stuck = first_of(&server->stuck)) != NULL;) {
+        list_remove(&stuck->link);
+        list_push_back(&upstream->waiting, &stuck->link);
+        stuck->stuck = false;
+        upstream->stuck_count--;
+    }
+    server_wake(server);
 }
 
 // ---- names that scripts gave ------------------------------------------------------------------------------
@@ -246,10 +350,27 @@ static void name_failed(struct exchange *x, const char *why, unsigned status, en
     exchange_dial_failed(x, status != 503, status, reason);
 }
 
+// Beside others: nothing is said of what does not come to anything.
+static void resolved_beside(struct dialling *dialling, const struct resolver_answer *answer) {
+    struct error error;
+    struct exchange *x = dialling->x;
+    struct server *server = NULL;
+    if (answer->count > 0)
+        server = address_choose(dialling->name, answer, x->settings->route_allow, x->tried,
+                                &race_server(&dialling->race)->addr, &error);
+    if (server)
+        ask_beside(dialling, server);
+}
+
 static void resolved(void *owner, const struct resolver_answer *answer) {
     struct dialling *dialling = owner;
     const struct named *name = dialling->name;
     struct error error;
+    dialling->ask = NULL;
+    if (dialling->state == DIALLING_race) {
+        resolved_beside(dialling, answer);
+        return;
+    }
     struct exchange *x = end(dialling);
     if (answer->count == 0) {
         bool late = answer->failure == DNS_timeout;
@@ -257,25 +378,33 @@ static void resolved(void *owner, const struct resolver_answer *answer) {
         name_failed(x, answer->text, late ? 504 : ours ? 503 : 502, CLOSE_upstream_name);
         return;
     }
-    struct server *server = address_choose(name, answer, x->settings->route_allow, x->tried, &error);
+    struct server *server = address_choose(name, answer, x->settings->route_allow, x->tried, NULL, &error);
     if (server)
-        ask(x, server);
+        ask(x, server, name);
     else
         name_failed(x, error.text, 502, CLOSE_upstream_denied);
 }
 
-static void resolve(struct exchange *x, const struct named *name) {
+static void resolve(struct dialling *dialling) {
+    const struct named *name = dialling->name;
+    struct resolver_ask *pending =
+        resolver_ask(name->book->resolver, name->host, AF_UNSPEC, resolved, dialling);
+    if (pending)  // else it was told already, and may be gone
+        dialling->ask = pending;
+}
+
+static void dial_name(struct exchange *x) {
     struct dialling *dialling = slab_get(&dialling_slab);
     if (!dialling) {
         exchange_dial_failed(x, false, 503, CLOSE_memory);
         return;
     }
-    *dialling = (struct dialling){ .x = x, .name = name };
+    dialling->state = DIALLING_name;
+    dialling->x = x;
+    dialling->name = x->upstream->named;
+    dialling->ask = NULL;
     x->dialling = dialling;
-    struct resolver_ask *pending =
-        resolver_ask(name->book->resolver, name->host, AF_UNSPEC, resolved, dialling);
-    if (pending)  // else it was told already, and is gone
-        dialling->ask = pending;
+    resolve(dialling);
 }
 
 // ---- from outside -----------------------------------------------------------------------------------------
@@ -283,36 +412,41 @@ static void resolve(struct exchange *x, const struct named *name) {
 void dial(struct exchange *x) {
     struct upstream *upstream = x->upstream;
     if (upstream->named) {
-        resolve(x, upstream->named);
+        dial_name(x);
         return;
     }
     if (sticky_read(x) < 0) {
         exchange_dial_failed(x, false, 503, CLOSE_memory);
         return;
     }
-    // Nobody overtakes those who wait, not even when a place was given a moment ago.
+    // Nobody overtakes those who wait for the same, not even when a place was given back a moment ago.
     bool later = true;
-    struct server *server =
-        list_empty(&upstream->waiting) ? balance_choose(upstream, x, &later) : NULL;
-    if (server)
-        ask(x, server);
-    else if (later || upstream->unresolved > 0)
-        wait(x);
-    else
+    struct server *stuck = x->sticky ? sticky_find(upstream, x) : NULL, *server = NULL;
+    if (list_empty(&upstream->waiting) && (!stuck || list_empty(&stuck->stuck)))
+        server = balance_choose(upstream, x, &later);
+    if (server && list_empty(&server->stuck)) {
+        ask(x, server, NULL);
+    } else if (server || later || upstream->unresolved > 0) {
+        ring_flush_later(&upstream->waker);
+        wait(x, stuck);
+    } else {
         refuse_all(x);
+    }
 }
 
 void dial_cancel(struct exchange *x) {
     struct dialling *dialling = x->dialling;
-    if (dialling->name) {
+    switch (dialling->state) {
+    case DIALLING_name:
         resolver_cancel(dialling->ask);
         end(dialling);
-    } else if (dialling->waiter.attempt) {
-        struct server *server = x->server;
-        attempt_leave(&dialling->waiter);
-        server_give_place(server);
-        end(dialling);
-    } else {
+        break;
+    case DIALLING_race:
+        race_end(&dialling->race, false);
+        end_race(&dialling->race);
+        break;
+    case DIALLING_queue:
         unqueue(dialling);
+        break;
     }
 }

@@ -12,6 +12,8 @@
 void dial(struct exchange *x);
 void dial_cancel(struct exchange *x);
 
-void dial_init(struct upstream *upstream);  // for upstream.c alone
+// For upstream.c alone.
+void dial_init(struct upstream *upstream);
+void dial_removed(struct server *server);  // who waits for this one waits for any
 
 #endif

@@ -61,6 +61,7 @@ struct server *server_new(struct upstream *upstream, const struct conf_server *l
     list_init(&server->idle);
     list_init(&server->busy);
     list_init(&server->attempts);
+    list_init(&server->stuck);
     char text[ADDR_TEXT_MAX];
     server->key = slice_hash(slice_make(text, addr_print(addr, text)), 0);
     server->token = sticky_token(upstream, slice_of(text));
@@ -88,7 +89,7 @@ bool server_unused(const struct server *server) {
 }
 
 void server_wake(struct server *server) {
-    if (!list_empty(&server->upstream->waiting))
+    if (server->upstream->waiting_count > 0)
         ring_flush_later(&server->upstream->waker);
 }
 

@@ -45,6 +45,7 @@ struct server {
     struct list idle;         // pool.c's: clients (http/client_codec.h), newest first
     unsigned idle_count;
     struct list busy;         // pool.c's: clients that carry something and can carry more
+    struct list stuck;        // dial.c's: exchanges that wait for this one, as their clients stick to it
     struct list attempts;     // attempt.c's: connections that are being made
     unsigned shared;          // connections that carry several exchanges, made or being made
     uint64_t kept_ms;         // pool.c's: how long it kept the idle connection that it closed last

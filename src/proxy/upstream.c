@@ -140,6 +140,7 @@ void upstream_remove(struct server *server) {
     roster_doubt(&upstream->roster);
     server->removed = true;
     check_end(server);
+    dial_removed(server);
     list_push_back(&upstream->removed, &server->link);
     pool_release(server);
     upstream_tidy_later(upstream);

@@ -6,9 +6,9 @@
 //   line      one `server` directive (struct conf_server): an address, or a name that has several
 //   server    one address that requests go to (server.h)
 //   standing  what all workers know of a server, beyond reloads (standing.h)
-//   attempt   a connection that is being made (attempt.h)
+//   attempt   a connection that is being made (attempt.h); several for one exchange are a race (race.h)
 //   client    a connection that carries exchanges (http/client_codec.h); the pool has the idle ones (pool.h)
-// Arrows between the files: dial -> balance -> attempt -> pool -> server; upstream.c makes and ends all.
+// Arrows between the files: dial -> balance -> race -> attempt -> pool -> server; upstream.c makes and ends all.
 #ifndef MOONGATE_PROXY_UPSTREAM_H
 #define MOONGATE_PROXY_UPSTREAM_H
 
@@ -39,7 +39,8 @@ struct upstream {
     struct members *members;  // members.c's: its lines that are names
     unsigned unresolved;      // lines of names that were never answered: a server may come yet
     struct list waiting;      // dial.c's: exchanges for which no server is free, in order
-    unsigned waiting_count;
+    unsigned waiting_count;   // and of those that wait for one server (server->stuck)
+    unsigned stuck_count;     // these alone
     struct ring_flush waker;  // dial.c's: serves those who wait, when a server became free
     struct timer warmer;      // warm.c's
     struct ring_flush tidier; // frees removed servers

@@ -49,7 +49,7 @@ static const char *choose(const char *list, const struct conf_allow *allow, uint
     struct upstream *upstream = find("name.test:80");
     struct resolver_answer answer = answer_of(list);
     static struct error error;
-    struct server *server = address_choose(upstream->named, &answer, allow, tried, &error);
+    struct server *server = address_choose(upstream->named, &answer, allow, tried, NULL, &error);
     return server ? server->name : error.text;
 }
 
