@@ -228,6 +228,8 @@ struct exchange {
     bool prepared;               // the request's head was made ready for an upstream
     bool started;                // exchange_start() was called: it will be logged
     bool body_lost;              // a part of the request body was passed on and not held: no other attempt
+    bool may_retry;              // try_timeout is over, and retry_budget has one more try for it
+    bool waits_on;               // it is over, and there is no other try: response_timeout counts
     bool fresh;                  // a pooled connection had failed: the next attempt gets a new one
     enum close_reason reason;
 
@@ -294,6 +296,12 @@ void exchange_interim(struct exchange *x, unsigned status, const struct headers 
 // exchange_event.c), else answered with `status`, or cut short when the response has begun.
 void exchange_upstream_failed(struct exchange *x, enum upstream_progress progress, unsigned status,
                               enum close_reason reason);
+
+// By the upstream codec: milliseconds that the server may take from the request's end to the response's head.
+uint64_t exchange_answer_ms(const struct exchange *x);
+// They are over: 0 when the request has failed by that, else for how many more it is waited, because there will be no
+// other try.
+uint64_t exchange_overdue(struct exchange *x, enum upstream_progress progress);
 
 // By hooks and steps: answers it here and lets go of the upstream. Body bytes are copied; fields must be
 // valid and their text live as long as the exchange. -EALREADY when the head was sent, -ENOMEM.

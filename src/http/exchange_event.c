@@ -136,15 +136,43 @@ static void blame(struct exchange *x, enum upstream_progress progress, enum clos
         x->site->asked(x->site, x, reason);
 }
 
+// Never when a part of the request is not ours any more; as often and as long as the upstream's configuration allows.
+static bool has_another_try(const struct exchange *x) {
+    const struct conf_upstream *conf = x->upstream_conf;
+    return !x->head_sent && !x->res_ready && !x->responded && !x->client_gone && !x->body_lost &&
+        x->attempt < conf->tries && (conf->retry_timeout == 0 || clock_ms() - x->asked_ms < conf->retry_timeout);
+}
+
+static bool is_last_try(const struct exchange *x) {
+    return x->waits_on || !x->req.idempotent || !has_another_try(x);
+}
+
+uint64_t exchange_answer_ms(const struct exchange *x) {
+    const struct conf_upstream *conf = x->upstream_conf;
+    bool shorter = conf->try_timeout > 0 && conf->try_timeout < conf->response_timeout;
+    return shorter && !is_last_try(x) ? conf->try_timeout : conf->response_timeout;
+}
+
+uint64_t exchange_overdue(struct exchange *x, enum upstream_progress progress) {
+    const struct conf_upstream *conf = x->upstream_conf;
+    if (exchange_answer_ms(x) == conf->response_timeout)
+        return 0;
+    if (progress != UPSTREAM_ANSWERED) {
+        x->may_retry = !x->site->may_retry || x->site->may_retry(x->site, x);
+        if (x->may_retry)
+            return 0;
+        counters->retries_over_budget++;
+    }
+    x->waits_on = true;
+    return conf->response_timeout - conf->try_timeout;
+}
+
 // Whether the request may be sent once more, and then sends the steps there. Never when a server may have
-// acted on it, unless doing it twice is as good as once; never when a part of it is not ours any more; as
-// often and as long as the upstream's configuration allows.
+// acted on it, unless doing it twice is as good as once.
 static bool retry(struct exchange *x, bool connecting, enum upstream_progress progress,
                   enum close_reason reason) {
     const struct conf_upstream *conf = x->upstream_conf;
-    if (x->head_sent || x->res_ready || x->responded || x->client_gone || x->body_lost ||
-        progress == UPSTREAM_ANSWERED || x->attempt >= conf->tries ||
-        (conf->retry_timeout > 0 && clock_ms() - x->asked_ms >= conf->retry_timeout))
+    if (progress == UPSTREAM_ANSWERED || !has_another_try(x))
         return false;
     bool harmless = progress == UPSTREAM_UNSENT || progress == UPSTREAM_REFUSED || x->req.idempotent;
     // What no server has worked for is nobody's load.
@@ -162,7 +190,7 @@ static bool retry(struct exchange *x, bool connecting, enum upstream_progress pr
         why = "refused unseen";
         count = &counters->retries_refused;
         free_of_charge = true;
-    } else if (reason == CLOSE_upstream_timeout && conf->retry & RETRY_TIMEOUT) {
+    } else if (reason == CLOSE_upstream_timeout && (x->may_retry || conf->retry & RETRY_TIMEOUT)) {
         why = "no answer in time";
         count = &counters->retries_timeout;
     } else if (reason != CLOSE_upstream_closed && reason != CLOSE_upstream_reset) {
@@ -177,10 +205,11 @@ static bool retry(struct exchange *x, bool connecting, enum upstream_progress pr
     } else {
         return false;
     }
-    if (!free_of_charge && x->site->may_retry && !x->site->may_retry(x->site, x)) {
+    if (!free_of_charge && !x->may_retry && x->site->may_retry && !x->site->may_retry(x->site, x)) {
         counters->retries_over_budget++;
         return false;
     }
+    x->may_retry = x->waits_on = false;
     x->fresh |= fresh;
     ++*count;
     counters->upstream_retries++;

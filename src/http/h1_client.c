@@ -131,13 +131,13 @@ static bool unsent(const struct client *client) {
     return conn->bytes_out == client->sent_before && !conn->send.pending;
 }
 
+static enum upstream_progress progress(const struct client *client) {
+    return client->answered ? UPSTREAM_ANSWERED : unsent(client) ? UPSTREAM_UNSENT : UPSTREAM_UNANSWERED;
+}
+
 static void fail(struct client *client, unsigned status, enum close_reason reason) {
     client->spoiled = true;
-    exchange_upstream_failed(client->x,
-                             client->answered     ? UPSTREAM_ANSWERED
-                                 : unsent(client) ? UPSTREAM_UNSENT
-                                                  : UPSTREAM_UNANSWERED,
-                             status, reason);
+    exchange_upstream_failed(client->x, progress(client), status, reason);
 }
 
 static void set_read_timer(struct client *client) {
@@ -148,7 +148,7 @@ static void set_read_timer(struct client *client) {
     else if (client->state == BODY)
         timer_start(&client->public.conn->timer, client->conf->read_timeout);
     else if (client->request_done)
-        timer_start(&client->public.conn->timer, client->conf->response_timeout);
+        timer_start(&client->public.conn->timer, exchange_answer_ms(client->x));
     else
         timer_stop(&client->public.conn->timer);
 }
@@ -304,11 +304,18 @@ static void on_broken(struct conn *conn, int error) {
     if (client->state != DONE && conn_ended(conn) && queue_empty(&client->pending))
         fail(client, 502, CLOSE_upstream_reset);
     else if (client->state == WAIT)
-        timer_start(&conn->timer, client->conf->response_timeout);
+        timer_start(&conn->timer, exchange_answer_ms(client->x));
 }
 
 static void on_timeout(struct conn *conn) {
     struct client *client = client_of(conn->owner);
+    uint64_t more = 0;
+    if (client->state == WAIT && client->request_done && conn_waiting(conn) == 0)
+        more = exchange_overdue(client->x, progress(client));
+    if (more > 0) {
+        timer_start(&conn->timer, more);
+        return;
+    }
     client->spoiled = true;
     if (client->state == IDLE)
         client->public.callbacks->lost(&client->public);

@@ -58,7 +58,7 @@ void h2_up_set_timer(struct h2_up *stream) {
     }
     bool sent = stream->request_done || stream->x->req.upgrade;
     if (stream->state == WAIT && sent && stream->body.queue.bytes == 0)
-        timer_start(&stream->timer, stream->client->conf->response_timeout);
+        timer_start(&stream->timer, exchange_answer_ms(stream->x));
     else if (stream->state == WAIT && stream->body.queue.bytes > 0)
         timer_start(&stream->timer, stream->client->conf->write_timeout);
     else if (stream->state == BODY && !stream->paused)
@@ -293,6 +293,13 @@ static const struct upstream_ops upstream = {
 static void stream_timed_out(struct timer *timer) {
     struct h2_up *stream = container_of(timer, struct h2_up, timer);
     struct h2_client *client = stream->client;
+    uint64_t more = 0;
+    if (stream->state == WAIT && stream->body.queue.bytes == 0)
+        more = exchange_overdue(stream->x, progress(stream));
+    if (more > 0) {
+        timer_start(timer, more);
+        return;
+    }
     client->busy++;
     h2_up_note(stream, 504, stream->x->upgraded ? CLOSE_tunnel_timeout : CLOSE_upstream_timeout);
     // A connection that takes nothing is no good for others either.

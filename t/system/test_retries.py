@@ -534,3 +534,59 @@ def test_those_who_wait_during_a_reload_are_served_by_what_they_came_to(moongate
     assert [status(client) for client in clients] == [200] * 3
     assert slow.targets() == ["/0", "/1", "/2"]
     eventually(lambda: len(gate.show("generations")["workers"][0]["generations"]) == 1)
+
+
+# ---- try_timeout ------------------------------------------------------------------------------------------------
+
+def timed(gate, **how):
+    begin = time.monotonic()
+    return gate.get(**how).status, time.monotonic() - begin
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_a_try_that_takes_too_long_goes_to_another_server(moongate, servers, method):
+    slow, fast = servers("silent"), servers("ok")
+    gate = gate_to(moongate, slow, fast, upstream="try_timeout 300ms; eject off;")
+    results = [timed(gate, method=method) for _ in range(4)]
+    assert {status for status, _ in results} == {200}
+    assert sum(0.3 <= seconds < 1 for _, seconds in results) == 2, results
+    assert gate.stats()["retries_timeout"] == 2
+
+
+def test_a_try_that_cannot_be_repeated_has_the_whole_time(moongate, servers):
+    slow, fast = servers(b"HTTP/1.1 200 OK\r\n", "silent"), servers("ok")
+    gate = gate_to(moongate, slow, upstream="try_timeout 200ms; response_timeout 700ms; eject off;")
+    # Something has come back: no other server may be asked.
+    assert timed(gate)[0] == 502
+    for how in ({"method": "POST"}, {"method": "POST", "body": b"money"}):
+        status, seconds = timed(gate, **how)
+        assert status == 504 and 0.65 < seconds < 1.2
+    assert [method for method, _ in slow.seen] == ["GET", "POST", "POST"] and gate.stats()["upstream_retries"] == 0
+
+
+def test_the_last_try_has_the_whole_time(moongate, servers):
+    gate = gate_to(moongate, servers("silent"), servers("silent"),
+                   upstream="try_timeout 200ms; response_timeout 700ms; tries 2; eject off;")
+    status, seconds = timed(gate)
+    assert status == 504 and 0.85 < seconds < 1.4
+    assert gate.stats()["retries_timeout"] == 1
+
+
+def test_without_a_budget_the_first_try_goes_on(moongate, servers):
+    gate = gate_to(moongate, servers("once"), servers("once"),
+                   upstream="try_timeout 30ms; retry_budget 0% min=0; eject off; keepalive 0;")
+    assert [timed(gate)[0] for _ in range(4)] == [200] * 4
+    assert gate.stats()["retries_over_budget"] == 4 and gate.stats()["upstream_retries"] == 0
+
+
+def test_a_response_that_has_begun_is_waited_for(moongate, origins):
+    def reply(request):
+        yield b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+        time.sleep(0.5)
+        yield OK
+    slow = origins()
+    slow.reply = reply
+    gate = gate_to(moongate, slow, upstream="try_timeout 100ms; response_timeout 2s; eject off;")
+    answer = gate.raw(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 103 ") and answer.endswith(b"\r\n\r\nok")
+    assert gate.stats()["upstream_retries"] == 0
