@@ -216,7 +216,7 @@ static void diverted(struct conn *conn, void *owner, struct queue *read, const c
     const struct frontend_options *options = frontend_options_of(client->frontend);
     leave_shaking(client);
     divert_start(conn, read, to, frontend_site(client->frontend), options->addresses->resolver,
-                 options->conf->of_address.connect_timeout);
+                 &options->conf->of_address);
     client_free(client);
 }
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Diversions of divert.h: the time between the client's hello and the relay, in which the other side is being
-// looked up and connected to, one address after the other.
+// looked up and connected to.
 #include "proxy/divert.h"
 
 #include "base/counters.h"
 #include "base/host_name.h"
 #include "base/log.h"
+#include "net/eyeballs.h"
 #include "proxy/allow.h"
 #include "proxy/relay.h"
 
@@ -16,12 +17,14 @@
 enum { ADDRS_MAX = 16 };  // of a name, that are tried
 
 struct diversion {
-    struct conn *client, *server;
+    struct conn *client;
     struct queue read;
     struct exchange_site *site;
     struct resolver_ask *ask;  // NULL: none is under way
+    struct eyeballs eyeballs;
     struct addr addrs[ADDRS_MAX];
-    unsigned count, at;        // at: the next one to be tried
+    unsigned count;
+    uint64_t stagger;
     uint16_t port;
     enum close_reason reason;  // for want of one, and why
     const char *why;
@@ -40,9 +43,9 @@ static void give_up(struct diversion *diversion, enum close_reason reason, const
         log_warn("conn %llu: a script's tunnel to \"%s\" failed: %s",
                  (unsigned long long)diversion->client->id, diversion->to, why);
     resolver_cancel(diversion->ask);
+    eyeballs_stop(&diversion->eyeballs);
     queue_release(&diversion->read);
     conn_close(diversion->client, reason);
-    conn_close(diversion->server, CLOSE_none);
     over(diversion);
 }
 
@@ -62,19 +65,14 @@ static void on_timeout(struct conn *client) {
 }
 
 static const struct conn_handler waiting = { .data = on_data, .ended = on_ended, .timeout = on_timeout };
-static const struct conn_handler connecting;
 
-static void connect_next(struct diversion *diversion);
-
-static void connected(struct conn *server, int error) {
-    struct diversion *diversion = server->owner;
+static void connected(struct eyeballs *eyeballs, struct conn *server, const struct addr *addr, int error) {
+    struct diversion *diversion = container_of(eyeballs, struct diversion, eyeballs);
     struct conn *client = diversion->client;
-    if (error) {
+    (void)addr;
+    if (!server) {
         counters->upstream_connect_errors++;
-        conn_close(server, CLOSE_upstream_connect);
-        diversion->server = NULL;
-        diversion->why = strerror(-error);
-        connect_next(diversion);
+        give_up(diversion, diversion->reason, strerror(-error));
         return;
     }
     counters->upstream_connects++;
@@ -84,15 +82,14 @@ static void connected(struct conn *server, int error) {
 }
 
 // The diversion may be gone afterwards.
-static void connect_next(struct diversion *diversion) {
-    while (diversion->at < diversion->count) {
-        const struct addr *addr = &diversion->addrs[diversion->at++];
-        diversion->server = conn_connect(addr, NULL, connected, &connecting, diversion);
-        if (diversion->server)
-            return;
-        diversion->why = strerror(errno);
-    }
-    give_up(diversion, diversion->reason, diversion->why);
+static void connect_any(struct diversion *diversion) {
+    int rc = 0;
+    if (diversion->count > 0)
+        rc = eyeballs_start(&diversion->eyeballs, diversion->addrs, diversion->count, diversion->stagger);
+    if (rc < 0)
+        diversion->why = strerror(-rc);
+    if (diversion->count == 0 || rc < 0)
+        give_up(diversion, diversion->reason, diversion->why);
 }
 
 // ---- names ------------------------------------------------------------------------------------------------
@@ -118,7 +115,7 @@ static void resolved(void *owner, const struct resolver_answer *answer) {
     diversion->ask = NULL;
     take(diversion, answer);
     if (later)
-        connect_next(diversion);
+        connect_any(diversion);
 }
 
 // ---- what is called ---------------------------------------------------------------------------------------
@@ -143,7 +140,7 @@ int divert_check(struct slice to, struct error *error) {
 }
 
 void divert_start(struct conn *client, struct queue *read, const char *to, struct exchange_site *site,
-                  struct resolver *resolver, uint64_t connect_timeout) {
+                  struct resolver *resolver, const struct conf_upstream *how) {
     struct slice name;
     struct error error;
     struct diversion *diversion = calloc(1, sizeof *diversion + strlen(to) + 1);
@@ -156,12 +153,14 @@ void divert_start(struct conn *client, struct queue *read, const char *to, struc
     diversion->read = *read;
     diversion->site = site;
     diversion->reason = CLOSE_upstream_connect;
+    diversion->stagger = how->connect_stagger;
+    eyeballs_init(&diversion->eyeballs, connected);
     strcpy(diversion->to, to);
     queue_init(read);
     site->hold(site);
     conn_adopt(client, &waiting, diversion);
     conn_pause(client);
-    timer_start(&client->timer, connect_timeout);
+    timer_start(&client->timer, how->connect_timeout);
     if (parse(slice_of(to), &diversion->addrs[0], &name, &diversion->port, &error) < 0)
         diversion->why = error.text;
     else if (name.len == 0)
@@ -171,5 +170,5 @@ void divert_start(struct conn *client, struct queue *read, const char *to, struc
     else
         diversion->ask = resolver_ask(resolver, name, AF_UNSPEC, resolved, diversion);
     if (!diversion->ask)
-        connect_next(diversion);
+        connect_any(diversion);
 }

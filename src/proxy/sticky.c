@@ -88,7 +88,6 @@ struct server *sticky_find(struct upstream *upstream, const struct exchange *x) 
 
 // ---- the response -----------------------------------------------------------------------------------------
 
-
 // "NAME=TOKEN; Path=...": NULL when memory is out.
 static const char *cookie_of(struct exchange *x, const struct conf_sticky *sticky, uint64_t token) {
     char ttl[32] = "";

@@ -4,6 +4,7 @@
 #ifndef MOONGATE_SCRIPT_TCP_H
 #define MOONGATE_SCRIPT_TCP_H
 
+#include "net/eyeballs.h"
 #include "script/api.h"
 #include "script/socket.h"
 
@@ -41,9 +42,10 @@ struct tcp {
     struct socket base;
     enum tcp_state state;
     struct conn *conn;      // with a made-up peer NULL
+    struct eyeballs eyeballs;  // the wire's: CONNECTING
     unsigned peer;          // its number
     struct socket_target target;
-    struct addr addr;       // that it is connected to, or being connected
+    struct addr addr;       // that it is connected to
     char pool[TCP_POOL_NAME + 1];
     struct tcp_tls tls;
     char why[TCP_WHY];      // CONNECTING: there is no TLS with it; empty: not known to be so

@@ -100,30 +100,43 @@ static void shake(struct tcp *tcp) {
         tcp_refused(tcp, error.text);
 }
 
-static void connected(struct conn *conn, int error) {
-    struct tcp *tcp = conn->owner;
-    if (error == 0 && tcp->tls.how != TCP_PLAIN)
-        shake(tcp);
-    else
-        tcp_connected(tcp, error);
+// A descriptor more. Single receives: a peer cannot have more under way than one of them.
+static int begun(struct conn *conn) {
+    conns++;
+    conn->bulk = TCP_BUFFER;
+    if (conn_set_script(conn, &counted) == 0)
+        return 0;
+    conns--;
+    return -ENOMEM;
 }
 
-static int tcp_connect(struct tcp *tcp) {
-    bool plain = tcp->tls.how == TCP_PLAIN;
-    struct conn *conn = conn_connect(&tcp->addr, NULL, connected, plain ? &handler : &shaking_handler, tcp);
-    if (!conn)
-        return -errno;
-    conns++;
-    if (conn_set_script(conn, &counted) < 0) {
-        conns--;
-        conn_close(conn, CLOSE_memory);
-        return -ENOMEM;
+static void connected(struct eyeballs *eyeballs, struct conn *conn, const struct addr *addr, int error) {
+    struct tcp *tcp = container_of(eyeballs, struct tcp, eyeballs);
+    if (!conn) {
+        tcp_connected(tcp, error);
+        return;
     }
-    conn->bulk = TCP_BUFFER;  // single receives: a peer cannot have more under way than one of them
-    if (plain)
-        conn_read(conn);
     tcp->conn = conn;
-    return 0;
+    tcp->addr = *addr;
+    if (tcp->tls.how != TCP_PLAIN) {
+        conn_adopt(conn, &shaking_handler, tcp);
+        shake(tcp);
+        return;
+    }
+    conn_adopt(conn, &handler, tcp);
+    conn_read(conn);
+    tcp_connected(tcp, 0);
+}
+
+// All the addresses that its target still has: none is left for tcp.c when they cannot be connected to.
+static int tcp_connect(struct tcp *tcp) {
+    struct socket_target *target = &tcp->target;
+    unsigned first = target->at - 1;  // it was taken for this call
+    target->at = target->count;
+    eyeballs_init(&tcp->eyeballs, connected);
+    tcp->eyeballs.began = begun;
+    return eyeballs_start(&tcp->eyeballs, &target->addrs[first], target->count - first,
+                          tcp->base.host->conf->of_address.connect_stagger);
 }
 
 static ssize_t tcp_send(struct tcp *tcp, const char *at, size_t len) {
@@ -164,6 +177,7 @@ static void tcp_idle(struct tcp *tcp, uint64_t ms) {
 static void tcp_close(struct tcp *tcp, bool torn) {
     struct conn *conn = tcp->conn;
     tcp->conn = NULL;
+    eyeballs_stop(&tcp->eyeballs);
     if (!conn)
         return;
     conn->reset = torn;

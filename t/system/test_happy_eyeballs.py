@@ -2,6 +2,7 @@
 """Servers that cannot be reached, in a network of the test's own: another one is connected to beside them (RFC 8305),
 the first connection wins, and what never answers costs no more than connect_stagger, or connect_timeout in all."""
 import concurrent.futures
+import os
 import time
 
 import pytest
@@ -156,3 +157,38 @@ def test_max_active_holds_for_those_beside(moongate, network):
         results = list(pool.map(lambda _: timed(gate)[0], range(4)))
     assert sorted(results) == [503, 503, 504, 504]
     assert gate.stats()["upstream_raced"] == 0
+
+
+DIAL = """
+local gate = require "moongate"
+return { request = function(req)
+  local socket, why = gate.tcp.connect(req.headers["x-to"], { timeout = tonumber(req.headers["x-timeout"]) })
+  if not socket then return req:respond(200, nil, why) end
+  socket:send("GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+  local line = socket:receive_line()
+  req:respond(200, nil, line)
+end }
+"""
+
+
+def test_a_scripts_socket_takes_the_address_that_answers(moongate, network):
+    names = network(dual="2001:db8:66::66 2001:db8:66::67 127.0.0.1", dead="2001:db8:66::66 10.66.0.66",
+                    none="::1 127.0.0.1")
+    gate = moongate(names.directive + "route_allow any;\n", "script a.lua;", {"a.lua": DIAL})
+
+    def dial(to, timeout=5):
+        begin = time.monotonic()
+        text = gate.get(headers={"X-To": to, "X-Timeout": str(timeout)}).text
+        return text, time.monotonic() - begin
+
+    fds = lambda: len(os.listdir("/proc/%d/fd" % gate.workers()[0]))
+    text, seconds = dial("dual.test:%d" % network.origin.port)
+    eventually(lambda: gate.stats()["connections_active"] == 0)
+    before = fds()
+    assert text.startswith("HTTP/1.1 200") and 0.2 < seconds < 2
+    text, seconds = dial("none.test:1")
+    assert text == "refused" and seconds < 0.2
+    text, seconds = dial("dead.test:80", 0.7)
+    assert text == "timeout" and 0.65 < seconds < 2
+    # What was begun beside it is gone as well.
+    assert eventually(lambda: fds() <= before)

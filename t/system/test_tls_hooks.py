@@ -4,11 +4,13 @@ import contextlib
 import re
 import socket
 import ssl
+import time
 import threading
 
 import pytest
 
 from conftest import eventually, read_all
+from namespace import namespace  # noqa: F401: a fixture
 from nameserver import nameserver  # noqa: F401 (a fixture)
 from test_tls import ask, ca, context, dial, s_client, secure, site  # noqa: F401 (fixtures)
 
@@ -151,6 +153,18 @@ def test_a_tunnel_to_a_name(hooked, ca, elsewhere, nameserver, wait):  # noqa: F
         eventually(lambda: names.asked("other.test"))
     eventually(lambda: gate.stats()["connections_active"] == 0)
     tunnelled(gate, ca)
+
+
+@WAITS
+def test_a_tunnel_to_a_name_of_which_an_address_never_answers(namespace, hooked, ca, elsewhere,  # noqa: F811
+                                                              nameserver, wait):  # noqa: F811
+    names = nameserver(**{"elsewhere.test": f"{namespace.silent[0]} {namespace.silent[1]} 127.0.0.1"})
+    gate = hooked(f"{wait} return conn:tunnel('elsewhere.test:{elsewhere.partition(':')[2]}')", top=names.directive,
+                  frontend="route_allow any;")
+    begin = time.monotonic()
+    tunnelled(gate, ca)
+    assert 0.2 < time.monotonic() - begin < 2
+    eventually(lambda: gate.stats()["connections_active"] == 0)
 
 
 @pytest.mark.parametrize("allow, name, why", [
