@@ -45,12 +45,13 @@ static void keep_answer(const struct dns_cache *cache, const struct dns_entry *e
     if (entry->count == 0 || (entry->failure != DNS_none && knows != DNS_FRESH && knows != DNS_STALE)) {
         uint64_t now_ms = clock_ms();
         uint64_t left_ms = entry->quiet_ms > now_ms ? entry->quiet_ms - now_ms : 0;
-        kept->answer = (struct resolver_answer){ .ttl = (uint32_t)((left_ms + 999) / 1000),
+        kept->answer = (struct resolver_answer){ .left_ms = left_ms,
                                                  .failure = entry->failure,
                                                  .text = dns_failure_text(entry->failure) };
         return;
     }
     bool services = entry->family == DNS_SERVICES;
+    uint64_t left_ms = dns_entry_left_ms(entry, clock_ms());
     if (services)
         memcpy(kept->services, entry->services, entry->count * sizeof *entry->services);
     else
@@ -58,7 +59,7 @@ static void keep_answer(const struct dns_cache *cache, const struct dns_entry *e
     kept->answer = (struct resolver_answer){ .addrs = services ? NULL : kept->addrs,
                                              .services = services ? kept->services : NULL,
                                              .count = entry->count,
-                                             .ttl = dns_entry_ttl(entry, clock_ms()),
+                                             .left_ms = left_ms,
                                              .stale = knows == DNS_STALE,
                                              .text = "" };
 }
@@ -104,7 +105,7 @@ static bool told_literal(struct resolver *resolver, struct slice name, int famil
         return true;
     }
     const struct resolver_answer answer = {
-        .addrs = &addr, .count = 1, .ttl = (uint32_t)(resolver->conf.max_ttl / 1000), .text = ""
+        .addrs = &addr, .count = 1, .left_ms = resolver->conf.max_ttl, .text = ""
     };
     done(owner, &answer);
     return true;

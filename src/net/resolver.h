@@ -23,7 +23,7 @@ struct resolver_answer {
     const struct addr *addrs;  // with port 0, the best first; valid during the call
     const struct dns_service *services;  // in place of these, of DNS_SERVICES
     unsigned count;            // 0: there is none, `failure` and `text` say why
-    uint32_t ttl;              // seconds that they still hold; without any: until it makes sense to ask again
+    uint64_t left_ms;          // that they still hold; without any: until it makes sense to ask again
     bool stale;                // they are past their time, but the resolvers do not answer
     enum dns_failure failure;
     const char *text;          // of the failure, as operators and scripts read it
@@ -62,7 +62,7 @@ struct resolver_place {
 struct resolver_services {
     const struct resolver_place *places;  // by priority, target and port; valid during the call, as all of it
     unsigned count;                       // 0: there are none, `failure` and `text` say why
-    uint32_t ttl;                         // seconds that all of it still holds, failures included
+    uint64_t left_ms;                     // that all of it still holds, failures included
     bool stale;                           // some of it is past its time, but the resolvers do not answer
     enum dns_failure failure;
     const char *text;

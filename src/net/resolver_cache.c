@@ -142,10 +142,6 @@ void dns_entry_addrs(const struct dns_entry *entry, struct addr *ret_addrs) {
     }
 }
 
-uint32_t dns_entry_ttl(const struct dns_entry *entry, uint64_t now_ms) {
-    return entry->fresh_ms > now_ms ? (uint32_t)((entry->fresh_ms - now_ms + 999) / 1000) : 0;
-}
-
 // What was answered holds for its time, between the floor and the ceiling.
 static void holds(const struct dns_cache *cache, struct dns_entry *entry, unsigned count, uint64_t ttl_s,
                   uint64_t now_ms) {

@@ -100,8 +100,10 @@ enum dns_knowledge dns_cache_knows(const struct dns_cache *cache, const struct d
                                    uint64_t now_ms);
 // The addresses, without ports: entry->count of them.
 void dns_entry_addrs(const struct dns_entry *entry, struct addr *ret_addrs);
-// Seconds, rounded up, that the addresses still hold.
-uint32_t dns_entry_ttl(const struct dns_entry *entry, uint64_t now_ms);
+// Milliseconds that the addresses still hold.
+static inline uint64_t dns_entry_left_ms(const struct dns_entry *entry, uint64_t now_ms) {
+    return entry->fresh_ms > now_ms ? entry->fresh_ms - now_ms : 0;
+}
 // A stale one may be asked for again.
 static inline bool dns_entry_due(const struct dns_entry *entry, uint64_t now_ms) {
     return now_ms >= entry->quiet_ms;

@@ -25,7 +25,7 @@ struct resolver_services_ask {
     struct target_ask *targets;
     unsigned count;
     unsigned waiting;  // for that many targets; one more while they are being asked for
-    uint32_t ttl;      // the shortest
+    uint64_t left_ms;  // the shortest
     bool stale;
     bool beginning;  // in resolver_ask_services(), which frees it when it is over by then
     bool over;       // told
@@ -48,10 +48,10 @@ static void end(struct resolver_services_ask *whole) {
         ask_free(whole);
 }
 
-static void tell_failure(enum dns_failure failure, uint32_t ttl,
+static void tell_failure(enum dns_failure failure, uint64_t left_ms,
                          void (*done)(void *owner, const struct resolver_services *services), void *owner) {
     const struct resolver_services services = {
-        .ttl = ttl, .failure = failure, .text = dns_failure_text(failure)
+        .left_ms = left_ms, .failure = failure, .text = dns_failure_text(failure)
     };
     done(owner, &services);
 }
@@ -70,7 +70,7 @@ static void tell(struct resolver_services_ask *whole) {
                                              .failure = target->failure };
     }
     const struct resolver_services services = {
-        .places = places, .count = whole->count, .ttl = whole->ttl, .stale = whole->stale, .text = ""
+        .places = places, .count = whole->count, .left_ms = whole->left_ms, .stale = whole->stale, .text = ""
     };
     whole->done(whole->owner, &services);
     end(whole);
@@ -93,8 +93,8 @@ static void target_told(void *owner, const struct resolver_answer *answer) {
     } else if (answer->count > 0) {
         target->failure = DNS_memory;
     }
-    if (answer->ttl < whole->ttl)
-        whole->ttl = answer->ttl;
+    if (answer->left_ms < whole->left_ms)
+        whole->left_ms = answer->left_ms;
     if (--whole->waiting == 0)
         tell(whole);
 }
@@ -105,12 +105,12 @@ static void records_told(void *owner, const struct resolver_answer *answer) {
     whole->targets = answer->count > 0 ? calloc(answer->count, sizeof *whole->targets) : NULL;
     if (!whole->targets) {
         enum dns_failure failure = answer->count > 0 ? DNS_memory : answer->failure;
-        tell_failure(failure, answer->ttl, whole->done, whole->owner);
+        tell_failure(failure, answer->left_ms, whole->done, whole->owner);
         end(whole);
         return;
     }
     whole->count = answer->count;
-    whole->ttl = answer->ttl;
+    whole->left_ms = answer->left_ms;
     whole->stale = answer->stale;
     whole->waiting = answer->count + 1;
     for (unsigned i = 0; i < whole->count; i++)

@@ -11,7 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { AGAIN_MIN_MS = 1000, WEIGHT_MAX = 256 };
+// How soon a name is asked for again at the soonest, and when its answer holds for no time at all.
+enum { AGAIN_MIN_MS = 100, AGAIN_MS = 1000, WEIGHT_MAX = 256 };
 
 //  X(name, what holds)
 #define MEMBERS_STATES(X) \
@@ -180,10 +181,11 @@ static void told_addresses(struct members *members, const struct wanted *wanted,
         set_state(members, MEMBERS_good, NULL);
 }
 
-static void wait(struct members *members, uint32_t ttl_s) {
-    uint64_t ms = (uint64_t)ttl_s * 1000;
+// The answer's own time, not that in whole seconds: requests are to follow what the DNS says when it ends.
+static void wait(struct members *members, uint64_t left_ms) {
+    uint64_t ms = left_ms == 0 ? AGAIN_MS : left_ms < AGAIN_MIN_MS ? AGAIN_MIN_MS : left_ms;
     if (!members->retired)
-        timer_start(&members->timer, ms < AGAIN_MIN_MS ? AGAIN_MIN_MS : ms);
+        timer_start(&members->timer, ms);
 }
 
 static void told(void *owner, const struct resolver_answer *answer) {
@@ -200,7 +202,7 @@ static void told(void *owner, const struct resolver_answer *answer) {
         told_addresses(members, &wanted, answer->stale);
     else
         told_nothing(members, answer->failure);
-    wait(members, answer->ttl);
+    wait(members, answer->left_ms);
 }
 
 // Weights of services go to 65535, those of servers to 256; 0 is for a very small share.
@@ -240,7 +242,7 @@ static void told_services(void *owner, const struct resolver_services *answer) {
         told_addresses(members, &wanted, unsure);
     else
         told_nothing(members, failure);
-    wait(members, answer->ttl);
+    wait(members, answer->left_ms);
 }
 
 // ---- life -------------------------------------------------------------------------------------------------

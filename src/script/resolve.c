@@ -56,9 +56,10 @@ static unsigned take(struct resolution *resolution, const struct resolver_answer
     return taken;
 }
 
-static void over(struct resolution *resolution, uint32_t ttl, bool stale) {
+// Scripts count in seconds, of which the last one may have begun.
+static void over(struct resolution *resolution, uint64_t left_ms, bool stale) {
     resolution->over = true;
-    resolution->ttl = ttl;
+    resolution->ttl = (uint32_t)((left_ms + 999) / 1000);
     resolution->stale = stale;
     if (resolution->ticket)
         task_unpark(resolution->ticket);
@@ -69,7 +70,7 @@ static void answered(void *owner, const struct resolver_answer *answer) {
     struct resolution *resolution = owner;
     resolution->ask = NULL;
     resolution->count = take(resolution, answer, &resolution->text);
-    over(resolution, answer->ttl, answer->stale);
+    over(resolution, answer->left_ms, answer->stale);
 }
 
 // A service none of whose addresses are let in is told without any.
@@ -106,7 +107,7 @@ static void answered_services(void *owner, const struct resolver_services *answe
     struct resolution *resolution = owner;
     resolution->services_ask = NULL;
     take_services(resolution, answer);
-    over(resolution, answer->ttl, answer->stale);
+    over(resolution, answer->left_ms, answer->stale);
 }
 
 static struct resolution *resolution_of(double id) {

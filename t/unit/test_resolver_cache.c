@@ -65,22 +65,22 @@ Test(resolver_cache, an_answer_holds_for_its_time) {
     struct dns_entry *entry = need("a.test");
     answer(entry, "192.0.2.1", 30, 1000);
     cr_assert_eq(dns_cache_knows(&cache, entry, 1000), DNS_FRESH);
-    cr_assert_eq(dns_entry_ttl(entry, 1000), 30);
-    cr_assert_eq(dns_entry_ttl(entry, 1001), 30, "rounded up");
-    cr_assert_eq(dns_entry_ttl(entry, 30001), 1);
+    cr_assert_eq(dns_entry_left_ms(entry, 1000), 30000);
+    cr_assert_eq(dns_entry_left_ms(entry, 1001), 29999);
+    cr_assert_eq(dns_entry_left_ms(entry, 30001), 999);
     cr_assert_eq(dns_cache_knows(&cache, entry, 30999), DNS_FRESH);
     cr_assert_eq(dns_cache_knows(&cache, entry, 31000), DNS_UNKNOWN, "not stale: nothing has failed");
-    cr_assert_eq(dns_entry_ttl(entry, 31000), 0);
+    cr_assert_eq(dns_entry_left_ms(entry, 31000), 0);
 }
 
 Test(resolver_cache, times_stay_between_floor_and_ceiling) {
     struct dns_entry *entry = need("a.test");
     answer(entry, "192.0.2.1", 0, 1000);
-    cr_assert_eq(dns_entry_ttl(entry, 1000), 2);
+    cr_assert_eq(dns_entry_left_ms(entry, 1000), 2000);
     answer(entry, "192.0.2.1", 61, 1000);
-    cr_assert_eq(dns_entry_ttl(entry, 1000), 60);
+    cr_assert_eq(dns_entry_left_ms(entry, 1000), 60000);
     answer(entry, "192.0.2.1", UINT64_MAX, 1000);
-    cr_assert_eq(dns_entry_ttl(entry, 1000), 60);
+    cr_assert_eq(dns_entry_left_ms(entry, 1000), 60000);
 }
 
 Test(resolver_cache, that_there_is_none_holds_for_the_negative_time) {
