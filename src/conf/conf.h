@@ -183,6 +183,7 @@ struct conf_health {
 struct conf_eject {
     uint64_t connect;             // connections in a row that could not be made
     uint64_t consecutive;         // requests in a row without an answer
+    uint64_t errors;              // responses in a row with 500 or more
     uint64_t rate;                // percent of responses with 500 or more
     uint64_t latency;             // times what the others take
     uint64_t window, requests;    // over which and of how many at least both are

@@ -574,7 +574,8 @@
       "hook is asked for each attempt.") \
     X(tries, SCOPE_UPSTREAM, NUMBER, conf_upstream, tries, 1, 100, 0, NULL, "3", NULL, \
       "How many times one request may be sent, with the first, before it is answered 502 or 504. 1 never " \
-      "repeats.") \
+      "repeats. Servers that have not failed it come first; when two tries have failed and none of these is well, one " \
+      "that is down or ejected is asked: what was found of it may be out of date.") \
     X(retry_timeout, SCOPE_UPSTREAM, TIME, conf_upstream, retry_timeout, 1, 86400000, DIRECTIVE_ZERO, NULL, \
       "10s", NULL, \
       "How long after the first attempt another one may still begin. 0 is no limit.") \
@@ -616,12 +617,13 @@
       "check is enough. State survives reloads and the death of a worker. When too few servers of an upstream " \
       "are well, they are asked all the same (panic).") \
     X(eject, SCOPE_UPSTREAM, OWN, conf_upstream, eject, 0, 0, 0, \
-      "off | [connect=NUMBER] [consecutive=NUMBER] [rate=PERCENT] [latency=NUMBER] [window=TIME] [requests=NUMBER] " \
+      "off | [connect=NUMBER] [consecutive=NUMBER] [errors=NUMBER] [rate=PERCENT] [latency=NUMBER] [window=TIME] [requests=NUMBER] " \
       "[time=TIME] [most=TIME] [max_ejected=PERCENT]", "connect=2 consecutive=5", NULL, \
       "When a server is ejected, that is, left alone for a while because of what requests came to. connect: after " \
       "so many connections in a row that could not be made (2 when not given). consecutive: after so many requests " \
       "in a row to which no answer came, because the server was too slow, closed or reset the connection, or broke " \
-      "the protocol (5); an idle connection that had ended does not count. rate: when so many percent of its " \
+      "the protocol (5); an idle connection that had ended does not count. errors: after so many responses in a row, " \
+      "of all workers together, with a status of 500 or more (0). rate: when so many percent of its " \
       "responses have a status of 500 or more (0). latency: when its answers take so many times as long as the " \
       "median of its peers, and 5ms more (0). Rate and latency are over a window (10s) in which a server gave at " \
       "least so many answers (requests, 20), as each worker sees them by itself; an ejection holds for all workers. " \

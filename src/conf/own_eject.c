@@ -33,6 +33,7 @@ static int parse_eject_option(struct parser *parser, const struct statement *sta
     } options[] = {
         { "connect=", KIND_NUMBER, 0, 1000000, &eject->connect },
         { "consecutive=", KIND_NUMBER, 0, 1000000, &eject->consecutive },
+        { "errors=", KIND_NUMBER, 0, 1000000, &eject->errors },
         { "latency=", KIND_NUMBER, 0, 1000, &eject->latency },
         { "window=", KIND_TIME, 100, 3600000, &eject->window },
         { "requests=", KIND_NUMBER, 1, 1000000, &eject->requests },
@@ -52,7 +53,7 @@ static int parse_eject_option(struct parser *parser, const struct statement *sta
 
 int own_parse_eject(struct parser *parser, struct block *block, struct statement *statement) {
     struct conf_upstream *upstream = block->owners[OWNER_conf_upstream];
-    int err = own_count_words(parser, statement, 1, 9);
+    int err = own_count_words(parser, statement, 1, 10);
     if (err)
         return err;
     upstream->eject = defaults;
@@ -71,10 +72,10 @@ void own_print_eject(FILE *out, int indent, const void *owner) {
     const struct conf_eject *eject = &((const struct conf_upstream *)owner)->eject;
     char window[VALUE_TEXT_MAX], time[VALUE_TEXT_MAX], most[VALUE_TEXT_MAX];
     fprintf(out,
-            "%*seject connect=%llu consecutive=%llu rate=%llu%% latency=%llu window=%s requests=%llu time=%s most=%s "
+            "%*seject connect=%llu consecutive=%llu errors=%llu rate=%llu%% latency=%llu window=%s requests=%llu time=%s most=%s "
             "max_ejected=%llu%%;\n",
             indent, "", (unsigned long long)eject->connect, (unsigned long long)eject->consecutive,
-            (unsigned long long)eject->rate, (unsigned long long)eject->latency,
+            (unsigned long long)eject->errors, (unsigned long long)eject->rate, (unsigned long long)eject->latency,
             value_print(eject->window, VALUE_TIME, window), (unsigned long long)eject->requests,
             value_print(eject->time, VALUE_TIME, time), value_print(eject->most, VALUE_TIME, most),
             (unsigned long long)eject->max_ejected);

@@ -256,13 +256,23 @@ static struct server *by_algorithm(struct choice *choice) {
 
 // ---- the whole --------------------------------------------------------------------------------------------
 
-enum rank { RANK_GOOD, RANK_TRIED, RANK_DOWN, RANK_NEVER };
+enum rank {
+    RANK_GOOD,
+    RANK_SPARE,  // down, it was said; but those that are well have failed this request twice
+    RANK_TRIED,
+    RANK_DOWN,
+    RANK_NEVER,
+};
+
+enum { FAILED_TWICE = 3 };  // x->attempt then
 
 static enum rank rank_of(const struct choice *choice, const struct server *server) {
     bool tried = choice->x->tried & server->bit;
     if (server_admin(server) != ADMIN_up)
         return RANK_NEVER;
-    return server_is_down(server) ? RANK_DOWN : tried ? RANK_TRIED : RANK_GOOD;
+    if (!server_is_down(server))
+        return tried ? RANK_TRIED : RANK_GOOD;
+    return !tried && choice->x->attempt >= FAILED_TWICE ? RANK_SPARE : RANK_DOWN;
 }
 
 // The smaller the better: a server of a lower level that is well before one that has failed this request.

@@ -113,6 +113,12 @@ void outlier_no_answer(struct server *server) {
                   "requests without an answer");
 }
 
+// Answered with 500 or more, whether that matters or not.
+static void judge_error(struct server *server) {
+    count_failure(server, &server->standing->errors, eject_of(server)->errors, EJECT_error,
+                  "answers with a status of 500 or more");
+}
+
 void outlier_connected(struct server *server) {
     struct standing *standing = server->standing;
     if (GET(standing->failures) != 0)
@@ -189,9 +195,13 @@ static void judge_rate(struct server *server) {
 void outlier_answered(struct server *server, unsigned status, uint64_t us) {
     const struct conf_eject *conf = eject_of(server);
     struct standing *standing = server->standing;
-    bool bad = status >= 500 && conf->rate > 0;
+    bool bad = status >= 500 && (conf->rate > 0 || conf->errors > 0);
     if (GET(standing->unanswered) != 0)
         SET(standing->unanswered, 0);
+    if (bad)
+        judge_error(server);
+    else if (GET(standing->errors) != 0)
+        SET(standing->errors, 0);
     if (!bad && GET(standing->trial) != EJECT_none)
         end_trial(server);
     if (conf->rate == 0 && conf->latency == 0)
@@ -203,7 +213,7 @@ void outlier_answered(struct server *server, unsigned status, uint64_t us) {
         server->window.timed++;
         server->window.us += us;
     }
-    if (bad) {
+    if (bad && conf->rate > 0) {
         server->window.errors++;
         judge_rate(server);
     }

@@ -50,7 +50,7 @@ const char *standing_check_name(enum standing_check check);
 enum { STANDING_WHY_MAX = 96 };
 
 // What a server was ejected for (outlier.h).
-enum standing_eject { EJECT_none, EJECT_connect, EJECT_answer, EJECT_rate, EJECT_latency };
+enum standing_eject { EJECT_none, EJECT_connect, EJECT_answer, EJECT_rate, EJECT_latency, EJECT_error };
 
 //  X(name, documentation)
 #define STANDING_COUNTS(X) \
@@ -83,6 +83,7 @@ struct standing {
     _Atomic uint32_t failures;        // to connect, in a row
     _Atomic uint64_t down_until_ms;   // not chosen before, unless there is no other
     _Atomic uint32_t unanswered;      // requests in a row, by its fault
+    _Atomic uint32_t errors;          // answers in a row with a status of 500 or more
     _Atomic uint32_t trial;           // enum standing_eject: it was ejected for that, and has not answered since
     _Atomic uint32_t ejections;       // of late
     _Atomic uint32_t check;           // enum standing_check; check.c's, as all of the following

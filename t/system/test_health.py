@@ -381,6 +381,35 @@ def test_a_rate_of_errors_ejects(moongate, origins):
     assert min(asked(gate, a, b)) > 5
 
 
+@pytest.mark.parametrize("checked", [False, True])
+def test_errors_in_a_row_eject(moongate, origins, checked):
+    a, b = origins(), origins()
+    a.reply = answers(other=BAD)
+    # What a check finds good does not end it.
+    health = f"health http /healthz {EVERY};" if checked else ""
+    gate = to_two(moongate, a, b, f"eject errors=3 time=2s most=3s; {health}", workers=2)
+    statuses = [gate.get("/x").status for _ in range(16)]
+    gate.wait_log(rf'"{a.address}" is ejected for 2000 ms: 3 answers with a status of 500 or more in a row')
+    assert statuses.count(500) == 3
+    gate.reload()
+    assert asked(gate, a, b, count=10) == [0, 10]
+    # On trial, and found wanting.
+    eventually(lambda: gate.get("/x") and "is ejected for 3000 ms: answers with a status" in gate.log())
+    a.reply = GOOD
+    eventually(lambda: gate.get("/x").status == 200 and f'"{a.address}" answers again' in gate.log())
+    assert min(asked(gate, a, b)) > 5 and gate.stats()["ejections"] == 2
+
+
+def test_errors_that_are_not_in_a_row_do_not(moongate, origins):
+    a, b = origins(), origins()
+    count = iter(range(1000))
+    a.reply = lambda request: GOOD if next(count) % 3 == 2 else BAD
+    gate = to_two(moongate, a, b, "eject errors=3;", workers=2)
+    for _ in range(40):
+        gate.get("/x")
+    assert checks(a, "/x") >= 15 and "is ejected" not in gate.log()
+
+
 def test_a_few_errors_do_not(moongate, origins):
     a, b = origins(), origins()
     count = iter(range(1000))
@@ -591,7 +620,7 @@ def test_what_is_printed_is_read_again(moongate):
     first = gate.run("-T").stdout
     assert re.search(r"health http HEAD /a\?b status=200-200,300-310 .body=x y. host=h every=7s timeout=3s jitter=0s? "
                      r"rise=4 fall=5 start=down;", first), first
-    assert ("eject connect=2 consecutive=5 rate=5% latency=3 window=10s requests=7 time=1s most=30s max_ejected=50%;"
+    assert ("eject connect=2 consecutive=5 errors=0 rate=5% latency=3 window=10s requests=7 time=1s most=30s max_ejected=50%;"
             in first)
     assert "retry_budget 5% min=10;" in first
     gate.write("moongate.conf", first)

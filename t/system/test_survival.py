@@ -100,6 +100,19 @@ def test_panic_says_how_few_are_too_few(moongate, origins, percent, panics):
     eventually(lambda: shares(gate, *made, count=6) == ([2, 2, 2] if panics else [0, 0, 6]))
 
 
+@pytest.mark.parametrize("tries, statuses", [(3, {200}), (2, {502})])
+def test_who_is_said_to_be_down_is_asked_when_the_others_have_failed_a_request_twice(moongate, origins, tries, statuses):
+    """What was found may be out of date, and a request has nothing to lose then."""
+    spare, broken = origins(), origins()
+    spare.reply = lambda request: BAD if request.target == "/healthz" else GOOD
+    broken.reply = lambda request: GOOD if request.target == "/healthz" else None
+    gate = moongate(upstream([spare, broken], f"health http /healthz {EVERY}; eject off; keepalive 0; tries {tries};"),
+                    "route / app;")
+    gate.wait_log(rf'"{spare.address}" is down')
+    assert {gate.get("/x").status for _ in range(5)} == statuses
+    assert (asked(spare), asked(broken)) == ((5, 10) if tries == 3 else (0, 10))
+
+
 # ---- one is well ------------------------------------------------------------------------------------------
 
 class Faulty(Origin):
