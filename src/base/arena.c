@@ -32,6 +32,20 @@ void arena_release(struct arena *arena) {
     arena_init(arena);
 }
 
+void arena_join(struct arena *to, struct arena *from) {
+    struct arena_chunk *last = from->chunks;
+    if (!to->chunks) {
+        *to = *from;
+    } else if (last) {
+        while (last->next)
+            last = last->next;
+        last->next = to->chunks->next;  // the newest stays in front: it has room
+        to->chunks->next = from->chunks;
+        to->total += from->total;
+    }
+    arena_init(from);
+}
+
 static bool arena_grow(struct arena *arena, size_t need) {
     size_t size = CHUNK_SIZE;
     struct arena_chunk *chunk;

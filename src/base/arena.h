@@ -18,6 +18,8 @@ static inline void arena_init(struct arena *arena) {
     *arena = (struct arena){ 0 };
 }
 void arena_release(struct arena *arena);
+// All that is in `from` lives on in `to`; `from` is empty then.
+void arena_join(struct arena *to, struct arena *from);
 
 // Aligned to 8 bytes, not cleared; valid until arena_release. NULL when memory is out.
 void *arena_alloc(struct arena *arena, size_t size) __attribute__((warn_unused_result));

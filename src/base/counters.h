@@ -75,6 +75,9 @@
     X(retries_timeout, "of these: no answer in time, and repeating does no harm") \
     X(retries_refused, "of these: the server said that it had not looked at the request") \
     X(retries_over_budget, "requests that were not sent again, as retry_budget was used up") \
+    X(upstream_hedged, "requests sent to a second server as well, as the first one was slow (hedge)") \
+    X(upstream_hedge_won, "of these: the second server's answer was taken") \
+    X(upstream_hedge_withheld, "requests that were not, as no other server was free or retry_budget was used up") \
     X(upstream_streams, "requests sent as a stream of an HTTP/2 connection") \
     X(upstream_refused, "of these: those that the server said it had not looked at") \
     X(upstream_goaways, "HTTP/2 connections that their server took out of use (GOAWAY)") \

@@ -253,6 +253,7 @@ struct conf_upstream {
     unsigned retry;               // bits of conf_retry
     uint64_t tries;               // attempts for one exchange before it is answered 502 or 504
     uint64_t retry_timeout;       // from the first attempt to the begin of the last, 0: no limit
+    uint64_t hedge;               // when a second server is asked, from the end of the request sent, 0: never
     uint64_t retry_body;          // bytes of a request body held for another attempt
     uint64_t max_active;          // exchanges and tunnels of a server at the same time, 0: no limit
     uint64_t queue;               // exchanges that may wait for a free server

@@ -590,6 +590,16 @@
       "Bytes of a request body that are held until the response begins, so that the request can be sent " \
       "again. When a body outgrows this nothing more of it is held, and the request is not repeated once a " \
       "part of it was passed on.") \
+    X(hedge, SCOPE_UPSTREAM, OWN, conf_upstream, hedge, 0, 0, 0, "off | after=TIME", "off", "after=50ms", \
+      "Sends an idempotent request (GET, HEAD, OPTIONS, PUT, DELETE, TRACE) to a second server of the upstream as well, " \
+      "when the first one has sent no response head within after of having been sent the whole request: a little more than " \
+      "nearly all answers take. The first response head counts, but for one of the second server with a status of 500 or " \
+      "more while the first may still answer; the other request is cancelled: its connection is closed, or its stream of " \
+      "HTTP/2 reset. Only when both servers fail is the request sent again, as retry says, or answered with an error. " \
+      "There is one second request at most, never to the server that was asked already, to one that is not well or has " \
+      "max_active, and none beyond retry_budget, which counts it as a request that is sent again: the first server is " \
+      "waited for then. A body must be no longer than retry_body. Upgrades and clients that stick to a server (sticky) are " \
+      "left alone.") \
     X(max_active, SCOPE_UPSTREAM, NUMBER, conf_upstream, max_active, 1, 1048576, DIRECTIVE_ZERO, NULL, "0", \
       NULL, \
       "Requests and tunnels that each worker has under way at one server at the same time, connections " \

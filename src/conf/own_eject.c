@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// eject and retry_budget: what follows from the failures of an upstream's servers, and how much of it.
+// eject, retry_budget and hedge: what follows from servers that fail or are slow, and how much of it.
 #include "conf/own_parts.h"
 
 #include "conf/value.h"
@@ -103,4 +103,27 @@ void own_print_retry_budget(FILE *out, int indent, const void *owner) {
         fprintf(out, "%llu%% min=%llu;\n", (unsigned long long)budget->percent, (unsigned long long)budget->min);
     else
         fputs("off;\n", out);
+}
+
+int own_parse_hedge(struct parser *parser, struct block *block, struct statement *statement) {
+    struct conf_upstream *upstream = block->owners[OWNER_conf_upstream];
+    const struct token *word = &statement->words[0];
+    int err = own_count_words(parser, statement, 1, 1);
+    if (err)
+        return err;
+    upstream->hedge = 0;
+    if (own_word_is(word, "off"))
+        return 0;
+    if (!slice_starts(word->text, SLICE_LIT("after=")))
+        return own_too_many(parser, statement, 0);
+    return parser_value(parser, statement->directive, word, 6, KIND_TIME, 1, 3600000, false, &upstream->hedge);
+}
+
+void own_print_hedge(FILE *out, int indent, const void *owner) {
+    const struct conf_upstream *upstream = owner;
+    char after[VALUE_TEXT_MAX];
+    if (upstream->hedge > 0)
+        fprintf(out, "%*shedge after=%s;\n", indent, "", value_print(upstream->hedge, VALUE_TIME, after));
+    else
+        fprintf(out, "%*shedge off;\n", indent, "");
 }

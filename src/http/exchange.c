@@ -194,10 +194,17 @@ static enum step_result step_forward(struct exchange *x) {
         exchange_fail(x, 503, CLOSE_memory);
     if (x->responded)
         return exchange_go(x, EXCHANGE_reply);
-    if (!x->res_ready)
+    if (!x->res_ready) {
+        if (x->upstream_conf->hedge > 0 && x->hedged == HEDGED_NO && x->req_ended && !x->second)
+            hedge_arm(x);
         return STEP_WAIT;
+    }
     if (x->site->asked)
         x->site->asked(x->site, x, CLOSE_none);
+    if (x->second)
+        return hedge_answered(x);
+    if (x->hedge)
+        hedge_end(x);
     return exchange_go(x, EXCHANGE_response);
 }
 
@@ -314,8 +321,10 @@ static enum step_result conclude(struct exchange *x) {
     return x->started && hooks ? run_hook(x, hooks->has_log, hooks->log) : STEP_MORE;
 }
 
-static void exchange_free(struct exchange *x) {
+void exchange_free(struct exchange *x) {
     struct exchange_site *site = x->site;
+    if (x->hedge)
+        hedge_free(x);
     if (x->hooked)
         site->hooks->ended(site->scripts, x);
     if (x->upstream && site->forget)

@@ -112,9 +112,11 @@ struct exchange_site {
     // Gets a stream to x->upstream, later or at once: exchange_dialled() or exchange_dial_failed() follows.
     void (*dial)(struct exchange_site *site, struct exchange *x);
     void (*dial_cancel)(struct exchange_site *site, struct exchange *x);
-    // What asking x->server has come to: none: its response head stands in x->res; else why there is none, by its
-    // fault. NULL: nobody wants to know.
+    // What asking x->server has come to: none: its response head stands in x->res; outrun: another server's stands
+    // in its place; else why there is none, by its fault. NULL: nobody wants to know.
     void (*asked)(struct exchange_site *site, struct exchange *x, enum close_reason reason);
+    // For the second request of one that is hedged; x->upstream is the first's then. NULL: nothing is hedged.
+    struct exchange_site *second;
     // Whether the request may be sent once more, as far as others are concerned. NULL: it may.
     bool (*may_retry)(struct exchange_site *site, struct exchange *x);
     // 101: both conns leave for a relay. Takes them and what was read but not passed on.
@@ -157,6 +159,9 @@ struct upstream_ops {
     // x->bulk was set: from now on no more is read at once. May be NULL.
     void (*bound)(struct exchange *x);
     struct conn *(*detach)(struct exchange *x, struct queue *ret_read);
+    // What it carries is `to` from now on, at whose arena and response head it goes on; called when the head of the
+    // response has come, or before. NULL: it cannot.
+    void (*move)(struct exchange *from, struct exchange *to);
     // Done with it: reusable when the response was read to its end and the request sent to its end.
     void (*release)(struct exchange *x, bool reusable);
     bool refuses;  // the server may say that it has not looked at a request (UPSTREAM_REFUSED)
@@ -177,6 +182,17 @@ struct exchange_failure {
     struct slice choice;  // what a script had chosen, empty: nothing
     enum close_reason reason;
     bool stale;           // it was the pooled connection's fault: the same server is as good as before
+};
+
+// Whether the request was sent to a second server as well, because the first was slow (exchange_hedge.c).
+enum hedged {
+    HEDGED_NO,        // it was not
+    HEDGED_ARMED,     // a timer runs
+    HEDGED_WITHHELD,  // it would have been
+    HEDGED_RACING,    // both are asked
+    HEDGED_ALONE,     // and the first has failed: x->up is NULL
+    HEDGED_LOST,      // the second's answer is not taken, or there was none
+    HEDGED_WON,       // x->up, x->server and x->res are the second's
 };
 
 // Monotonic microseconds as of the turn in which it happened; 0: has not.
@@ -252,6 +268,9 @@ struct exchange {
     uint64_t asked_ms;           // when the first attempt began, on the monotonic clock
     uint64_t tried;              // bit n: server n of the upstream was tried
     bool reused;                 // the upstream connection had served before
+    bool second;                 // it asks a second server for another exchange, which owns it
+    enum hedged hedged;
+    struct hedge *hedge;         // exchange_hedge.c's; set from HEDGED_ARMED on
 
     uint32_t bulk;               // the downstream codec's: how many bytes of the response may be read at once, as
                                  // many exchanges share one client's connection; 0: as they come

@@ -71,8 +71,8 @@ static void hold_body(struct exchange *x) {
     // What is not idempotent could be sent again only from a pooled connection that took nothing of it, or
     // when the server says that it has not looked at it.
     bool refusable = x->up->refuses && conf->retry & RETRY_REFUSED;
-    bool useful = !x->res_ready && x->attempt < conf->tries &&
-        (x->req.idempotent ? conf->retry != 0 : x->reused || refusable);
+    bool again = x->attempt < conf->tries && (x->req.idempotent ? conf->retry != 0 : x->reused || refusable);
+    bool useful = !x->res_ready && (again || (conf->hedge > 0 && x->req.idempotent));
     if (!useful || x->req_held.bytes + x->req_body.bytes > conf->retry_body)
         x->body_lost = true;
     for (const struct piece *piece = x->req_body.head; piece && !x->body_lost; piece = piece->next) {

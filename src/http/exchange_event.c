@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <stdio.h>
 
-void exchange_drop_upstream(struct exchange *x, bool reusable) {
+static void let_go(struct exchange *x, bool reusable) {
     if (x->dialling)
         x->site->dial_cancel(x->site, x);
     if (x->up) {
@@ -18,6 +18,12 @@ void exchange_drop_upstream(struct exchange *x, bool reusable) {
         x->up = NULL;
         up->release(x, reusable);
     }
+}
+
+void exchange_drop_upstream(struct exchange *x, bool reusable) {
+    if (x->hedge)
+        hedge_end(x);
+    let_go(x, reusable);
 }
 
 static void log_refused(struct exchange *x, unsigned status, const char *why) {
@@ -250,9 +256,19 @@ void exchange_upstream_failed(struct exchange *x, enum upstream_progress progres
     if (x->head_sent || x->res_ready) {
         x->up_failed = true;
         x->reason = reason;
+    } else if (hedge_put_off(x, progress, status, reason)) {
+        let_go(x, false);
+        return;
     } else if (!retry(x, false, progress, reason)) {
         exchange_fail(x, status, reason);
     }
+    exchange_run(x);
+}
+
+void exchange_give_up(struct exchange *x, enum upstream_progress progress, unsigned status,
+                      enum close_reason reason) {
+    if (!retry(x, false, progress, reason))
+        exchange_fail(x, status, reason);
     exchange_run(x);
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// What the three files of the exchange say to each other: the steps (exchange.c), the bodies (exchange_body.c) and
-// what others tell it (exchange_event.c). Nobody else includes this.
+// What the four files of the exchange say to each other: the steps (exchange.c), the bodies (exchange_body.c),
+// what others tell it (exchange_event.c) and the second server that it may ask (exchange_hedge.c). Nobody else
+// includes this.
 #ifndef MOONGATE_HTTP_EXCHANGE_IMPL_H
 #define MOONGATE_HTTP_EXCHANGE_IMPL_H
 
@@ -10,6 +11,23 @@
 enum step_result exchange_go(struct exchange *x, enum exchange_step step);
 // Lets go of the upstream, or of the way to one, when the answer is our own.
 void exchange_drop_upstream(struct exchange *x, bool reusable);
+
+// Its upstream has failed for good: a retry, where it may be, or the error.
+void exchange_give_up(struct exchange *x, enum upstream_progress progress, unsigned status,
+                      enum close_reason reason);
+// Nobody knows it any more.
+void exchange_free(struct exchange *x);
+
+// The four places of exchange_hedge.c. The request is all sent: a second may follow, when the answer is late.
+void hedge_arm(struct exchange *x);
+// Whether a second one is out, which is waited for before anything follows from the failure of x's own server.
+bool hedge_put_off(struct exchange *x, enum upstream_progress progress, unsigned status,
+                   enum close_reason reason);
+// x->second has a response head: it is the first's now, or of no use.
+enum step_result hedge_answered(struct exchange *x);
+// With x->hedge set: there will be no second one, or nobody waits for it.
+void hedge_end(struct exchange *x);
+void hedge_free(struct exchange *x);
 
 // Through the body hooks, if they have not run to their end.
 void bodies_filter_request(struct exchange *x);

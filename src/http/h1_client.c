@@ -433,6 +433,13 @@ static struct conn *detach(struct exchange *x, struct queue *ret_read) {
     return conn;
 }
 
+static void move(struct exchange *from, struct exchange *to) {
+    struct client *client = from->up_owner;
+    client->x = to;
+    client->parser.arena = &to->arena;
+    client->parser.response = &to->res;
+}
+
 static void release(struct exchange *x, bool reusable) {
     struct client *client = x->up_owner;
     struct conn *conn = client->public.conn;
@@ -457,6 +464,7 @@ static const struct upstream_ops upstream = {
     .want_body = want_body,
     .bound = bound,
     .detach = detach,
+    .move = move,
     .release = release,
 };
 

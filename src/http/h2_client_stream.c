@@ -256,6 +256,15 @@ static void want_body(struct exchange *x, bool want) {
         h2_up_set_timer(stream);
 }
 
+static void move(struct exchange *from, struct exchange *to) {
+    struct h2_up *stream = from->up_owner;
+    stream->x = to;
+    stream->body.arena = stream->reader.arena = &to->arena;
+    stream->reader.response = &to->res;
+    if (stream->body.trailers)
+        stream->body.trailers = &to->req.trailers;
+}
+
 static void release(struct exchange *x, bool reusable) {
     struct h2_up *stream = x->up_owner;
     struct h2_client *client = stream->client;
@@ -284,6 +293,7 @@ static const struct upstream_ops upstream = {
     .body = write_body,
     .backlog = backlog,
     .want_body = want_body,
+    .move = move,
     .release = release,
     .refuses = true,
 };

@@ -38,16 +38,16 @@ static void want_body(struct exchange *x, bool want) {
     (void)x, (void)want;
 }
 
-static struct conn *no_conn(struct exchange *x) {
-    (void)x;
-    return NULL;
+static struct conn *conn_of(struct exchange *x) {
+    const struct inner *inner = x->down_owner;
+    return inner->ops->conn ? inner->ops->conn(inner) : NULL;
 }
 
 static void finished(struct exchange *x, bool aborted, enum close_reason reason) {
     struct inner *inner = x->down_owner;
     bool whole = !aborted && !x->failed;
     inner->x = NULL;
-    inner->ops->over(inner, whole ? CLOSE_none : reason == CLOSE_none ? CLOSE_internal : reason);
+    inner->ops->over(inner, x, whole ? CLOSE_none : reason == CLOSE_none ? CLOSE_internal : reason);
 }
 
 // No `detach`: it asks for no upgrade, and a 101 that nobody asked for is refused.
@@ -57,17 +57,21 @@ static const struct downstream_ops downstream = {
     .body = take_body,
     .backlog = backlog,
     .want_body = want_body,
-    .conn = no_conn,
+    .conn = conn_of,
     .finished = finished,
 };
 
 // ---- the owner's side -------------------------------------------------------------------------------------
 
+struct exchange *inner_new(struct inner *inner, const struct inner_ops *ops, struct exchange_site *site) {
+    *inner = (struct inner){ ops, exchange_new(site, &downstream, inner) };
+    return inner->x;
+}
+
 const char *inner_make(struct inner *inner, const struct inner_ops *ops, struct exchange_site *site,
                        const struct inner_request *request) {
     const char *why = "memory is out";
-    struct exchange *x = exchange_new(site, &downstream, inner);
-    *inner = (struct inner){ ops, x };
+    struct exchange *x = inner_new(inner, ops, site);
     if (!x)
         return why;
     x->req.major = x->req.minor = 1;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // An exchange that moongate itself asks for: for a script (script/fetch.c), a certificate's staple
-// (proxy/stapler.c), a check of a server (proxy/probe.c). Its downstream is no client's connection but its owner,
-// which embeds a struct inner and is told what comes. Where it goes is its site's affair, as with every exchange.
+// (proxy/stapler.c), a check of a server (proxy/probe.c), an answer that is late (exchange_hedge.c). Its
+// downstream is no client's connection but its owner, which embeds a struct inner and is told what comes. Where it
+// goes is its site's affair, as with every exchange.
 //
 // To ask: inner_make(), inner_field() and inner_body() as needed, inner_start(). It ends with `over`, or by
 // inner_cancel().
@@ -21,9 +22,11 @@ struct inner_ops {
     // Bytes of it that the owner still holds: above buffer_high the server has to wait, until inner_more(). NULL:
     // it holds nothing, or has a limit of its own.
     size_t (*backlog)(const struct inner *inner);
+    // The connection on whose behalf it is asked; NULL: there is none.
+    struct conn *(*conn)(const struct inner *inner);
     // It is over, inner->x is NULL; not called after inner_cancel(). CLOSE_none: the response is whole. Called from
-    // within the exchange's own run: nothing of the owner's generation may go before it returns.
-    void (*over)(struct inner *inner, enum close_reason failure);
+    // within x's own run, which ends behind it: nothing of the owner's generation may go before it returns.
+    void (*over)(struct inner *inner, struct exchange *x, enum close_reason failure);
 };
 
 // Lies in its owner.
@@ -38,8 +41,11 @@ struct inner_request {
     struct slice host;  // Host; empty: as inner_field() says, or the server's name
 };
 
-// Makes the exchange; all text is copied. NULL when it is good, else why it is not: inner->x may be set then, and is
-// to be cancelled.
+// An exchange of which nothing is known yet, which the caller fills in. NULL when memory is out.
+struct exchange *inner_new(struct inner *inner, const struct inner_ops *ops, struct exchange_site *site)
+    __attribute__((warn_unused_result));
+// Makes one that asks for something; all text is copied. NULL when it is good, else why it is not: inner->x may be
+// set then, and is to be cancelled.
 const char *inner_make(struct inner *inner, const struct inner_ops *ops, struct exchange_site *site,
                        const struct inner_request *request) __attribute__((warn_unused_result));
 // Before it starts: one more field, valid and copied (Host replaces what there is); the whole body. -ENOMEM.

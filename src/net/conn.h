@@ -50,6 +50,7 @@ struct conf_connecting;
     X(upstream_closed, "the upstream server closed the connection too early") \
     X(upstream_reset, "the connection to the upstream server broke") \
     X(upstream_protocol, "the upstream server broke the protocol") \
+    X(outrun, "another server answered sooner (hedge)") \
     X(drain, "the worker or the listener is going away") \
     X(memory, "memory is out") \
     X(overload, "the worker is at its memory_limit") \

@@ -350,3 +350,12 @@ struct server *balance_rival(struct upstream *upstream, const struct exchange *x
     }
     return by_algorithm(&choice);
 }
+
+struct server *balance_other(struct upstream *upstream, const struct exchange *x) {
+    struct choice choice = { .upstream = upstream, .x = x, .roster = &upstream->roster };
+    if (upstream->server_count < 2 || !list_empty(&upstream->waiting))
+        return NULL;
+    roster_look(upstream);
+    struct server *server = by_algorithm(&choice);
+    return server && list_empty(&server->stuck) ? server : NULL;
+}

@@ -17,4 +17,8 @@ struct server *balance_choose(struct upstream *upstream, const struct exchange *
 // client that sticks to `beside`: NULL then.
 struct server *balance_rival(struct upstream *upstream, const struct exchange *x, const struct server *beside);
 
+// One more server to ask, beside those of x->tried: one that has room, for which nobody waits. NULL when there is
+// none.
+struct server *balance_other(struct upstream *upstream, const struct exchange *x);
+
 #endif

@@ -409,8 +409,16 @@ static void dial_name(struct exchange *x) {
 
 // ---- from outside -----------------------------------------------------------------------------------------
 
+void dial_to(struct exchange *x, struct server *server) {
+    ask(x, server, NULL);
+}
+
 void dial(struct exchange *x) {
     struct upstream *upstream = x->upstream;
+    if (x->second) {  // its server has no room after all, and it does not wait
+        exchange_dial_failed(x, false, 503, CLOSE_upstream_busy);
+        return;
+    }
     if (upstream->named) {
         dial_name(x);
         return;

@@ -10,6 +10,8 @@
 // x->upstream is set. exchange_dialled() or exchange_dial_failed() follows, perhaps at once. x->server is good
 // until the exchange lets go of its connection.
 void dial(struct exchange *x);
+// To that server. Likewise.
+void dial_to(struct exchange *x, struct server *server);
 void dial_cancel(struct exchange *x);
 
 // For upstream.c alone.

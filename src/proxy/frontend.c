@@ -5,9 +5,11 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/counters.h"
 #include "base/log.h"
 #include "base/slab.h"
 #include "http/target.h"
+#include "proxy/balance.h"
 #include "proxy/dial.h"
 #include "proxy/outlier.h"
 #include "proxy/relay.h"
@@ -25,7 +27,7 @@ struct frontend_tls {
 };
 
 struct frontend {
-    struct exchange_site site, inner;
+    struct exchange_site site, inner, second;
     struct frontend_options options;
     struct access_log *log;
     struct route *routes;  // longest prefix first
@@ -192,6 +194,12 @@ static int route_inner(struct exchange_site *site, struct exchange *x, struct er
     return 0;
 }
 
+static int route_second(struct exchange_site *site, struct exchange *x, struct error *error) {
+    (void)site, (void)error;
+    x->upstream->users++;
+    return 0;
+}
+
 static void log_nothing(struct exchange_site *site, struct exchange *x) {
     (void)site, (void)x;
 }
@@ -216,6 +224,20 @@ static void site_dial(struct exchange_site *site, struct exchange *x) {
     dial(x);
 }
 
+// Where there is no other server to be asked now, the first one is waited for.
+static void dial_second(struct exchange_site *site, struct exchange *x) {
+    struct upstream *upstream = x->upstream;
+    struct server *server = balance_other(upstream, x);
+    (void)site;
+    if (!server || !budget_retry(&upstream->budget, &upstream->conf->retry_budget)) {
+        counters->upstream_hedge_withheld++;
+        exchange_dial_failed(x, false, 503, CLOSE_upstream_busy);
+        return;
+    }
+    counters->upstream_hedged++;
+    dial_to(x, server);
+}
+
 static void site_dial_cancel(struct exchange_site *site, struct exchange *x) {
     (void)site;
     dial_cancel(x);
@@ -227,9 +249,12 @@ static void asked(struct exchange_site *site, struct exchange *x, enum close_rea
     uint64_t us = x->req.framing == BODY_NONE && x->at.dialled ? clock_us() - x->at.dialled : 0;
     if (!x->server)
         return;
-    if (reason == CLOSE_none)
+    // One that was outrun is slow at most, and quicker than so nobody knows: else it would be a good mark.
+    if (reason == CLOSE_outrun && us >= x->upstream_conf->hedge * 1000)
+        outlier_outrun(x->server, us);
+    else if (reason == CLOSE_none)
         outlier_answered(x->server, x->res.status, us);
-    else
+    else if (reason != CLOSE_outrun)
         outlier_no_answer(x->server);
 }
 
@@ -337,6 +362,10 @@ int frontend_new(const struct frontend_options *options, struct frontend **ret_f
     frontend->inner.route = route_inner;
     frontend->inner.log = log_nothing;
     frontend->inner.answered = NULL;
+    frontend->second = frontend->inner;
+    frontend->second.route = route_second;
+    frontend->second.dial = dial_second;
+    frontend->site.second = frontend->inner.second = &frontend->second;
     int rc = 0;
     if (conf->settings.access_log)
         rc = access_log_new(conf->settings.access_log, &frontend->log, error);

@@ -341,6 +341,16 @@ static void put_upstream_reused(struct log_line *line) {
         line_absent(line);
 }
 
+static void put_upstream_hedged(struct log_line *line) {
+    enum hedged hedged = line->x->hedged;
+    if (hedged < HEDGED_RACING)
+        line_absent(line);
+    else if (hedged == HEDGED_WON)
+        line_safe(line, "won", 3);
+    else
+        line_safe(line, "lost", 4);
+}
+
 static void put_upstream_connect_time(struct log_line *line) {
     line_seconds(line, line->x->at.received, line->x->at.dialled);
 }

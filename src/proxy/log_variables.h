@@ -49,6 +49,7 @@
     X(upstream_addr, "the server that was asked last, as the configuration names it") \
     X(upstream_name, "the upstream that the request was routed to") \
     X(upstream_attempts, "how many times a server was asked") \
+    X(upstream_hedged, "won when a second server was asked as well (hedge) and its answer taken, lost when it was not") \
     X(upstream_reused, "yes when the last attempt used a pooled connection, no when it was a new one") \
     X(upstream_connect_time, "seconds from the complete request head to the connection to the server") \
     X(upstream_header_time, "seconds from then until the response head was complete") \

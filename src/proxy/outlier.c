@@ -192,6 +192,15 @@ static void judge_rate(struct server *server) {
     server->window = (struct outlier_window){ 0 };
 }
 
+void outlier_outrun(struct server *server, uint64_t us) {
+    if (eject_of(server)->latency == 0)
+        return;
+    if (clock_ms() >= server->upstream->window_ends_ms)
+        judge_window(server->upstream);
+    server->window.timed++;
+    server->window.us += us;
+}
+
 void outlier_answered(struct server *server, unsigned status, uint64_t us) {
     const struct conf_eject *conf = eject_of(server);
     struct standing *standing = server->standing;

@@ -18,6 +18,8 @@ void outlier_no_connection(struct server *server);
 void outlier_connected(struct server *server);
 // A request was answered with that status; us: how long that took, 0: not to be judged.
 void outlier_answered(struct server *server, unsigned status, uint64_t us);
+// Another server has answered in its place, after us without an answer: it takes at least so long.
+void outlier_outrun(struct server *server, uint64_t us);
 // A request was not answered, by a fault of the server.
 void outlier_no_answer(struct server *server);
 

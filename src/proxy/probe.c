@@ -76,7 +76,8 @@ static bool status_good(const struct conf_health *health, unsigned status) {
     return false;
 }
 
-static void over(struct inner *inner, enum close_reason failure) {
+static void over(struct inner *inner, struct exchange *x, enum close_reason failure) {
+    (void)x;
     struct probe *probe = of_inner(inner);
     const struct conf_health *health = probe->kit->health;
     probe->ours |= failure == CLOSE_memory;

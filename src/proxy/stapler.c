@@ -69,7 +69,8 @@ static int take_body(struct inner *inner, struct queue *body) {
     return queue_unpin(&question->body);
 }
 
-static void over(struct inner *inner, enum close_reason failure) {
+static void over(struct inner *inner, struct exchange *x, enum close_reason failure) {
+    (void)x;
     struct question *question = of_inner(inner);
     if (failure != CLOSE_none && !question->why)
         question->why = close_reason_text(failure);

@@ -83,7 +83,8 @@ static size_t backlog(const struct inner *inner) {
     return of_inner(inner)->body.bytes;
 }
 
-static void over(struct inner *inner, enum close_reason failure) {
+static void over(struct inner *inner, struct exchange *x, enum close_reason failure) {
+    (void)x;
     struct fetch *fetch = of_inner(inner);
     fetch->failure = failure;
     counters->fetch_errors += failure != CLOSE_none;

@@ -50,6 +50,31 @@ Test(arena, the_edge_of_a_chunk) {
     }
 }
 
+Test(arena, what_is_joined_lives_as_long) {
+    struct arena to, from;
+    size_t totals = 0;
+    for (unsigned of_to = 0; of_to < 4; of_to++)
+        for (unsigned of_from = 0; of_from < 4; of_from++) {
+            char *at[2] = { NULL, NULL }, *more;
+            arena_init(&to);
+            arena_init(&from);
+            for (unsigned i = 0; i < of_to; i++)
+                memset(at[0] = arena_alloc(&to, 3000), 'a', 3000);
+            for (unsigned i = 0; i < of_from; i++)
+                memset(at[1] = arena_alloc(&from, 3000), 'b', 3000);
+            totals = to.total + from.total;
+            arena_join(&to, &from);
+            cr_assert(to.total == totals && from.total == 0 && !from.chunks);
+            memset(more = arena_alloc(&to, 500), 'c', 500);  // where there was room before
+            cr_assert(to.total == totals || totals == 0);
+            arena_release(&from);
+            for (unsigned i = 0; i < 2; i++)
+                cr_assert(!at[i] || (at[i][0] == (i ? 'b' : 'a') && at[i][2999] == at[i][0]));
+            arena_release(&to);
+            cr_assert_eq(to.total, 0);
+        }
+}
+
 Test(arena, sizes_that_cannot_be_had_are_refused) {
     struct arena arena;
     arena_init(&arena);
