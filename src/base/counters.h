@@ -12,6 +12,9 @@
 #define COUNTERS(X) \
     X(connections_accepted, "client connections accepted") \
     X(connections_active, "client connections open now") \
+    X(proxy_headers, "connections that began with a PROXY header (proxy_protocol)") \
+    X(proxy_header_errors, "connections closed because they began with none or a bad one") \
+    X(proxy_headers_denied, "connections closed because proxy_protocol_from does not name the peer") \
     X(connections_rejected, "client connections closed by a connect hook") \
     X(connections_limited, "times that accepting paused at a limit of connections, descriptors or memory") \
     X(connections_shed, "idle client connections closed to make room for others") \

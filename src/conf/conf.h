@@ -60,7 +60,7 @@ struct conf_resolver {
     uint64_t queries;             // names asked for at the same time
 };
 
-// `route_allow`: which addresses names that scripts give may stand for.
+// `route_allow`: which addresses names that scripts give may stand for; `proxy_protocol_from`: which peers are believed.
 struct conf_network {
     uint8_t key[16];              // addr_key()
     unsigned bits;                // of the key
@@ -324,6 +324,7 @@ struct conf_listen {
     struct addr addr;
     const char *name;             // canonical text of the address: listeners are told apart by it
     uint64_t backlog;
+    bool proxy_protocol;          // connections begin with a PROXY header
     struct conf_tls *tls;         // NULL: none
     struct conf_place place;
 };
@@ -354,6 +355,7 @@ struct conf_frontend {
     struct conf_frontend *next;
     const char *name;
     struct conf_listen *listens;  // at least one
+    const struct conf_allow *proxy_protocol_from;  // whose headers are believed
     struct conf_script *scripts;  // in order
     struct conf_route *routes;    // longest prefix first
     struct conf_settings settings;

@@ -648,13 +648,21 @@
       "routes on which requests go. It needs a listen and at least one route or script.") \
     X(listen, SCOPE_FRONTEND, OWN, conf_frontend, listens, 1, 65535, \
       DIRECTIVE_MANY | DIRECTIVE_MAYBE_BLOCK, \
-      "ADDRESS [backlog=NUMBER] [tls { ... }]", NULL, \
+      "ADDRESS [backlog=NUMBER] [proxy_protocol] [tls { ... }]", NULL, \
       "127.0.0.1:8080", \
       "An address on which connections are accepted: an IPv4 address with a port, an IPv6 address in " \
       "brackets with a port, *:PORT for every IPv4 address, or unix:/path. The backlog, 4096 when none is" \
       " given, is how many connections may wait there for each worker; the kernel caps it at " \
       "net.core.somaxconn. With tls connections are encrypted, as the block says; clients must begin with the " \
-      "TLS handshake.") \
+      "TLS handshake. With proxy_protocol each connection must begin with a header of the PROXY protocol, version 1 or " \
+      "2, before TLS, as load balancers send it; the client's address is then what the header says, for limits, " \
+      "scripts, logs and servers. One that sends none, a bad one, or not all of it in header_timeout, is closed.") \
+    X(proxy_protocol_from, SCOPE_FRONTEND, OWN, conf_frontend, proxy_protocol_from, 0, 0, 0, "any | NETWORK ...", \
+      "any", "10.0.0.0/8 2001:db8::7", \
+      "Who may connect where listen says proxy_protocol: the load balancers. Any other peer is closed, because whoever " \
+      "may send the header can claim to be any client. NETWORK: an address or a network such as 10.0.0.0/8; public, " \
+      "all that are routed in the Internet. Unix sockets are always let in. any is for listeners that nobody else can " \
+      "reach.") \
     X(script, SCOPE_FRONTEND, OWN, conf_frontend, scripts, 0, 0, DIRECTIVE_MANY, "FILE [KEY=VALUE ...]", \
       NULL, \
       "firewall.lua denied=/etc/moongate/denied.txt", \

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The directive route_allow: a word, or networks. What matches is proxy/allow.c's.
+// The directives route_allow and proxy_protocol_from: a word, or networks. What matches is proxy/allow.c's.
 #include "conf/own_parts.h"
 
 #include "base/cidr.h"
@@ -14,7 +14,8 @@ static const struct conf_allow allow_any = { .any = true }, allow_public = { .pu
                                allow_none = { 0 };
 
 // "10.0.0.0/8", "2001:db8::/32" or an address; checked as sets of networks are.
-static int parse_network(struct parser *parser, const struct token *word, struct conf_network *network) {
+static int parse_network(struct parser *parser, const struct statement *statement, const struct token *word,
+                         struct conf_network *network) {
     struct error inner;
     struct addr addr;
     const char *slash = memchr(word->text.at, '/', word->text.len);
@@ -27,27 +28,26 @@ static int parse_network(struct parser *parser, const struct token *word, struct
     if (err == 0 && addr_parse_ip(ip, 0, &addr) < 0)
         err = error_set(&inner, -EINVAL, "expected an address or a network");
     if (err)
-        return parser_fail(parser, word->place, "bad value \"%.64s\" for \"route_allow\": %s", word->text.at,
-                           inner.text);
+        return parser_fail(parser, word->place, "bad value \"%.64s\" for \"%s\": %s", word->text.at,
+                           statement->directive->name, inner.text);
     addr_key(&addr, network->key);
     bool four = addr_family(&addr) == AF_INET;
     network->bits = slash ? (unsigned)atoi(slash + 1) + (four ? 96 : 0) : 128;
     return 0;
 }
 
-int own_parse_route_allow(struct parser *parser, struct block *block, struct statement *statement) {
-    struct conf_settings *settings = block->owners[OWNER_conf_settings];
+static int parse(struct parser *parser, struct statement *statement, const struct conf_allow **ret_allow) {
     const struct token *words = statement->words;
     int err = own_count_words(parser, statement, 1, WORDS_MAX);
     if (err)
         return err;
     bool alone = statement->count == 1;
-    settings->route_allow = !alone         ? NULL
+    *ret_allow = !alone                    ? NULL
         : own_word_is(&words[0], "any")    ? &allow_any
         : own_word_is(&words[0], "public") ? &allow_public
         : own_word_is(&words[0], "none")   ? &allow_none
                                            : NULL;
-    if (settings->route_allow)
+    if (*ret_allow)
         return 0;
     struct conf_allow *allow = parser_new(parser, sizeof *allow);
     if (!allow)
@@ -55,22 +55,30 @@ int own_parse_route_allow(struct parser *parser, struct block *block, struct sta
     allow->networks = parser_new(parser, statement->count * sizeof *allow->networks);
     if (!allow->networks)
         return -ENOMEM;
-    settings->route_allow = allow;
+    *ret_allow = allow;
     for (unsigned i = 0; i < statement->count && !err; i++)
         if (own_word_is(&words[i], "public"))
             allow->public = true;
         else if (own_word_is(&words[i], "any") || own_word_is(&words[i], "none"))
-            err =
-                parser_fail(parser, words[i].place,
-                            "\"%s\" beside others for \"route_allow\", expected it alone", words[i].text.at);
+            err = parser_fail(parser, words[i].place, "\"%s\" beside others for \"%s\", expected it alone",
+                              words[i].text.at, statement->directive->name);
         else
-            err = parse_network(parser, &words[i], &allow->networks[allow->count++]);
+            err = parse_network(parser, statement, &words[i], &allow->networks[allow->count++]);
     return err;
 }
 
-void own_print_route_allow(FILE *out, int indent, const void *owner) {
-    const struct conf_allow *allow = ((const struct conf_settings *)owner)->route_allow;
-    fprintf(out, "%*sroute_allow", indent, "");
+int own_parse_route_allow(struct parser *parser, struct block *block, struct statement *statement) {
+    struct conf_settings *settings = block->owners[OWNER_conf_settings];
+    return parse(parser, statement, &settings->route_allow);
+}
+
+int own_parse_proxy_protocol_from(struct parser *parser, struct block *block, struct statement *statement) {
+    struct conf_frontend *frontend = block->owners[OWNER_conf_frontend];
+    return parse(parser, statement, &frontend->proxy_protocol_from);
+}
+
+static void print(FILE *out, int indent, const char *name, const struct conf_allow *allow) {
+    fprintf(out, "%*s%s", indent, "", name);
     if (allow->any)
         fputs(" any", out);
     if (allow->public)
@@ -85,4 +93,12 @@ void own_print_route_allow(FILE *out, int indent, const void *owner) {
         fprintf(out, " %s/%u", ip, network->bits - (four ? 96 : 0));
     }
     fputs(allow->any || allow->public || allow->count > 0 ? ";\n" : " none;\n", out);
+}
+
+void own_print_route_allow(FILE *out, int indent, const void *owner) {
+    print(out, indent, "route_allow", ((const struct conf_settings *)owner)->route_allow);
+}
+
+void own_print_proxy_protocol_from(FILE *out, int indent, const void *owner) {
+    print(out, indent, "proxy_protocol_from", ((const struct conf_frontend *)owner)->proxy_protocol_from);
 }

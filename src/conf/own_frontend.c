@@ -54,7 +54,7 @@ static int parse_listen_tls(struct parser *parser, struct block *block, struct s
 int own_parse_listen(struct parser *parser, struct block *block, struct statement *statement) {
     struct conf_frontend *frontend = block->owners[OWNER_conf_frontend];
     const struct directive *row = statement->directive;
-    int err = own_count_words(parser, statement, 1, 3);
+    int err = own_count_words(parser, statement, 1, 4);
     if (err)
         return err;
     struct conf_listen *listen = parser_new(parser, sizeof *listen);
@@ -62,6 +62,14 @@ int own_parse_listen(struct parser *parser, struct block *block, struct statemen
         return -ENOMEM;
     *listen = (struct conf_listen){ .backlog = BACKLOG, .place = statement->place };
     err = parse_listen_tls(parser, block, statement, listen);
+    for (unsigned i = 1; !err && i < statement->count && !listen->proxy_protocol; i++) {
+        listen->proxy_protocol = own_word_is(&statement->words[i], "proxy_protocol");
+        if (listen->proxy_protocol) {
+            memmove(&statement->words[i], &statement->words[i + 1],
+                    (statement->count - i - 1) * sizeof *statement->words);
+            statement->count--;
+        }
+    }
     if (!err && statement->count > 2)
         err = own_too_many(parser, statement, 2);
     if (!err)
@@ -91,6 +99,8 @@ void own_print_listen(FILE *out, int indent, const void *owner) {
         fprintf(out, "%*slisten ", indent, "");
         value_print_word(out, listen->name);
         fprintf(out, " backlog=%s", value_print(listen->backlog, VALUE_NUMBER, text));
+        if (listen->proxy_protocol)
+            fputs(" proxy_protocol", out);
         if (!listen->tls) {
             fputs(";\n", out);
             continue;

@@ -11,6 +11,7 @@
 #include "base/slab.h"
 #include "conf/conf.h"
 #include "net/conn_layer.h"
+#include "net/proxy_header.h"
 
 #include <errno.h>
 #include <linux/sockios.h>
@@ -23,6 +24,7 @@
 struct conn_parts {
     struct addr remote, *local;
     struct conn_script *script;
+    struct proxied *proxied;
 };
 
 enum { STALL_MS = 30000 };  // until an owner knows better
@@ -105,6 +107,8 @@ static void watch_done(struct op *op, const struct completion *c) {
     }
     if (conn->state == CONN_CLOSING)
         ring_flush_later(&conn->flusher);
+    else if (watching && conn->handler->readable)
+        conn->handler->readable(conn);
     else if (watching && c->res > 0)
         conn->handler->ended(conn, c->res & (POLLHUP | POLLERR) ? -ECONNRESET : 0);
     else if (conn->want_read)
@@ -115,6 +119,21 @@ void conn_watch(struct conn *conn) {
     op_init(&conn->recv, watch_done);
     conn->reading = READING_WATCHING;
     ring_poll_multishot(&conn->recv, conn->fd, POLLRDHUP);
+}
+
+void conn_await(struct conn *conn) {
+    op_init(&conn->recv, watch_done);
+    conn->reading = READING_WATCHING;
+    ring_poll_once(&conn->recv, conn->fd, POLLIN | POLLRDHUP);
+}
+
+ssize_t conn_receive(struct conn *conn, char *to, size_t room, bool peek) {
+    ssize_t n = recv(conn->fd, to, room, MSG_DONTWAIT | (peek ? MSG_PEEK : 0));
+    if (n < 0)
+        return -errno;
+    if (!peek)
+        conn->bytes_in += (size_t)n;
+    return n;
 }
 
 void conn_read(struct conn *conn) {
@@ -345,6 +364,7 @@ static void conn_free(struct conn *conn) {
         if (conn->parts->script)
             conn->parts->script->gone(conn->parts->script);
         free(conn->parts->local);
+        free(conn->parts->proxied);
         free(conn->parts);
     }
     handle_drop(conn->handle);
@@ -663,6 +683,25 @@ const struct addr *conn_remote(struct conn *conn) {
 
 const struct addr *conn_local(struct conn *conn) {
     return ask(conn, false);
+}
+
+int conn_set_proxied(struct conn *conn, struct proxied *proxied) {
+    const struct addr *remote = conn_remote(conn);
+    (void)conn_local(conn);  // it makes its place
+    struct conn_parts *parts = conn->parts;
+    if (!parts || !parts->local)
+        return -ENOMEM;
+    proxied->proxy = *remote;
+    if (proxied->source.len > 0)
+        parts->remote = proxied->source;
+    if (proxied->destination.len > 0)
+        *parts->local = proxied->destination;
+    parts->proxied = proxied;
+    return 0;
+}
+
+const struct proxied *conn_proxied(const struct conn *conn) {
+    return conn->parts ? conn->parts->proxied : NULL;
 }
 
 int conn_set_script(struct conn *conn, struct conn_script *script) {

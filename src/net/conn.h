@@ -25,6 +25,8 @@ struct conf_connecting;
     X(none, "still open, or ended in the normal way") \
     X(client_closed, "the client closed the connection") \
     X(client_reset, "the client reset the connection or it broke") \
+    X(proxy_header, "no PROXY header came where proxy_protocol wants one, or a bad one") \
+    X(proxy_denied, "proxy_protocol_from does not name the peer") \
     X(tls_handshake, "the TLS handshake failed") \
     X(tls_timeout, "the TLS handshake was not done in tls_handshake_timeout") \
     X(header_timeout, "the request head was not complete in header_timeout") \
@@ -76,6 +78,8 @@ struct conn_handler {
     void (*broken)(struct conn *conn, int error);
     // conn->timer fired.
     void (*timeout)(struct conn *conn);
+    // After conn_await(): bytes wait to be read, or the end, or an error.
+    void (*readable)(struct conn *conn);
 };
 
 enum conn_state {
@@ -153,6 +157,10 @@ void conn_adopt(struct conn *conn, const struct conn_handler *handler, void *own
 // Before the first conn_read(): reads nothing, but calls ended(): -ECONNRESET when the peer is gone, 0 (and
 // later perhaps again) when it will send no more. Only conn_read() and conn_close() may follow.
 void conn_watch(struct conn *conn);
+// Before the first conn_read(), which may follow: calls readable() once.
+void conn_await(struct conn *conn);
+// What waits to be read, without waiting: how many bytes, 0 at the end, or a negative errno (-EAGAIN). peek: they stay.
+ssize_t conn_receive(struct conn *conn, char *to, size_t room, bool peek) __attribute__((warn_unused_result));
 void conn_read(struct conn *conn);   // deliver bytes from now on
 void conn_pause(struct conn *conn);  // deliver no more than what is under way
 // Call after putting something on conn->out: the send is submitted before the ring waits again.
@@ -186,6 +194,12 @@ void conn_finish(struct conn *conn, enum close_reason reason, uint64_t linger_ms
 // The peer's and our own address; asked from the kernel once. A zero family when unknown.
 const struct addr *conn_remote(struct conn *conn);
 const struct addr *conn_local(struct conn *conn);
+
+// What the proxy in front has said of the connection (net/proxy_header.h), which the conn owns from now on: from here
+// on it is the client that is remote, not the proxy. -ENOMEM.
+struct proxied;
+int conn_set_proxied(struct conn *conn, struct proxied *proxied) __attribute__((warn_unused_result));
+const struct proxied *conn_proxied(const struct conn *conn);  // NULL: none
 
 // A place for the script layer: its record of this conn, released with it. gone() is called when the conn is
 // freed.

@@ -62,6 +62,16 @@ struct proxy_ssl {
 #undef X
 };
 
+// What the proxy in front of a connection has said of it, for as long as the connection lives.
+struct proxied {
+    unsigned version;
+    enum proxy_command command;
+    struct addr source, destination;  // with a length of 0 where nothing was said: the connection's own hold
+    struct addr proxy;                // the other end of the connection
+    struct slice tlvs;
+    char bytes[];                     // of these
+};
+
 // ---- reading
 // ----------------------------------------------------------------------------------------------
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Accepted connections for client.h: the connect hook, the TLS handshake, the codec, and who has to go when
+// Accepted connections for client.h: the PROXY header, the connect hook, the TLS handshake, the codec, and who has to go when
 // there is no room or their listener ends. What the frontend says of their exchanges is frontend.c's.
 #include "proxy/client.h"
 
@@ -11,7 +11,9 @@
 #include "http/h1_server.h"
 #include "http/h2_server.h"
 #include "http/preface.h"
+#include "proxy/allow.h"
 #include "proxy/divert.h"
+#include "proxy/introduction.h"
 #include "proxy/relay.h"
 
 #include <stdlib.h>
@@ -19,9 +21,10 @@
 #include <unistd.h>
 
 enum phase {
-    PHASE_HOOK,    // `conn` is set, the connect hook decides
-    PHASE_SHAKES,  // `conn` is set, on `shaking`: the TLS handshake is under way, with its hooks
-    PHASE_SERVED,  // the codec has it
+    PHASE_INTRODUCED,  // `conn` is set, on `introduced`: the PROXY header is being read
+    PHASE_HOOK,        // `conn` is set, the connect hook decides
+    PHASE_SHAKES,      // `conn` is set, on `shaking`: the TLS handshake is under way, with its hooks
+    PHASE_SERVED,      // the codec has it
 };
 
 // An accepted connection. Which list it is on says what it does.
@@ -29,6 +32,7 @@ struct client {
     struct list link;
     enum phase phase;
     struct conn *conn;  // until the codec has it
+    struct introduction *introduction;  // INTRODUCED
     struct server_codec *codec;
     // Where it came in, until its first request begins: that is answered even if its listener was removed
     // meanwhile. Valid while its listener is current, and while held.
@@ -47,6 +51,7 @@ static struct list clients = { &clients, &clients };  // busy with a request
 static struct list fresh = { &fresh, &fresh };        // none has come yet; the oldest first
 static struct list idle = { &idle, &idle };           // between two; the longest idle first
 static struct list shaking = { &shaking, &shaking };  // in the TLS handshake; the oldest first
+static struct list introduced = { &introduced, &introduced };  // before all else; the oldest first
 static unsigned shaking_count;
 bool clients_refusing;
 enum { FRESH_MS = 1000 };  // so old a connection without a request may be closed to make room
@@ -308,6 +313,13 @@ static void shake_hands(struct client *client, struct tls_server *tls) {
         end_handshake(client, CLOSE_memory);
 }
 
+// ---- the PROXY header -------------------------------------------------------------------------------------
+
+static void end_introduction(struct client *client, enum close_reason reason) {
+    introduction_free(client->introduction);
+    reject(client, reason);
+}
+
 static bool old_enough(const struct client *client) {
     return (uint32_t)clock_ms() - client->since_ms >= FRESH_MS;
 }
@@ -315,6 +327,7 @@ static bool old_enough(const struct client *client) {
 bool clients_may_shed(void) {
     return !list_empty(&idle) ||
         (!list_empty(&fresh) && old_enough(container_of(fresh.next, struct client, link))) ||
+        (!list_empty(&introduced) && old_enough(container_of(introduced.next, struct client, link))) ||
         (!list_empty(&shaking) && old_enough(container_of(shaking.next, struct client, link)));
 }
 
@@ -322,8 +335,12 @@ bool clients_shed(void) {
     if (!clients_may_shed())
         return false;
     if (list_empty(&idle) && list_empty(&fresh)) {
-        end_handshake(container_of(shaking.next, struct client, link), CLOSE_shed);
         counters->connections_shed++;
+        if (!list_empty(&introduced)) {
+            end_introduction(container_of(introduced.next, struct client, link), CLOSE_shed);
+            return true;
+        }
+        end_handshake(container_of(shaking.next, struct client, link), CLOSE_shed);
         return true;
     }
     struct list *from = list_empty(&idle) ? &fresh : &idle;
@@ -413,29 +430,9 @@ static bool count_peer(struct client *client) {
     return false;
 }
 
-void client_accept(struct frontend *frontend, const char *listener_name, int fd) {
-    const char *listener = intern(listener_name);
-    struct client *client = listener ? slab_get(&client_slab) : NULL;
-    struct conn *conn = client ? conn_accepted(fd, &waiting_handler, client) : NULL;
-    if (!conn) {
-        static struct log_limit limit;
-        uint32_t suppressed;
-        if (log_limit_pass(&limit, 10, &suppressed))
-            log_error("listener \"%s\": memory is out: a connection is closed", listener_name);
-        if (!client)
-            close(fd);  // else conn_accepted() did
-        slab_put(&client_slab, client);
-        return;
-    }
-    *client = (struct client){
-        .frontend = frontend, .listener = listener, .conn = conn, .since_ms = (uint32_t)clock_ms()
-    };
-    conn->listener = listener;
-    list_push_back(&clients, &client->link);
-    client_count++;
-    counters->connections_active++;
-    if (frontend_current(listener) == NULL)
-        hold_frontend(client);
+// It is known whose connection it is.
+static void meet(struct client *client) {
+    struct frontend *frontend = client->frontend;
     if (!count_peer(client)) {
         client->conn->reset = true;
         reject(client, CLOSE_limit);
@@ -460,12 +457,93 @@ void client_accept(struct frontend *frontend, const char *listener_name, int fd)
     admit(client);
 }
 
+static void tell_stranger(const struct client *client, const char *why) {
+    static struct log_limit limit;
+    uint32_t suppressed;
+    char ip[ADDR_IP_MAX];
+    if (!why || !log_limit_pass(&limit, 10, &suppressed))
+        return;
+    addr_print_ip(conn_remote(client->conn), ip);
+    log_info("listener \"%s\": a connection of %s is closed: %s", client->listener, ip, why);
+}
+
+static void introduction_told(void *owner, enum close_reason reason, const char *why) {
+    struct client *client = owner;
+    struct frontend *current = frontend_current(client->listener);
+    list_remove(&client->link);
+    list_push_back(&clients, &client->link);
+    client->phase = PHASE_HOOK;
+    if (reason != CLOSE_none) {
+        counters->proxy_header_errors += reason == CLOSE_proxy_header || reason == CLOSE_header_timeout;
+        tell_stranger(client, why);
+        reject(client, reason);
+        return;
+    }
+    counters->proxy_headers++;
+    conn_adopt(client->conn, &waiting_handler, client);
+    if (current) {
+        leave_frontend(client);
+        client->frontend = current;
+    }
+    meet(client);
+}
+
+static void await_introduction(struct client *client) {
+    const struct conf_allow *from = frontend_options_of(client->frontend)->frontend->proxy_protocol_from;
+    const struct addr *peer = conn_remote(client->conn);
+    if (addr_family(peer) != AF_UNIX && !allow_addr(from, peer)) {
+        counters->proxy_headers_denied++;
+        tell_stranger(client, "proxy_protocol_from does not name it");
+        reject(client, CLOSE_proxy_denied);
+        return;
+    }
+    client->phase = PHASE_INTRODUCED;
+    list_remove(&client->link);
+    list_push_back(&introduced, &client->link);
+    hold_frontend(client);
+    client->introduction = introduction_new(
+        client->conn, frontend_site(client->frontend)->settings->header_timeout, introduction_told, client);
+    if (!client->introduction)
+        reject(client, CLOSE_memory);
+}
+
+void client_accept(struct frontend *frontend, const char *listener_name, int fd) {
+    const char *listener = intern(listener_name);
+    struct client *client = listener ? slab_get(&client_slab) : NULL;
+    struct conn *conn = client ? conn_accepted(fd, &waiting_handler, client) : NULL;
+    if (!conn) {
+        static struct log_limit limit;
+        uint32_t suppressed;
+        if (log_limit_pass(&limit, 10, &suppressed))
+            log_error("listener \"%s\": memory is out: a connection is closed", listener_name);
+        if (!client)
+            close(fd);  // else conn_accepted() did
+        slab_put(&client_slab, client);
+        return;
+    }
+    *client = (struct client){
+        .frontend = frontend, .listener = listener, .conn = conn, .since_ms = (uint32_t)clock_ms()
+    };
+    conn->listener = listener;
+    list_push_back(&clients, &client->link);
+    client_count++;
+    counters->connections_active++;
+    if (frontend_current(listener) == NULL)
+        hold_frontend(client);
+    if (frontend_expects_proxy(frontend, listener))
+        await_introduction(client);
+    else
+        meet(client);
+}
+
 // ---- all of them ----------------------------------------------------------------------------------------
 
 static void end_client(struct client *client, bool at_once) {
     if (client->phase != PHASE_SERVED && !at_once)
         return;  // serve() sees to it
-    if (client->phase == PHASE_HOOK)
+    if (client->phase == PHASE_INTRODUCED)
+        end_introduction(client, CLOSE_drain);
+    else if (client->phase == PHASE_HOOK)
         cancel_connect(client, CLOSE_drain);
     else if (client->phase == PHASE_SHAKES)
         end_handshake(client, CLOSE_drain);
@@ -476,7 +554,7 @@ static void end_client(struct client *client, bool at_once) {
 }
 
 static void end_clients(bool (*chosen)(const struct client *client), bool at_once) {
-    struct list *const lists[] = { &clients, &fresh, &idle, &shaking };
+    struct list *const lists[] = { &clients, &fresh, &idle, &introduced, &shaking };
     for (unsigned i = 0; i < sizeof lists / sizeof *lists; i++) {
         struct list all;
         list_init(&all);

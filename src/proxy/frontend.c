@@ -34,6 +34,7 @@ struct frontend {
     unsigned route_count;
     struct frontend_tls *tls;
     unsigned tls_count;
+    bool proxied;          // a listen says proxy_protocol
 };
 
 struct route {
@@ -307,8 +308,10 @@ static void write_log(struct exchange_site *site, struct exchange *x) {
 static int make_tls(struct frontend *frontend, const struct frontend_options *options, struct error *error) {
     const struct conf_frontend *conf = options->frontend;
     unsigned count = 0;
-    for (const struct conf_listen *listen = conf->listens; listen; listen = listen->next)
+    for (const struct conf_listen *listen = conf->listens; listen; listen = listen->next) {
         count += listen->tls != NULL;
+        frontend->proxied |= listen->proxy_protocol;
+    }
     frontend->tls = calloc(count ? count : 1, sizeof *frontend->tls);
     if (!frontend->tls)
         return error_set(error, -ENOMEM, "memory is out");
@@ -416,6 +419,13 @@ struct ocsp *frontend_staples(const struct frontend *frontend, unsigned *at) {
     while (!staples && *at < frontend->tls_count)
         staples = tls_server_staples(frontend->tls[(*at)++].server);
     return staples;
+}
+
+bool frontend_expects_proxy(const struct frontend *frontend, const char *listener_name) {
+    const struct conf_listen *listen = frontend->proxied ? frontend->options.frontend->listens : NULL;
+    while (listen && strcmp(listen->name, listener_name) != 0)
+        listen = listen->next;
+    return listen && listen->proxy_protocol;
 }
 
 bool frontend_logs(const struct frontend *frontend) {

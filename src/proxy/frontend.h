@@ -50,6 +50,8 @@ struct tls_server *frontend_tls(const struct frontend *frontend, const char *lis
 // first), which is moved on; NULL: there is none.
 struct ocsp;
 struct ocsp *frontend_staples(const struct frontend *frontend, unsigned *at);
+// Whether connections of the listener begin with a PROXY header.
+bool frontend_expects_proxy(const struct frontend *frontend, const char *listener_name);
 bool frontend_logs(const struct frontend *frontend);  // there is an access log
 
 #endif

@@ -44,7 +44,7 @@ static void timeout(struct conn *conn) {
     tcp_pool_lost(conn->owner);
 }
 
-static const struct conn_handler handler = { data, ended, written, broken, timeout };
+static const struct conn_handler handler = { data, ended, written, broken, timeout, NULL };
 
 // ---- TLS --------------------------------------------------------------------------------------------------
 
