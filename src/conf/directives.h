@@ -602,11 +602,11 @@
       "left alone.") \
     X(max_active, SCOPE_UPSTREAM, NUMBER, conf_upstream, max_active, 1, 1048576, DIRECTIVE_ZERO, NULL, "0", \
       NULL, \
-      "Requests and tunnels that each worker has under way at one server at the same time, connections " \
-      "being made included. A request for which every server has so many waits for the first to become " \
-      "free (queue), in the order in which they came. 0 is no limit. While a reload lets old requests " \
-      "end, those of the new configuration are counted apart. Over HTTP/1.1 this bounds a worker's connections to the " \
-      "server, too: one is made only while no other is idle.") \
+      "Requests and tunnels that all workers together have under way at one server at the same time, connections being " \
+      "made and what a reload has left to end included. A request for which every server has so many waits for the first " \
+      "to become free (queue): in the order in which they came, and while requests wait in several workers each of these " \
+      "has its share. 0 is no limit. Over HTTP/1.1 this bounds the connections in use, too; idle ones (keepalive) and " \
+      "those of checks (health) come on top. Servers beyond upstream_servers are counted by each worker for itself.") \
     X(queue, SCOPE_UPSTREAM, NUMBER, conf_upstream, queue, 1, 1048576, DIRECTIVE_ZERO, NULL, "1024", NULL, \
       "Requests that may wait in each worker for a server with less than max_active. One more is " \
       "answered 503 with Retry-After, at once. With 0 none waits.") \

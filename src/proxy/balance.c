@@ -5,6 +5,7 @@
 
 #include "http/cookie.h"
 #include "proxy/attempt.h"
+#include "proxy/places.h"
 #include "proxy/sticky.h"
 
 #include <limits.h>
@@ -23,7 +24,7 @@ struct choice {
 
 static bool full(const struct server *server) {
     uint64_t most = server->upstream->conf->max_active;
-    return (most > 0 && server->active >= most) || !attempt_has_room(server);
+    return (most > 0 && places_full(server)) || !attempt_has_room(server);
 }
 
 // Whether one of the roster may be chosen; what others have learned since the roster was made counts.
@@ -318,7 +319,7 @@ struct server *balance_choose(struct upstream *upstream, const struct exchange *
     struct choice choice = { .upstream = upstream, .x = x, .roster = &upstream->roster };
     struct server *server = x->sticky ? sticky_find(upstream, x) : NULL;
     if (server) {
-        *ret_wait = full(server);
+        *ret_wait = full(server) || !places_claim(server);
         return *ret_wait ? NULL : server;
     }
     if (upstream->server_count == 1) {
@@ -333,6 +334,10 @@ struct server *balance_choose(struct upstream *upstream, const struct exchange *
         if (!server && !choice.full)
             server = second_best(&choice);
     }
+    if (server && upstream->conf->max_active > 0 && !places_claim(server)) {
+        server = NULL;
+        choice.full = true;
+    }
     *ret_wait = !server && choice.full;
     return server;
 }
@@ -346,9 +351,10 @@ struct server *balance_rival(struct upstream *upstream, const struct exchange *x
         struct server *server = choice.roster->places[i].server;
         if (server->line == beside->line && addr_family(&server->addr) != addr_family(&beside->addr) &&
             fits(&choice, server))
-            return server;
+            return places_claim(server) ? server : NULL;
     }
-    return by_algorithm(&choice);
+    struct server *server = by_algorithm(&choice);
+    return server && places_claim(server) ? server : NULL;
 }
 
 struct server *balance_other(struct upstream *upstream, const struct exchange *x) {

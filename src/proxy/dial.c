@@ -13,6 +13,7 @@
 #include "proxy/announce.h"
 #include "proxy/attempt.h"
 #include "proxy/balance.h"
+#include "proxy/places.h"
 #include "proxy/pool.h"
 #include "proxy/race.h"
 #include "proxy/sticky.h"
@@ -275,6 +276,7 @@ static void wait(struct exchange *x, struct server *stuck) {
     list_push_back(stuck ? &stuck->stuck : &upstream->waiting, &dialling->link);
     upstream->stuck_count += dialling->stuck;
     upstream->waiting_count++;
+    places_watch(upstream);
     counters->upstream_waiting++;
     counters->upstream_waited++;
     x->dialling = dialling;

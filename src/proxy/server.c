@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "proxy/check.h"
 #include "proxy/outlier.h"
+#include "proxy/places.h"
 #include "proxy/sticky.h"
 #include "proxy/upstream.h"
 
@@ -96,7 +97,7 @@ void server_wake(struct server *server) {
 void server_take_place(struct server *server) {
     server->active++;
     server->upstream->active++;
-    server->counts->active++;
+    server->counts->active += !places_use_claim(server);
     outlier_asked(server);
 }
 

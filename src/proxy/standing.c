@@ -212,3 +212,18 @@ uint32_t standing_active_elsewhere(const struct standings *standings, const stru
             sum += *(const volatile uint64_t *)&standing->counts[i].active;
     return (uint32_t)sum;
 }
+
+void standing_demand(const struct standings *standings, const struct standing *standing, unsigned worker,
+                     uint64_t since_ms, struct standing_demand *ret_demand) {
+    struct standing_demand demand = { 0 };
+    for (unsigned i = 0; i < standings->workers; i++) {
+        const struct standing_counts *counts = &standing->counts[i];
+        if (i == worker)
+            continue;
+        bool wants = atomic_load_explicit(&counts->wanted_ms, memory_order_relaxed) >= since_ms;
+        demand.active += *(const volatile uint64_t *)&counts->active;
+        demand.wanting += wants;
+        demand.wanting_before += wants && i < worker;
+    }
+    *ret_demand = demand;
+}

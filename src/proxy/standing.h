@@ -66,6 +66,7 @@ enum standing_eject { EJECT_none, EJECT_connect, EJECT_answer, EJECT_rate, EJECT
 // Of one worker: nobody else writes it.
 struct standing_counts {
     _Atomic uint32_t held;  // struct servers of the worker that point here
+    _Atomic uint64_t wanted_ms;  // when it last wanted a place and there was none (places.h)
 #define X(name, doc) uint64_t name;
     STANDING_COUNTS(X)
 #undef X
@@ -133,6 +134,14 @@ void standing_sum(const struct standings *standings, const struct standing *stan
 // Requests on it of other workers than this: each is read from another's cache line.
 uint32_t standing_active_elsewhere(const struct standings *standings, const struct standing *standing,
                                    unsigned worker);
+
+// What workers but this have of its places, and who wants some: those who said so at `since_ms` or later.
+struct standing_demand {
+    uint64_t active;
+    unsigned wanting, wanting_before;  // the latter: of the workers that come before this
+};
+void standing_demand(const struct standings *standings, const struct standing *standing, unsigned worker,
+                     uint64_t since_ms, struct standing_demand *ret_demand);
 
 // A copy for reports and orders. Whatever a worker that has gone wrong may have written, texts end and words are
 // words.

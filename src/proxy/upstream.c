@@ -6,6 +6,7 @@
 #include "proxy/check.h"
 #include "proxy/dial.h"
 #include "proxy/members.h"
+#include "proxy/places.h"
 #include "proxy/pool.h"
 #include "proxy/warm.h"
 #include "tls/client.h"
@@ -35,6 +36,7 @@ struct upstream *upstream_new(const struct conf_upstream *conf, const struct ups
     list_init(&upstream->link);
     list_init(&upstream->removed);
     warm_init(upstream);
+    places_init(upstream);
     list_init(&upstream->tidier.link);
     upstream->tidier.flush = tidy;
     upstream->conf = conf;
@@ -76,6 +78,8 @@ void upstream_free(struct upstream *upstream) {
     if (!upstream)
         return;
     upstream_stop(upstream);
+    timer_stop(&upstream->places_timer);
+    places_drop_claim(upstream);
     members_release(upstream);
     for (unsigned i = 0; i < upstream->server_count; i++)
         release(upstream->servers[i]);
@@ -138,6 +142,7 @@ void upstream_remove(struct server *server) {
         upstream->tokens[at] = upstream->tokens[at + 1];
     }
     roster_doubt(&upstream->roster);
+    places_drop_claim(upstream);
     server->removed = true;
     check_end(server);
     dial_removed(server);

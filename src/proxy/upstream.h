@@ -42,6 +42,8 @@ struct upstream {
     unsigned waiting_count;   // and of those that wait for one server (server->stuck)
     unsigned stuck_count;     // these alone
     struct ring_flush waker;  // dial.c's: serves those who wait, when a server became free
+    struct server *claimed;   // places.c's: a place of it is taken, and not used yet
+    struct timer places_timer;  // places.c's: runs while somebody waits for a place
     struct timer warmer;      // warm.c's
     struct ring_flush tidier; // frees removed servers
     struct budget budget;     // of this worker
