@@ -197,8 +197,12 @@ static void ask_beside(struct dialling *dialling, struct server *server) {
         return;
     }
     int rc = race_begin(&dialling->race, server, dialling->announced);
-    if (rc < 0)
+    if (rc < 0) {
         tell_failed(x, server, rc, NULL);
+        x->server = race_server(&dialling->race);
+    }
+    if (attempt_error_is_ours(rc))
+        x->tried &= ~bit_of(server);  // it was not: its turn comes again
 }
 
 static void resolve(struct dialling *dialling);

@@ -17,6 +17,7 @@ import time
 import pytest
 
 from conftest import MOONGATE, Origin, eventually, read_all
+from namespace import namespace  # noqa: F401: a fixture
 
 pytestmark = pytest.mark.skipif(
     " faults" not in subprocess.run([MOONGATE, "-V"], capture_output=True, text=True).stdout,
@@ -309,6 +310,71 @@ def test_each_allocation_of_an_exchange_may_fail(moongate, peer, monkeypatch, wh
         pytest.fail("no end of allocations")
     assert n > 5 and outcomes[503] + outcomes[500] > 0, outcomes
     assert "memory is out" in gate.log()
+    nothing_is_left(gate)
+
+
+V2 = b"\r\n\r\n\0\r\nQUIT\n" + struct.pack("!BBH4s4sHHBH", 0x21, 0x11, 12 + 3 + 40, bytes([203, 0, 113, 9]),
+                                          bytes([192, 0, 2, 1]), 5555, 443, 0xe0, 40) + bytes(40)
+
+
+def behind_a_proxy(gate, seed):
+    """A header in pieces, then a request."""
+    request = V2 + b"GET /small?%d HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n" % seed
+    with gate.connect(20) as s:
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(0, 60, 20):
+            s.sendall(request[at:at + 20])
+            time.sleep(0.001)
+        s.sendall(request[60:])
+        got = read_all(s)
+    assert got.endswith(b"\r\n\r\n" + content(f"/small?{seed}")), got
+
+
+def test_each_allocation_for_a_proxy_header_may_fail(moongate, peer, monkeypatch):
+    gate = moongate("", "", start=False)
+    monkeypatch.setenv("MOONGATE_FAULTS", "alloc_sweep=1")
+    gate.configure(f"upstream app {{ server {peer.address}; }}", "route / app; connections_per_client 100;",
+                   level="notice", listen=f"{gate.address} proxy_protocol")
+    gate.start()
+    for n in range(1, 200):
+        with contextlib.suppress(AssertionError, ConnectionError):
+            behind_a_proxy(gate, n)  # the n-th allocation fails
+        behind_a_proxy(gate, n)
+        if not re.search(rf"fault: allocation {n} fails", gate.log()):
+            break
+    assert 5 < n < 199
+    nothing_is_left(gate)
+
+
+@pytest.mark.parametrize("faults", ["again=3", "canceled=3", "recv_short=3 once=2", "cancel_late=2 canceled=4"])
+def test_a_proxy_header_survives_what_the_kernel_may_do(moongate, peer, monkeypatch, faults):
+    gate = moongate("", "", start=False)
+    monkeypatch.setenv("MOONGATE_FAULTS", "seed=5 " + faults)
+    gate.configure(f"upstream app {{ server {peer.address}; }}", "route / app;", level="notice",
+                   listen=f"{gate.address} proxy_protocol")
+    gate.start()
+    for n in range(30):
+        behind_a_proxy(gate, n)
+    nothing_is_left(gate)
+
+
+def test_each_allocation_of_a_race_may_fail(namespace, moongate, peer, monkeypatch):  # noqa: F811
+    """For a connection, where the server that is asked first never answers."""
+    silent = " ".join(f"server {address}:80;" for address in ("10.66.0.66", "[2001:db8:66::66]"))
+    gate = start(moongate, peer, monkeypatch, "alloc_sweep=1",
+                 f"{silent} keepalive 0; eject off; connect_stagger 10ms;")
+    request, body = REQUESTS["get"]
+    for n in range(1, 400):
+        status, got, whole = ask_raw(gate, request)  # the n-th allocation fails
+        assert status in (None, 200, 500, 502, 503), (n, status)
+        assert not (whole and status == 200) or got == body, n
+        status, got, whole = ask_raw(gate, request)  # none fails; of three such pairs two begin with one that is silent
+        assert (status, whole) == (200, True) and got == body, n
+        if n > 3 and not any(re.search(rf"fault: allocation {m} fails", gate.log()) for m in (n - 2, n - 1, n)):
+            break
+    else:
+        pytest.fail("no end of allocations")
+    assert n > 5 and gate.stats()["upstream_raced"] > n / 2
     nothing_is_left(gate)
 
 
