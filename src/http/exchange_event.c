@@ -238,8 +238,9 @@ void exchange_dial_failed(struct exchange *x, bool connect, unsigned status, enu
 
 void exchange_interim(struct exchange *x, unsigned status, const struct headers *headers) {
     struct headers copy = *headers;
-    // A 100 that the client did not ask for would be taken for the final response by some (RFC 9110, 15.2).
-    if (x->head_sent || x->hook_waits || (status == 100 && !x->req.expect_continue))
+    // A 100 that the client did not ask for would be taken for the final response by some (RFC 9110, 15.2). Nobody
+    // waits for those of what moongate itself asks.
+    if (x->site->inner || x->head_sent || x->hook_waits || (status == 100 && !x->req.expect_continue))
         return;
     rules_strip_hop_by_hop(&copy, false);
     counters->responses_1xx++;

@@ -418,6 +418,40 @@ def test_over_http2_to_the_servers(moongate):
         opened.set()
 
 
+def test_a_body_that_hooks_have_made_goes_to_both(moongate):
+    script = """
+local hooks = {}
+function hooks.request_body(req)
+  for chunk in req:body() do req:write(chunk:upper()) end
+end
+function hooks.response_body(req, res)
+  for chunk in res:body() do res:write(chunk:lower()) end
+end
+return hooks
+"""
+    opened = threading.Event()
+    with H2Origin() as slow, H2Origin() as fast:
+        slow.reply = lambda link, stream: opened.wait(10)
+        fast.reply = lambda link, stream: link.respond(stream.id, [(":status", "200")], b"FAST" * 20000)
+        gate = gate_to(moongate, slow, fast, upstream="protocol h2;", frontend="script %FOLDER%/a.lua;",
+                       files={"a.lua": script})
+        got = gate.get(method="PUT", body=b"body" * 5000)
+        assert got.text == "fast" * 20000
+        bodies = [stream.body for origin in (slow, fast) for link in origin.links for stream in link.streams.values()]
+        assert bodies == [b"BODY" * 5000] * 2 and hedges(gate) == [1, 1, 0]
+        quiet(gate)
+        opened.set()
+
+
+def test_interim_responses_of_the_second_are_nobodys(moongate, servers):
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+    slow, fast = servers(answer(b"slow"), opened=False), servers(hints + answer(b"fast"))
+    gate = gate_to(moongate, slow, fast)
+    got = gate.raw(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert got.startswith(b"HTTP/1.1 200 ") and got.endswith(b"fast") and gate.stats()["responses_1xx"] == 0
+    quiet(gate)
+
+
 def test_a_server_that_is_always_outrun_counts_as_slow(moongate, servers):
     slow, b, c = servers(answer(b"slow"), opened=False), servers(), servers()
     lines = "".join(f"server {server.address};" for server in (slow, b, c))
@@ -431,6 +465,18 @@ def test_a_server_that_is_always_outrun_counts_as_slow(moongate, servers):
     gate.wait_log(f'server "{slow.address}" is ejected for .*: it took ')
     asked = len(slow.seen)
     assert all(gate.get().text == "fast" for _ in range(20)) and len(slow.seen) == asked
+
+
+def test_a_second_server_that_is_outrun_counts_as_slow_too(moongate, servers):
+    first, second = servers(delay=lambda n: 0.12 if n % 2 else 0), servers(opened=False)
+    gate = gate_to(moongate, first, second, upstream="retry_budget off; eject latency=1 requests=3 window=1s time=30s "
+                                                     "most=60s;")
+
+    def ejected():
+        assert gate.get().text == "fast"
+        return "is ejected" in gate.log()
+    eventually(ejected, 15)
+    gate.wait_log(f'server "{second.address}" is ejected for .*: it took ')
 
 
 def test_those_that_are_outrun_count_as_nothing_else(moongate, servers):
