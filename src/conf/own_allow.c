@@ -99,6 +99,12 @@ void own_print_route_allow(FILE *out, int indent, const void *owner) {
     print(out, indent, "route_allow", ((const struct conf_settings *)owner)->route_allow);
 }
 
+// Where it matters.
 void own_print_proxy_protocol_from(FILE *out, int indent, const void *owner) {
-    print(out, indent, "proxy_protocol_from", ((const struct conf_frontend *)owner)->proxy_protocol_from);
+    const struct conf_frontend *frontend = owner;
+    const struct conf_listen *listen = frontend->listens;
+    while (listen && !listen->proxy_protocol)
+        listen = listen->next;
+    if (listen)
+        print(out, indent, "proxy_protocol_from", frontend->proxy_protocol_from);
 }

@@ -318,6 +318,7 @@ static struct server *single(struct choice *choice) {
 struct server *balance_choose(struct upstream *upstream, const struct exchange *x, bool *ret_wait) {
     struct choice choice = { .upstream = upstream, .x = x, .roster = &upstream->roster };
     struct server *server = x->sticky ? sticky_find(upstream, x) : NULL;
+    places_drop_claim(upstream);  // of one that was chosen and not asked
     if (server) {
         *ret_wait = full(server) || !places_claim(server);
         return *ret_wait ? NULL : server;
@@ -346,6 +347,7 @@ struct server *balance_rival(struct upstream *upstream, const struct exchange *x
     struct choice choice = { .upstream = upstream, .x = x, .roster = &upstream->roster };
     if (upstream->server_count < 2 || (x->sticky && x->sticky == beside->token))
         return NULL;
+    places_drop_claim(upstream);
     roster_look(upstream);
     for (unsigned i = 0; i < choice.roster->count; i++) {
         struct server *server = choice.roster->places[i].server;
@@ -363,5 +365,5 @@ struct server *balance_other(struct upstream *upstream, const struct exchange *x
         return NULL;
     roster_look(upstream);
     struct server *server = by_algorithm(&choice);
-    return server && list_empty(&server->stuck) ? server : NULL;
+    return server && list_empty(&server->stuck) && places_claim(server) ? server : NULL;
 }

@@ -250,3 +250,30 @@ def test_with_one_slow_server_load_counts(moongate, origins, algorithm):
     turn, load = of["round_robin"], of[algorithm]
     assert 0.32 < turn["slow"] < 0.35 and load["slow"] < 0.2, of
     assert load["p99"] < turn["p99"] * 0.75 and load["mean"] < turn["mean"] * 0.5, of
+
+
+def test_places_are_not_lost_between_those_who_stick_and_those_who_do_not(moongate, servers):
+    gate = start(moongate, servers[:2], "sticky cookie srv; max_active 1; queue_timeout 3s;", workers=1)
+    cookies = {}
+    while len(cookies) < 2:
+        answer = gate.get()
+        cookies[answer.text] = answer.headers["set-cookie"].partition(";")[0]
+    got = []
+
+    def ask(headers):
+        client = gate.client(20)
+        for _ in range(200):
+            answer = client.ask(headers=headers)
+            got.append((answer.status, headers and answer.text == headers["X-Name"]))
+        client.close()
+
+    # Few without a cookie: seldom is one of them waiting when another comes.
+    clients = [threading.Thread(target=ask, args=(headers,)) for headers in
+               [None] + [{"Cookie": cookies[name], "X-Name": name} for name in "aaaabbbb"]]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    assert {status for status, _ in got} == {200} and len(got) == 1800
+    assert all(mine is None or mine for _, mine in got)
+    assert gate.stats()["upstream_queue_timeouts"] == 0
