@@ -268,7 +268,9 @@ static void readable(struct watch *watch, uint32_t events) {
 
 static void died(struct worker *worker, int status) {
     struct master *master = worker->master;
-    bool expected = worker->state == WORKER_IS_ending;
+    // One that is to end may be killed for taking its time; any other signal is a defect.
+    bool expected = worker->state == WORKER_IS_ending && (!WIFSIGNALED(status) || WTERMSIG(status) == SIGKILL ||
+                                                          WTERMSIG(status) == SIGTERM);
     int pid = (int)worker->pid;
     char how[64];
     worker->pid = 0;

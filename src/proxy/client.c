@@ -473,6 +473,7 @@ static void introduction_told(void *owner, enum close_reason reason, const char 
     list_remove(&client->link);
     list_push_back(&clients, &client->link);
     client->phase = PHASE_HOOK;
+    client->introduction = NULL;
     if (reason != CLOSE_none) {
         counters->proxy_header_errors += reason == CLOSE_proxy_header || reason == CLOSE_header_timeout;
         tell_stranger(client, why);
@@ -521,9 +522,11 @@ void client_accept(struct frontend *frontend, const char *listener_name, int fd)
         slab_put(&client_slab, client);
         return;
     }
-    *client = (struct client){
-        .frontend = frontend, .listener = listener, .conn = conn, .since_ms = (uint32_t)clock_ms()
-    };
+    *client = (struct client){ .phase = PHASE_HOOK,
+                               .conn = conn,
+                               .frontend = frontend,
+                               .listener = listener,
+                               .since_ms = (uint32_t)clock_ms() };
     conn->listener = listener;
     list_push_back(&clients, &client->link);
     client_count++;

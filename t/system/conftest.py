@@ -191,8 +191,11 @@ class Gate:
     def stop(self, number=signal.SIGTERM):
         """Stops it and checks that it ended well."""
         if self.master:
+            said = len(self.log())
             self.kill(number)
             assert self.wait_end() in (0, None), self.log()
+            crash = re.search(r"was ended by signal (?!9 ).*", self.log()[said:])
+            assert not crash, self.log()
         self.check_reports()
 
     def check_reports(self):
