@@ -1080,12 +1080,14 @@ end
 
 -- What a pooled coroutine runs (src/script/coroutine.c): resumed with a hook's function, the request's slot
 -- and handle (false if its object is in the slot already) and whether there is a response. Slot 0: a
--- connection; -1: a job, which has nothing to look at. It is never compiled, so that each hook is compiled as a trace of its own.
+-- connection; -1: a job, which has nothing to look at; -2: a name, with its kind in place of the response. It is never compiled, so that each hook is compiled as a trace of its own.
 local live = {}
 core.live = live
 function core.runner(hook, slot, handle, with_response)
   while true do
-    if slot <= 0 then
+    if slot == -2 then
+      hook, slot, handle, with_response = yield(DONE, core.put_name(hook, handle, with_response))
+    elseif slot <= 0 then
       hook, slot, handle, with_response = yield(DONE, (hook(slot == 0 and conn_object(handle) or nil)))
     else
       local req

@@ -36,6 +36,17 @@ local function service(id, at)
   return one
 end
 
+-- Calls a resolve hook (src/script/guide.c) with what gate.resolve takes. Of what it returns C reads two values.
+function core.put_name(hook, name, kind)
+  local options = {}
+  if kind == SERVICES then
+    options.type = "SRV"
+  elseif kind ~= 0 then
+    options.family = kind
+  end
+  return hook(name, options)
+end
+
 --- gate.resolve(name, options)
 --- Asks for the addresses of a name, as the directive resolver says, and remembers the answer as long as it holds
 --- (resolver_cache). An IP address is its own answer. options is a table, all of it may be left out: family (4 or 6;
@@ -49,7 +60,8 @@ end
 --- it is past its time and the resolvers do not answer, stale = true; with type = "SRV" each of the list is a table with
 --- priority, weight, port, target (a name in lower case) and the addresses of the target as strings from [1] on, perhaps
 --- none, in the order of their priorities; or nil and why: "no such name", "the name has no
---- address", "the name has no services", "this is no host name", "timeout" (of options), "no resolver answered in time" (resolver_timeout), "the
+--- address", "the name has no services", "a script refuses it" and "a script that was asked for it failed" (hooks.resolve),
+--- "this is no host name", "timeout" (of options), "no resolver answered in time" (resolver_timeout), "the
 --- resolvers cannot be reached or refuse to answer", "the resolvers failed", "a resolver sent nonsense", "too many names
 --- are being resolved" (resolver_queries), "route_allow lets none of its addresses in"
 --- @example

@@ -100,6 +100,34 @@ function Frontend.get(t, target, headers)
   return t:request { target = target, headers = headers }
 end
 
+-- Looks again when it is asked, because a hook may have waited.
+local Found = {}
+function Found.__index(t, name)
+  local answer, more = rig.resolved(rawget(t, "wish"))
+  if name == "waits" then return answer == nil and more == nil end
+  if name == "why" then return not answer and more or nil end
+  if name == "ttl" then return answer and more end
+  return answer and answer[name]
+end
+
+--- frontend:resolve(name, family)
+--- Asks for a name as the frontend's scripts would, resolve hooks first; family is 4 or 6, else both. What test.name()
+--- says is what DNS answers.
+--- @return an object with the addresses from [1] on and their ttl in seconds, or why: a text as of gate.resolve; waits is
+--- true as long as a hook waits
+--- @example
+---   test.name("db.example", { "192.0.2.1" })
+---   local web = test.script(test.file("a.lua", [[
+---     return { resolve = function(name) if name == "db.example" then return "192.0.2.9" end end }]]))
+---   test.equal(web:resolve("db.example")[1], "192.0.2.9")
+function Frontend.resolve(t, name, family)
+  if type(name) ~= "string" then misuse("frontend:resolve takes a name") end
+  if family ~= nil and family ~= 4 and family ~= 6 then misuse("frontend:resolve takes family 4 or 6") end
+  local found = setmetatable({ wish = rig.resolve(t.door, name, family or 0) }, Found)
+  settle()
+  return found
+end
+
 local function conf_word(text)
   text = field_text(text, "a setting")
   return '"' .. text:gsub('["\\$]', "\\%0"):gsub("\t", "\\t") .. '"'

@@ -113,6 +113,7 @@
     X(dns_failures, "names asked for in vain, as the resolvers failed") \
     X(dns_timeouts, "of these: no resolver answered in time") \
     X(dns_stale, "answers past their time that were used while the resolvers failed") \
+    X(dns_scripted, "names that resolve hooks answered or refused") \
     X(dns_refused, "names that were not asked for because too many were (resolver_queries, resolver_cache)") \
     X(dns_entries_active, "names in the resolvers' caches now") \
     X(turns_shared, "times that a client connection left its further requests to the next turn, for others") \

@@ -24,6 +24,7 @@
 #include "net/conn.h"
 
 struct exchange;
+struct resolver_guide;
 
 enum step_result {
     STEP_MORE,  // go on with exchange->step at once
@@ -99,6 +100,7 @@ struct exchange_site {
     const struct conf_settings *settings;
     const struct exchange_hooks *hooks;  // NULL: none
     void *scripts;
+    struct resolver_guide *guide;        // proxy's: who is asked for names first; NULL: nobody is
     // Before a script is asked: sets x->settings to what holds for the path. 0, or the status of a refusal
     // with a reason; with 405 *ret_allow is the list of methods that are let in. NULL: everything is let in.
     unsigned (*admit)(struct exchange_site *site, struct exchange *x, const char **ret_why,
@@ -246,6 +248,7 @@ struct exchange {
     bool body_lost;              // a part of the request body was passed on and not held: no other attempt
     bool may_retry;              // try_timeout is over, and retry_budget has one more try for it
     bool waits_on;               // it is over, and there is no other try: response_timeout counts
+    bool unguided;               // names are put to DNS alone: one of those who are asked first wants it
     bool fresh;                  // a pooled connection had failed: the next attempt gets a new one
     enum close_reason reason;
 

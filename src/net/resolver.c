@@ -13,12 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct resolver_ask {
-    struct list link;
-    void (*done)(void *owner, const struct resolver_answer *answer);
-    void *owner;
-};
-
 static struct slab ask_slab = SLAB_INIT(sizeof(struct resolver_ask), 64);
 
 // ---- telling ----------------------------------------------------------------------------------------------
@@ -121,7 +115,7 @@ static void tell_known(struct resolver *resolver, struct dns_entry *entry,
     done(owner, &kept.answer);
 }
 
-struct resolver_ask *resolver_ask(struct resolver *resolver, struct slice name, int family,
+struct resolver_ask *resolver_ask(struct resolver *resolver, struct resolver_guide *guide, struct slice name, int family,
                                   void (*done)(void *owner, const struct resolver_answer *answer),
                                   void *owner) {
     char lower[DNS_NAME_MAX + 1];
@@ -134,6 +128,8 @@ struct resolver_ask *resolver_ask(struct resolver *resolver, struct slice name, 
     for (size_t i = 0; i < name.len; i++)
         lower[i] = (char)(name.at[i] >= 'A' && name.at[i] <= 'Z' ? name.at[i] | 0x20 : name.at[i]);
     name = slice_make(lower, name.len);
+    if (guide)
+        return guide->ask(guide, resolver, name, family, done, owner);
 
     enum dns_failure failure = DNS_busy;
     struct dns_entry *entry = dns_cache_find(&resolver->cache, name, family);
@@ -166,6 +162,10 @@ struct resolver_ask *resolver_ask(struct resolver *resolver, struct slice name, 
 void resolver_cancel(struct resolver_ask *ask) {
     if (!ask)
         return;
+    if (ask->cancelled) {
+        ask->cancelled(ask);
+        return;
+    }
     list_remove(&ask->link);
     slab_put(&ask_slab, ask);
 }
@@ -250,6 +250,10 @@ bool resolver_fits(const struct resolver *resolver, const struct conf_resolver *
             return false;
     struct file_mark mark = channel_system_mark();
     return conf->server_count > 0 || file_mark_same(&resolver->mark, &mark);
+}
+
+const struct conf_resolver *resolver_conf(const struct resolver *resolver) {
+    return &resolver->conf;
 }
 
 const char *resolver_library(void) {

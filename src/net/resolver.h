@@ -17,7 +17,6 @@
 #include "net/resolver_cache.h"
 
 struct resolver;
-struct resolver_ask;
 
 struct resolver_answer {
     const struct addr *addrs;  // with port 0, the best first; valid during the call
@@ -29,6 +28,21 @@ struct resolver_answer {
     const char *text;          // of the failure, as operators and scripts read it
 };
 
+// What an asker holds until he is told; resolver_cancel() is all that he may do with it.
+struct resolver_ask {
+    struct list link;
+    void (*done)(void *owner, const struct resolver_answer *answer);
+    void *owner;
+    void (*cancelled)(struct resolver_ask *ask);  // a guide's; NULL: the resolver's own
+};
+
+// Who is asked for a name before DNS is: scripts (script/guide.c). The name is valid, in lower case and no address.
+// As resolver_ask(); he asks the resolver without a guide where he has no answer.
+struct resolver_guide {
+    struct resolver_ask *(*ask)(struct resolver_guide *guide, struct resolver *resolver, struct slice name, int family,
+                                void (*done)(void *owner, const struct resolver_answer *answer), void *owner);
+};
+
 // Reads /etc/resolv.conf where the configuration names no resolvers; while a configuration loads. `conf` is
 // copied.
 int resolver_new(const struct conf_resolver *conf, struct resolver **ret_resolver, struct error *error)
@@ -38,13 +52,14 @@ struct resolver *resolver_ref(struct resolver *resolver);
 void resolver_unref(struct resolver *resolver);
 // Whether a configuration may share it: it says the same, and /etc/resolv.conf is what it was.
 bool resolver_fits(const struct resolver *resolver, const struct conf_resolver *conf);
+const struct conf_resolver *resolver_conf(const struct resolver *resolver);
 
 // Asks for the addresses of a name, or of an IP address, which is its own answer; `family` is AF_INET,
 // AF_INET6 or AF_UNSPEC for both; or DNS_SERVICES for the name's SRV records as they are (RFC 2782), which
 // resolver_ask_services() is to be preferred to. done() is called exactly once unless the ask is cancelled first: at once
 // when the answer is known, and then NULL is returned; else later, from the ring's flush. The name need not
-// live on.
-struct resolver_ask *resolver_ask(struct resolver *resolver, struct slice name, int family,
+// live on. guide: is asked first; NULL: nobody is.
+struct resolver_ask *resolver_ask(struct resolver *resolver, struct resolver_guide *guide, struct slice name, int family,
                                   void (*done)(void *owner, const struct resolver_answer *answer),
                                   void *owner);
 // done() will not be called; what was begun goes on for the cache. NULL is allowed.
@@ -73,7 +88,7 @@ struct resolver_services_ask;
 // Asks for the SRV records of a name such as "_http._tcp.app.internal", and then for the addresses of their
 // targets, all by way of the cache. done() as of resolver_ask().
 struct resolver_services_ask *resolver_ask_services(
-    struct resolver *resolver, struct slice name,
+    struct resolver *resolver, struct resolver_guide *guide, struct slice name,
     void (*done)(void *owner, const struct resolver_services *services), void *owner);
 // As resolver_cancel().
 void resolver_cancel_services(struct resolver_services_ask *ask);

@@ -26,6 +26,8 @@ enum { DNS_SERVICES = 255 };
     X(server, EREMOTEIO, "the resolvers failed") \
     X(bad_answer, EBADMSG, "a resolver sent nonsense") \
     X(busy, EBUSY, "too many names are being resolved") \
+    X(refused, EACCES, "a script refuses it") \
+    X(script, ECANCELED, "a script that was asked for it failed") \
     X(memory, ENOMEM, "memory is out")
 
 enum dns_failure {
@@ -117,10 +119,10 @@ int dns_cache_answered_services(struct dns_cache *cache, struct dns_entry *entry
                                 const struct dns_service *services, unsigned count, uint64_t ttl_s,
                                 uint64_t now_ms)
     __attribute__((warn_unused_result));
-// Those who must know say that there is none (no_name, no_address, no_service): what was known before is wrong. Any other
+// Those who must know say that there is none (no_name, no_address, no_service, refused): what was known before is wrong. Any other
 // failure says nothing of the name: what was known is kept.
 static inline bool dns_failure_is_sure(enum dns_failure failure) {
-    return failure == DNS_no_name || failure == DNS_no_address || failure == DNS_no_service;
+    return failure == DNS_no_name || failure == DNS_no_address || failure == DNS_no_service || failure == DNS_refused;
 }
 void dns_cache_failed(struct dns_cache *cache, struct dns_entry *entry, enum dns_failure failure,
                       uint64_t now_ms);

@@ -19,6 +19,7 @@ struct target_ask {
 
 struct resolver_services_ask {
     struct resolver *resolver;
+    struct resolver_guide *guide;
     void (*done)(void *owner, const struct resolver_services *services);
     void *owner;
     struct resolver_ask *ask;  // for the records; NULL: told
@@ -118,7 +119,7 @@ static void records_told(void *owner, const struct resolver_answer *answer) {
     for (unsigned i = 0; i < whole->count; i++) {
         struct target_ask *target = &whole->targets[i];
         target->ask =
-            resolver_ask(whole->resolver, slice_make(target->service.target, target->service.len), AF_UNSPEC,
+            resolver_ask(whole->resolver, whole->guide, slice_make(target->service.target, target->service.len), AF_UNSPEC,
                          target_told, target);
     }
     if (--whole->waiting == 0)
@@ -126,15 +127,17 @@ static void records_told(void *owner, const struct resolver_answer *answer) {
 }
 
 struct resolver_services_ask *resolver_ask_services(
-    struct resolver *resolver, struct slice name,
+    struct resolver *resolver, struct resolver_guide *guide, struct slice name,
     void (*done)(void *owner, const struct resolver_services *services), void *owner) {
     struct resolver_services_ask *whole = calloc(1, sizeof *whole);
     if (!whole) {
         tell_failure(DNS_memory, 0, done, owner);
         return NULL;
     }
-    *whole = (struct resolver_services_ask){ .resolver = resolver, .done = done, .owner = owner, .beginning = true };
-    whole->ask = resolver_ask(resolver, name, DNS_SERVICES, records_told, whole);
+    *whole = (struct resolver_services_ask){
+        .resolver = resolver, .guide = guide, .done = done, .owner = owner, .beginning = true
+    };
+    whole->ask = resolver_ask(resolver, guide, name, DNS_SERVICES, records_told, whole);
     whole->beginning = false;
     if (!whole->over)
         return whole;

@@ -125,6 +125,7 @@ static int load_frontends(struct generation *generation, struct error *error) {
             .tls_hello = chain && script_chain_has_tls_hello(chain) ? &tls_hello_hook : NULL,
             .tls_done = chain && script_chain_has_tls_done(chain) ? &tls_done_hook : NULL,
             .scripts = chain,
+            .guide = chain ? script_chain_guide(chain) : NULL,
             .hold = generation_hold,
             .drop = generation_drop,
             .generation = generation,
@@ -175,6 +176,9 @@ static int load(struct generation *generation, const struct generation_options *
     }
     if (code == 0)
         code = load_frontends(generation, error);
+    // With scripts that are asked first it is for when they are in use.
+    if (code == 0 && !script_host_guide(generation->scripts))
+        list_each(link, &generation->upstreams) upstream_resolve(container_of(link, struct upstream, link), NULL);
     for (unsigned i = 0; code == 0 && i < generation->site_count; i++)
         code = stapler_add(&generation->stapler, generation->sites[i].frontend, error);
     return code;
@@ -203,6 +207,9 @@ void generation_go(struct generation *generation) {
     list_each(link, &generation->upstreams)
         upstream_go(container_of(link, struct upstream, link), &generation->conf->settings);
     script_host_go(generation->scripts);
+    struct resolver_guide *guide = script_host_guide(generation->scripts);
+    if (guide)
+        list_each(link, &generation->upstreams) upstream_resolve(container_of(link, struct upstream, link), guide);
     if (generation->stapler)
         stapler_go(generation->stapler);
 }

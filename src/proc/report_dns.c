@@ -17,7 +17,8 @@
     X(dns_failures, "failures", "failures", 9) \
     X(dns_timeouts, "timeouts", "timeouts", 9) \
     X(dns_stale, "stale", "stale", 8) \
-    X(dns_refused, "refused", "refused", 8)
+    X(dns_refused, "refused", "refused", 8) \
+    X(dns_scripted, "scripted", "scripted", 9)
 
 static void add(struct counters *sum, const struct counters *one) {
 #define X(counter, name, heading, width) sum->counter += one->counter;

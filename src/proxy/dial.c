@@ -381,7 +381,8 @@ static void resolved(void *owner, const struct resolver_answer *answer) {
     if (answer->count == 0) {
         bool late = answer->failure == DNS_timeout;
         bool ours = answer->failure == DNS_busy || answer->failure == DNS_memory;
-        name_failed(x, answer->text, late ? 504 : ours ? 503 : 502, CLOSE_upstream_name);
+        name_failed(x, answer->text, late ? 504 : ours ? 503 : 502,
+                    answer->failure == DNS_refused ? CLOSE_upstream_denied : CLOSE_upstream_name);
         return;
     }
     struct server *server = address_choose(name, answer, x->settings->route_allow, x->tried, NULL, &error);
@@ -393,8 +394,9 @@ static void resolved(void *owner, const struct resolver_answer *answer) {
 
 static void resolve(struct dialling *dialling) {
     const struct named *name = dialling->name;
-    struct resolver_ask *pending =
-        resolver_ask(name->book->resolver, name->host, AF_UNSPEC, resolved, dialling);
+    const struct exchange *x = dialling->x;
+    struct resolver_ask *pending = resolver_ask(name->book->resolver, x->unguided ? NULL : x->site->guide, name->host,
+                                                AF_UNSPEC, resolved, dialling);
     if (pending)  // else it was told already, and may be gone
         dialling->ask = pending;
 }

@@ -104,7 +104,8 @@ static void take(struct diversion *diversion, const struct resolver_answer *answ
         }
     if (diversion->count > 0)
         return;
-    diversion->reason = answer->count > 0 ? CLOSE_upstream_denied : CLOSE_upstream_name;
+    bool denied = answer->count > 0 || answer->failure == DNS_refused;
+    diversion->reason = denied ? CLOSE_upstream_denied : CLOSE_upstream_name;
     diversion->why = answer->count > 0 ? "route_allow lets none of its addresses in" : answer->text;
 }
 
@@ -168,7 +169,7 @@ void divert_start(struct conn *client, struct queue *read, const char *to, struc
     else if (!resolver)
         diversion->why = "there is no resolver here";
     else
-        diversion->ask = resolver_ask(resolver, name, AF_UNSPEC, resolved, diversion);
+        diversion->ask = resolver_ask(resolver, site->guide, name, AF_UNSPEC, resolved, diversion);
     if (!diversion->ask)
         connect_any(diversion);
 }

@@ -341,6 +341,7 @@ int frontend_new(const struct frontend_options *options, struct frontend **ret_f
         .settings = &conf->settings,
         .hooks = options->hooks,
         .scripts = options->scripts,
+        .guide = options->guide,
         .admit = site_admit,
         .route = route,
         .dial = site_dial,

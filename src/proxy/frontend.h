@@ -27,6 +27,7 @@ struct frontend_options {
     const struct exchange_hooks *hooks;    // NULL: none
     const struct connect_hook *connect, *tls_hello, *tls_done;  // NULL: none
     void *scripts;
+    struct resolver_guide *guide;          // of names that its scripts give; NULL: none
     void (*hold)(void *generation);        // one more exchange, waiting connect hook or relay lives in it
     void (*drop)(void *generation);        // one less; may free the generation and the frontend
     void *generation;

@@ -251,9 +251,9 @@ static void ask(struct members *members) {
     const struct conf_server *line = members->line;
     if (line->kind == SERVER_SERVICE)
         members->services_ask =
-            resolver_ask_services(members->resolver, slice_of(line->name), told_services, members);
+            resolver_ask_services(members->resolver, members->upstream->guide, slice_of(line->name), told_services, members);
     else
-        members->ask = resolver_ask(members->resolver, line->host, AF_UNSPEC, told, members);
+        members->ask = resolver_ask(members->resolver, members->upstream->guide, line->host, AF_UNSPEC, told, members);
 }
 
 static void ask_again(struct timer *timer) {

@@ -51,8 +51,12 @@ struct upstream *upstream_new(const struct conf_upstream *conf, const struct ups
             upstream_free(upstream);
             return NULL;
         }
-    members_go(upstream);
     return upstream;
+}
+
+void upstream_resolve(struct upstream *upstream, struct resolver_guide *guide) {
+    upstream->guide = guide;
+    members_go(upstream);
 }
 
 void upstream_go(struct upstream *upstream, const struct conf_settings *settings) {

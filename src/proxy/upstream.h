@@ -37,6 +37,7 @@ struct upstream {
     struct list removed;      // struct server: those that may not, until nothing is on them
     unsigned idle_count;      // over all servers
     struct members *members;  // members.c's: its lines that are names
+    struct resolver_guide *guide;  // of these; NULL: none
     unsigned unresolved;      // lines of names that were never answered: a server may come yet
     struct list waiting;      // dial.c's: exchanges for which no server is free, in order
     unsigned waiting_count;   // and of those that wait for one server (server->stuck)
@@ -60,9 +61,11 @@ struct upstream_options {
     struct resolver *resolver;  // for lines that are names; NULL: they are servers, whatever they stand for (tests)
 };
 
-// With the servers of all lines that are addresses; those that are names are being asked for.
+// With the servers of all lines that are addresses.
 struct upstream *upstream_new(const struct conf_upstream *conf, const struct upstream_options *options)
     __attribute__((warn_unused_result));
+// Once: asks for the lines that are names, of the guide first (NULL: of none), which lives as long as it is in use.
+void upstream_resolve(struct upstream *upstream, struct resolver_guide *guide);
 // Its configuration is in use from now on: servers are checked, connections kept ready; until it is no more.
 void upstream_go(struct upstream *upstream, const struct conf_settings *settings);
 void upstream_stop(struct upstream *upstream);

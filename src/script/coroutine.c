@@ -227,6 +227,10 @@ enum outcome coroutine_start(struct task *task, int slot, double handle, bool kn
     lua_State *co = task->co.lua;
     push_function(task, co);
     lua_pushinteger(co, (lua_Integer)slot);
+    if (task->hook == HOOK_resolve) {
+        asked_push(task->job->asked, co);
+        return run(task, 4, ret_text);
+    }
     if (known)
         lua_pushboolean(co, 0);
     else

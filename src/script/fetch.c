@@ -143,6 +143,8 @@ int mg_fetch_new(const char *method, size_t method_len, const char *target, size
         .to = slice_make(to, to_len),
     };
     why = inner_make(&fetch->inner, &inner_ops, site, &request);
+    if (fetch->inner.x)
+        fetch->inner.x->unguided = task_is_resolving(task_running);
     if (why) {
         mg_fetch_close((double)fetch->id);
         return mg_error("%s", why);

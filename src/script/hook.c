@@ -155,7 +155,7 @@ static enum verdict verdict_of(struct task *task, const char **ret_text) {
 
 enum outcome task_start(struct task *task, const char **ret_text) {
     if (task->job)
-        return coroutine_start(task, -1, 0, true, false, ret_text);
+        return coroutine_start(task, task->hook == HOOK_resolve ? -2 : -1, 0, true, false, ret_text);
     if (!task->x)
         return coroutine_start(task, 0, (double)task->conn->conn->handle, false, false, ret_text);
     struct exchange_record *record = task->x->script;

@@ -12,6 +12,7 @@
     X(init, 0, "a configuration is being loaded, before it is in use: hooks.init()") \
     X(worker_init, 0, "the configuration has come into use in this worker: hooks.worker_init()") \
     X(exit, 0, "the configuration is no longer in use in this worker: hooks.exit()") \
+    X(resolve, 0, "a name is wanted, DNS is not asked yet: hooks.resolve(name, options)") \
     X(connect, 0, "a client has connected, no byte is read: hooks.connect(conn)") \
     X(tls_hello, 0, "a client begins a TLS handshake, nothing is answered yet: hooks.tls_hello(conn)") \
     X(tls_done, 0, "the TLS handshake is done, no request is read: hooks.tls_done(conn)") \

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/timer.h"
 #include "net/conn.h"
+#include "net/resolver.h"
 #include "script/hooks.h"
 #include "script/script.h"
 
@@ -40,7 +41,8 @@ struct script_chain {
     const struct conf_frontend *frontend;
     struct exchange_hooks hooks;
     struct exchange_site *inner;  // of requests that its scripts make; the frontend's
-    bool has_connect, has_tls_hello, has_tls_done;
+    struct resolver_guide guide;
+    bool has_connect, has_tls_hello, has_tls_done, has_resolve;
     unsigned count;
     struct script scripts[];
 };
@@ -72,6 +74,8 @@ struct script_host {
     uint64_t generation;
     unsigned worker;
     struct list chains, conns;
+    struct resolver_guide guide;  // all chains'
+    bool has_resolve;
     struct list jobs;
     unsigned job_count, jobs_running;
     struct script_chain *loading;  // whose main chunk runs: script number loading_at
@@ -129,6 +133,8 @@ struct task {
     uint64_t since_ms;   // when the hook (of a body: its last wait) began, by clock_ms()
 };
 
+struct asked;
+
 // A function of a script that runs on nobody's behalf.
 struct job {
     struct task task;     // `chain` and `at` are those of the script that made it
@@ -137,6 +143,7 @@ struct job {
     struct list sibling;  // among the parent's children
     unsigned sockets;     // of it and of what it spawned
     uint64_t id;          // of its function in the Lua table of jobs; 0: a hook of the table of hooks
+    struct asked *asked;  // of a resolve hook: who wants to know; NULL: nobody does any more
     uint64_t delay_ms;    // until it begins; with `every` between two beginnings, too
     uint64_t due_ms;
     bool every;
@@ -259,9 +266,22 @@ struct conn_record *conn_record_of(struct script_host *host, struct conn *conn);
 void conn_records_detach(struct script_host *host);
 void chain_bind(struct script_chain *chain);
 
-// job.c
+// job.c: a resolve hook is called at the next opportunity, and asked_took_turn() when it is over. NULL: it cannot be.
+struct job *job_ask(struct script_chain *chain, unsigned at, struct asked *asked, enum dns_failure *ret_failure);
+void job_unask(struct job *job);  // nobody wants to know
+void job_over(struct job *job);
 void jobs_cancel(struct list *children);
 void jobs_release_all(struct script_host *host);
+
+// guide.c: what a resolve hook is called with, as two values.
+void asked_push(const struct asked *asked, lua_State *co);
+// It has ended or failed; the job is over then.
+void asked_took_turn(struct job *job, enum outcome outcome, const char *text);
+void asked_lost(struct asked *asked);  // the job goes without being over
+void guide_bind(struct script_host *host);
+// Who is asked first for a name that this task wants: nobody, where it is a resolve hook or was started by one.
+struct resolver_guide *task_guide(const struct task *task);
+bool task_is_resolving(const struct task *task);
 
 // socket.c, tcp_pool.c
 void sockets_end(struct list *sockets);

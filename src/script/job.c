@@ -46,6 +46,8 @@ static void job_free(struct job *job) {
     struct script_host *host = job->task.chain->host;
     set_state(job, JOB_HELD);
     task_end(&job->task);
+    if (job->asked)
+        asked_lost(job->asked);
     if (job->id) {
         lua_State *lua = host->lua;
         handle_drop(job->id);
@@ -106,6 +108,10 @@ static void took_turn(struct job *job, enum outcome outcome, const char *text) {
     struct script_host *host = task->chain->host;
     if (outcome == OUTCOME_WAITS)
         return;
+    if (task->hook == HOOK_resolve) {
+        asked_took_turn(job, outcome, text);
+        return;
+    }
     bool failed = outcome == OUTCOME_FAILED;
     if (!failed)
         coroutine_done(task);
@@ -126,6 +132,11 @@ static void took_turn(struct job *job, enum outcome outcome, const char *text) {
     job_free(job);
 }
 
+static bool ends_where_it_waits(const struct job *job) {
+    return job->state != JOB_RUNNING || job->task.hook == HOOK_task ||
+        (job->task.hook == HOOK_resolve && !job->asked);
+}
+
 static void begin(struct job *job) {
     const char *text = NULL;
     set_state(job, JOB_RUNNING);
@@ -135,7 +146,7 @@ static void begin(struct job *job) {
 
 static void job_wake(struct timer *timer) {
     struct job *job = container_of(timer, struct job, task.timer);
-    if (job->cancelled && (job->state != JOB_RUNNING || job->task.hook == HOOK_task)) {
+    if (job->cancelled && ends_where_it_waits(job)) {
         job_free(job);
         return;
     }
@@ -146,6 +157,33 @@ static void job_wake(struct timer *timer) {
     const char *text = NULL;
     enum outcome outcome = coroutine_resume(&job->task, &text);
     took_turn(job, outcome, text);
+}
+
+// ---- names ------------------------------------------------------------------------------------------------
+
+struct job *job_ask(struct script_chain *chain, unsigned at, struct asked *asked, enum dns_failure *ret_failure) {
+    bool full = chain->host->job_count >= JOBS_MAX;
+    struct job *job = full ? NULL : job_new(chain, at, HOOK_resolve);
+    *ret_failure = full ? DNS_busy : DNS_memory;
+    if (!job)
+        return NULL;
+    job->asked = asked;
+    set_state(job, JOB_ARMED);
+    task_wake(&job->task);
+    return job;
+}
+
+// Not at once: Lua code may be running.
+void job_unask(struct job *job) {
+    job->asked = NULL;
+    job->cancelled = true;
+    if (&job->task != task_running)
+        task_wake(&job->task);
+}
+
+void job_over(struct job *job) {
+    job->asked = NULL;
+    job_free(job);
 }
 
 // ---- the life of a configuration --------------------------------------------------------------------------
@@ -218,7 +256,7 @@ bool script_host_end(struct script_host *host) {
         host->starting.done = NULL;
         list_each(link, &host->jobs) {
             struct job *job = container_of(link, struct job, link);
-            job->cancelled = true;
+            job->cancelled = job->cancelled || job->task.hook != HOOK_resolve;  // somebody waits for these
         }
         if (host->in_use)
             run_all(host, HOOK_exit);
@@ -299,7 +337,7 @@ int mg_job_cancel(double id) {
         return MG_NONE;
     job->cancelled = true;
     // Not at once: this is called from the middle of Lua code.
-    if (&job->task != task_running && (job->state != JOB_RUNNING || job->task.hook == HOOK_task))
+    if (&job->task != task_running && ends_where_it_waits(job))
         task_wake(&job->task);
     return MG_OK;
 }

@@ -132,14 +132,15 @@ int mg_resolve_new(const char *name, size_t len, int family, int allowed, double
         return mg_error("memory is out");
     }
     count++;
+    struct resolver_guide *guide = task_guide(task_running);
     if (family == MG_SERVICES) {
         resolution->services_ask =
-            resolver_ask_services(host->resolver, slice_make(name, len), answered_services, resolution);
+            resolver_ask_services(host->resolver, guide, slice_make(name, len), answered_services, resolution);
         *ret_resolution = (double)resolution->id;
         return MG_OK;
     }
     int af = family == 4 ? AF_INET : family == 6 ? AF_INET6 : AF_UNSPEC;
-    resolution->ask = resolver_ask(host->resolver, slice_make(name, len), af, answered, resolution);
+    resolution->ask = resolver_ask(host->resolver, guide, slice_make(name, len), af, answered, resolution);
     *ret_resolution = (double)resolution->id;
     return MG_OK;
 }

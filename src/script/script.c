@@ -80,6 +80,7 @@ int script_host_new(const struct script_options *options, struct script_host **r
     for (const struct conf_frontend *frontend = host->conf->frontends; frontend && rc == 0;
          frontend = frontend->next)
         rc = chain_load(host, frontend, &ordinal, error);
+    guide_bind(host);
     if (rc < 0) {
         script_host_free(host);
         return rc;

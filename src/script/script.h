@@ -93,6 +93,11 @@ bool script_chain_has_connect(const struct script_chain *chain);
 bool script_chain_has_tls_hello(const struct script_chain *chain);
 bool script_chain_has_tls_done(const struct script_chain *chain);
 
+// Who is asked for names before DNS is: the scripts of the chain that have a resolve hook; of servers that the
+// configuration names: all that have one. NULL: none has. Lives as long as the host.
+struct resolver_guide *script_chain_guide(struct script_chain *chain);
+struct resolver_guide *script_host_guide(struct script_host *host);
+
 // Sockets of scripts that the descriptors of this worker suffice for, whatever script_sockets says.
 void script_sockets_bound(uint64_t most);
 

@@ -48,6 +48,7 @@ enum {
 struct socket_target {
     char text[SOCKET_TARGET_MAX + 1];  // as the script gave it
     const struct conf_allow *allow;    // of a name; NULL: it is an address
+    struct resolver_guide *guide;      // of a name; NULL: none
     struct resolver_ask *ask;          // while it is being resolved
     void (*resolved)(void *owner);
     void *owner;

@@ -40,6 +40,7 @@ int socket_target_set(struct socket_target *target, const char *at, size_t len) 
             if (!task_running->chain->host->resolver)
                 return mg_error("there is no resolver here");
             target->allow = task_settings(task_running)->route_allow;
+            target->guide = task_guide(task_running);
             return MG_OK;
         }
         if (addr_parse(slice_make(at, len), &target->addrs[0], &error) == 0 &&
@@ -59,7 +60,7 @@ bool socket_target_find(struct socket_target *target, struct resolver *resolver,
     target->resolved = resolved;
     target->owner = owner;
     struct slice name = slice_make(target->text, strcspn(target->text, ":"));
-    target->ask = resolver_ask(resolver, name, AF_UNSPEC, answered, target);
+    target->ask = resolver_ask(resolver, target->guide, name, AF_UNSPEC, answered, target);
     return !target->ask;
 }
 

@@ -189,6 +189,63 @@ static int rig_pretend(lua_State *lua) {
     return 1;
 }
 
+// A name that a test wants as its scripts do (frontend:resolve). They live as long as the test's process.
+struct wish {
+    struct wish *next;
+    struct resolver_ask *ask;
+    bool told;
+    unsigned count;
+    double ttl;
+    const char *why;
+    struct addr addrs[DNS_ADDRESSES_MAX];
+};
+static struct wish *wishes;
+
+static void wish_told(void *owner, const struct resolver_answer *answer) {
+    struct wish *wish = owner;
+    wish->told = true;
+    wish->count = answer->count;
+    wish->ttl = (double)((answer->left_ms + 999) / 1000);
+    wish->why = answer->text;
+    if (answer->count > 0)
+        memcpy(wish->addrs, answer->addrs, answer->count * sizeof *answer->addrs);
+}
+
+// resolve(door, name, family): what resolved() takes
+static int rig_resolve(lua_State *lua) {
+    struct door *door = door_arg(lua, 1);
+    int family = (int)luaL_checknumber(lua, 3);
+    struct wish *wish = calloc(1, sizeof *wish);
+    check_fatal(wish);
+    wish->next = wishes;
+    wishes = wish;
+    wish->ask = resolver_ask(world.resolver, door->chain ? script_chain_guide(door->chain) : NULL, slice_arg(lua, 2),
+                       family == 4 ? AF_INET : family == 6 ? AF_INET6 : AF_UNSPEC, wish_told, wish);
+    lua_pushlightuserdata(lua, wish);
+    return 1;
+}
+
+// resolved(wish): nothing as long as it is not over; addresses, ttl; or nil, why
+static int rig_resolved(lua_State *lua) {
+    const struct wish *wish = lua_touserdata(lua, 1);
+    if (!wish->told)
+        return 0;
+    if (wish->count == 0) {
+        lua_pushnil(lua);
+        lua_pushstring(lua, wish->why);
+        return 2;
+    }
+    lua_newtable(lua);
+    for (unsigned i = 0; i < wish->count; i++) {
+        char text[ADDR_IP_MAX];
+        addr_print_ip(&wish->addrs[i], text);
+        lua_pushstring(lua, text);
+        lua_rawseti(lua, -2, (int)i + 1);
+    }
+    lua_pushnumber(lua, wish->ttl);
+    return 2;
+}
+
 // file(name, text): its path; or nil, why
 static int rig_file(lua_State *lua) {
     struct slice name = slice_arg(lua, 1), text = slice_arg(lua, 2);
@@ -496,6 +553,8 @@ static const luaL_Reg rig[] = {
     { "peer_event", rig_peer_event },
     { "peer_push", rig_peer_push },
     { "pretend", rig_pretend },
+    { "resolve", rig_resolve },
+    { "resolved", rig_resolved },
     { "push", rig_push },
     { "refuse", rig_refuse },
     { "request", rig_request },

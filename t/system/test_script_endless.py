@@ -16,7 +16,7 @@ WHOLE = {"request_body": "for c in req:body() do req:write(c) end", "response_bo
 SWITCHED = ["init", "worker_init", "exit", "connect"]
 HOOKS = {
     "connect": 0, "request": 500, "route": 500, "request_body": 500, "response": 502, "response_body": 502, "error": 500,
-    "log": 200, "timer": 200, "task": 200,
+    "log": 200, "timer": 200, "task": 200, "resolve": 502,
 }
 ENDLESS = "while true do end"
 GREEDY = "local s = 'x' while true do s = s .. s end"
@@ -30,6 +30,9 @@ def script(hook, code):
         body = "function hooks.request(req) if req.path == '/bad' then gate.after(0, bad) end end\n"
     elif hook == "task":
         body = "function hooks.request(req) if req.path == '/bad' then gate.spawn(bad) gate.sleep(0.05) end end\n"
+    elif hook == "resolve":
+        body = ("function hooks.route(req) if req.attempt > 1 then return req:respond(502) end\n"
+                " if req.path == '/bad' then return 'bad.test:9' end end\nfunction hooks.resolve(name) bad() end\n")
     else:
         body = f"function hooks.{hook}(req, res) if req.path == '/bad' then bad() end {WHOLE.get(hook, '')} end\n"
     if hook == "error":

@@ -1063,6 +1063,56 @@ def test_servers_by_name_are_those_that_a_test_makes_up(tests):
     assert done.status == 0, done.out
 
 
+RESOLVE_SCRIPT = """
+    local gate = require "moongate"
+    return { resolve = function(name, options)
+      if name == "slow.test" then gate.sleep(2) return "192.0.2.2" end
+      if name == "bad.test" then return false, "not here" end
+      if name == "broken.test" then error("broken") end
+      local found = gate.resolve(name, options)
+      if found then found[#found + 1], found.ttl = "2001:db8::9", 5 end
+      return found
+    end,
+    request = function(req)
+      local found, why = gate.resolve(req.path:sub(2))
+      return req:respond(200, nil, found and table.concat(found, " ") or why)
+    end }"""
+
+
+def test_resolve_hooks(tests):
+    done = tests("""
+        local test = require "moongate.test"
+        test("names", function()
+          test.name("app.test", { "192.0.2.1", ttl = 60 })
+          local web = test.script("a.lua")
+          local found = web:resolve("app.test")
+          test.same({ found[1], found[2], found[3] or "none", found.ttl, found.waits, found.why or "" },
+            { "192.0.2.1", "2001:db8::9", "none", 5, false, "" })
+          test.equal(web:resolve("app.test", 6)[1] or "none", "none")
+          test.equal(web:get("/app.test").body, "192.0.2.1 2001:db8::9")
+          test.equal(web:get("/none.test").body, "no such name")
+          test.equal(web:resolve("bad.test").why, "a script refuses it")
+          test.truthy(test.logged('"bad.test" is refused: not here'))
+        end)
+        test("waits", function()
+          local web = test.script("a.lua")
+          local found, answer = web:resolve("slow.test"), web:get("/slow.test")
+          test.same({ found.waits, found[1] or "none", answer.status or 0 }, { true, "none", 0 })
+          test.advance(2)
+          test.same({ found.waits, found[1], answer.body }, { false, "192.0.2.2", "192.0.2.2" })
+        end)
+        test("fails", function()
+          local web = test.script("a.lua")
+          test.equal(web:resolve("broken.test").why, "a script that was asked for it failed")
+          test.equal(#test.errors(), 1)
+        end)
+        test("is left alone", function()
+          test.script("a.lua"):resolve("slow.test")
+        end)
+    """, files={"a.lua": RESOLVE_SCRIPT})
+    assert done.status == 0, done.out
+
+
 TLS_SCRIPT = """
     local gate = require "moongate"
     local hooks, seen = {}, {}

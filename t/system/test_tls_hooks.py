@@ -156,6 +156,19 @@ def test_a_tunnel_to_a_name(hooked, ca, elsewhere, nameserver, wait):  # noqa: F
 
 
 @WAITS
+def test_a_tunnel_to_a_name_that_a_script_resolves(hooked, ca, elsewhere, nameserver, wait):  # noqa: F811
+    port = elsewhere.partition(":")[2]
+    code = f"{wait} return conn:tunnel(conn.tls.server_name .. ':{port}')\nend\nfunction hooks.resolve(name)\n" \
+           f"{wait} if name == 'elsewhere.test' then return {{ '127.0.0.8', '127.0.0.1' }} end return false, 'no'"
+    gate = hooked(code, top=nameserver().directive, frontend="route_allow 127.0.0.0/8;")
+    tunnelled(gate, ca)
+    with pytest.raises((ssl.SSLError, OSError)):
+        dial(gate, ca, "www.test")
+    gate.wait_log(r'a script\'s tunnel to "www.test:\d+" failed: a script refuses it')
+    eventually(lambda: gate.stats()["connections_active"] == 0)
+
+
+@WAITS
 def test_a_tunnel_to_a_name_of_which_an_address_never_answers(namespace, hooked, ca, elsewhere,  # noqa: F811
                                                               nameserver, wait):  # noqa: F811
     names = nameserver(**{"elsewhere.test": f"{namespace.silent[0]} {namespace.silent[1]} 127.0.0.1"})

@@ -57,7 +57,7 @@ Test(script, a_script_that_is_wrong_is_refused_with_its_line) {
     check_refused("return { reqest = function() end }",
                   "test.lua:1: unknown hook \"reqest\", did you mean \"request\"?");
     check_refused("return { zzzzzzzzz = function() end }",
-                  "expected one of init, worker_init, exit, connect, tls_hello, tls_done, request, route, "
+                  "expected one of init, worker_init, exit, resolve, connect, tls_hello, tls_done, request, route, "
                   "request_body, response, "
                   "response_body, error, log");
     check_refused("return { request = 5 }", "the hook \"request\" is a number, expected a function");
