@@ -185,6 +185,10 @@ static void move(struct exchange *first, struct exchange *second) {
     queue_move(&first->res_body, &second->res_body);
     first->res_ended = second->res_ended;
     first->res_ready = true;
+    if (second->up_failed) {  // behind its head, in the same turn
+        first->up_failed = true;
+        first->reason = second->reason;
+    }
     if (first->bulk && first->up->bound)
         first->up->bound(first);
 }
@@ -192,8 +196,9 @@ static void move(struct exchange *first, struct exchange *second) {
 enum step_result hedge_answered(struct exchange *second) {
     struct hedge *hedge = of_inner(second->down_owner);
     struct exchange *first = hedge->first;
-    // An error is not what was hoped for, while there may be something better.
-    if (second->res.status >= 500 && first->hedged == HEDGED_RACING) {
+    // An error, or half an answer, is not what was hoped for, while there may be something better.
+    bool bad = second->res.status >= 500 || second->up_failed;
+    if (bad && first->hedged == HEDGED_RACING) {
         first->tried |= second->tried;
         set_state(first, HEDGED_LOST);
         inner_cancel(&hedge->inner);

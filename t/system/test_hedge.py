@@ -13,6 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hyperframe import frame as frames
 
 from conftest import MOONGATE, eventually, several
 from h2origin import H2Origin
@@ -292,6 +293,43 @@ def test_an_error_of_the_second_is_no_answer(moongate, servers):
     first.reply, second.delay = None, lambda n: 0.3
     assert gate.get().status == 503 and hedges(gate) == [2, 1, 0]
     quiet(gate)
+
+
+BROKEN = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\nnonsense\r\n"
+
+
+def test_a_second_that_breaks_behind_its_head_is_no_answer(moongate, servers):
+    first, second = servers(answer(b"first"), delay=lambda n: 0.2), servers(BROKEN)
+    gate = gate_to(moongate, first, second, upstream="eject off; tries 1;")
+    assert gate.get().text == "first" and hedges(gate) == [1, 0, 0]
+    # And where it is the only one, the client is told.
+    first.reply, second.delay = None, lambda n: 0.3
+    assert gate.get().status == 502 and hedges(gate) == [2, 0, 0]
+    quiet(gate)
+
+
+def test_an_http2_second_that_breaks_behind_its_head_is_no_answer(moongate):
+    with H2Origin() as first, H2Origin() as second:
+        closes = []
+
+        def late(link, stream):
+            time.sleep(0.2)
+            if closes:
+                link.close()
+            else:
+                link.respond(stream.id, [(":status", "200")], b"first")
+
+        def broken(link, stream):
+            time.sleep(0.3 if closes else 0)
+            block = link.encoder.encode([(":status", "200")])
+            link.send(frames.HeadersFrame(stream.id, block, flags=["END_HEADERS"]),
+                      frames.RstStreamFrame(stream.id, error_code=2))
+        first.reply, second.reply = late, broken
+        gate = gate_to(moongate, first, second, upstream="protocol h2; eject off; tries 1;")
+        assert gate.get().text == "first" and hedges(gate) == [1, 0, 0]
+        closes.append(True)
+        assert gate.get().status == 502 and hedges(gate) == [2, 1, 0]
+        quiet(gate)
 
 
 def test_a_client_that_goes_ends_both(moongate, servers):
