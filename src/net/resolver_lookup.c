@@ -98,7 +98,19 @@ static enum dns_failure failure_of(int status) {
     }
 }
 
+static unsigned count_of(const struct ares_addrinfo *info, int family) {
+    unsigned count = 0;
+    for (const struct ares_addrinfo_node *node = info->nodes; node; node = node->ai_next)
+        count += node->ai_family == family;
+    return count;
+}
+
+// Of too many addresses the best are kept, and of both families some: one may not be reached.
 static void take(struct lookup *lookup, const struct ares_addrinfo *info) {
+    enum { SHARE = DNS_ADDRESSES_MAX / 2 };
+    unsigned four = count_of(info, AF_INET), six = count_of(info, AF_INET6);
+    unsigned room4 = six < SHARE ? DNS_ADDRESSES_MAX - six : SHARE;
+    unsigned room6 = four < SHARE ? DNS_ADDRESSES_MAX - four : SHARE;
     struct addr addrs[DNS_ADDRESSES_MAX];
     unsigned count = 0;
     uint64_t ttl = UINT32_MAX;
@@ -107,8 +119,10 @@ static void take(struct lookup *lookup, const struct ares_addrinfo *info) {
             ttl = (uint64_t)name->ttl;
     for (const struct ares_addrinfo_node *node = info->nodes; node && count < DNS_ADDRESSES_MAX;
          node = node->ai_next) {
-        if (addr_from_sockaddr(node->ai_addr, node->ai_addrlen, &addrs[count]) < 0)
+        unsigned *room = node->ai_family == AF_INET ? &room4 : &room6;
+        if (*room == 0 || addr_from_sockaddr(node->ai_addr, node->ai_addrlen, &addrs[count]) < 0)
             continue;
+        --*room;
         addr_set_port(&addrs[count++], 0);
         if (node->ai_ttl >= 0 && (uint64_t)node->ai_ttl < ttl)
             ttl = (uint64_t)node->ai_ttl;

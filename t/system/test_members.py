@@ -118,6 +118,30 @@ def test_so_does_that_of_services_and_of_names_that_scripts_give(moongate, dns_p
     follows(gate, an_address_of_the_name, {"127.0.0.3"}, 2, path="/s")
 
 
+def test_a_line_that_does_not_exist_is_asked_for_again_after_its_negative_time(moongate, dns_peer, homes):
+    peer = dns_peer()
+    gate = make(moongate, peer, f"app.test:{homes('127.0.0.2')}", QUICK, workers=1)
+    eventually(lambda: gate.get("/").status == 503, every=0.05)
+    before = peer.asked("app.test")
+    begin = time.monotonic()
+    peer.records["app.test"] = ["A 60 127.0.0.2"]
+    eventually(lambda: gate.get("/").status == 200, every=0.02)
+    assert time.monotonic() - begin < 2 and peer.asked("app.test") == before + 1
+
+
+@pytest.mark.parametrize("upstream", ["", "health tcp every=200ms", "keepalive 8 warm=2"])
+def test_no_request_fails_while_addresses_come_and_go_and_one_works(moongate, dns_peer, homes, upstream):
+    port = homes("127.0.0.2", "127.0.0.3")
+    peer = dns_peer({"app.test": ["A 1 127.0.0.2", "A 1 127.0.0.8"]})
+    gate = make(moongate, peer, f"app.test:{port}", upstream=upstream)
+    changes = (["A 1 127.0.0.8", "A 1 127.0.0.3"], ["A 1 127.0.0.9", "A 1 127.0.0.2", "A 1 127.0.0.3"], ["A 1 127.0.0.2"])
+    for records in changes:
+        asked = peer.asked("app.test")
+        peer.records["app.test"] = records
+        while peer.asked("app.test") < asked + 2:
+            assert set(answers(gate, 10)) <= {"127.0.0.2", "127.0.0.3"}
+
+
 def test_what_runs_on_an_address_that_is_gone_ends_well(moongate, dns_peer, homes):
     peer = dns_peer({"app.test": ["A 1 127.0.0.2"]})
     port = homes("127.0.0.3")

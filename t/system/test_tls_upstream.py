@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from conftest import MOONGATE, Origin, eventually, free_port
+from dns_peer import dns_peer  # noqa: F401: a fixture
 from h2origin import H2Origin, Link
 from pki import Authority, openssl
 
@@ -86,6 +87,16 @@ def gate_to(moongate, pki, origin, tls="", upstream="", **how):
 
 
 # ---- what is good
+
+
+def test_a_server_by_name_must_have_a_certificate_for_that_name(moongate, pki, serve, dns_peer):  # noqa: F811
+    origin = serve(pki.issue("named", "site.test"))  # not for the address
+    peer = dns_peer({"site.test": ["A 60 127.0.0.1"], "other.test": ["A 60 127.0.0.1"]})
+    port = origin.address.partition(":")[2]
+    gate = moongate(f"{peer.directive}upstream app {{ server site.test:{port}; tls {{ ca {pki.path}; }} }}\n"
+                    f"upstream other {{ server other.test:{port}; tls {{ ca {pki.path}; }} }}", "route / app; route /other other;")
+    assert gate.get("/").status == 200 and gate.get("/other").status == 502
+    gate.wait_log('upstream "other": TLS with "127.0.0.1:.*" failed')
 
 
 def test_a_server_that_is_trusted(moongate, pki, site, serve):
