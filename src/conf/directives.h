@@ -142,8 +142,9 @@
       "is asked, the next when it does not answer or fails. Names are taken as they are then: neither " \
       "/etc/hosts nor the search domains of /etc/resolv.conf count. Without this it is /etc/hosts first (read " \
       "for each name that is not in the cache), then the servers and search domains of /etc/resolv.conf, which is " \
-      "read again with each reload. Names are those that " \
-      "scripts give: to gate.resolve, in URLs, and as where to send a request. Each worker asks for itself.") \
+      "read again with each reload. Names are those of server lines, and those that " \
+      "scripts give: to gate.resolve, in URLs, and as where to send a request; scripts with a resolve hook are asked " \
+      "first. Of one name at most 64 addresses are used, of both families some. Each worker asks for itself.") \
     X(resolver_timeout, SCOPE_TOP, TIME, conf, resolver.timeout, 10, 600000, 0, NULL, "5s", NULL, \
       "How long a name may take to be resolved, with all tries at all servers. The first try waits for a part " \
       "of it, each further round through the servers twice as long as the one before.") \
