@@ -359,6 +359,76 @@ function conn_get.tls(t)
   return setmetatable({ t[1] }, Tls)
 end
 
+local proxy_fields = {
+  version = { ffi.C.MG_PROXY_VERSION, tonumber },
+  remote_ip = { ffi.C.MG_PROXY_REMOTE_IP, same },
+  remote_port = { ffi.C.MG_PROXY_REMOTE_PORT, tonumber },
+  alpn = { ffi.C.MG_PROXY_TLV + 0x01, same },
+  authority = { ffi.C.MG_PROXY_TLV + 0x02, same },
+  unique_id = { ffi.C.MG_PROXY_TLV + 0x05, same },
+}
+local proxy_tls_fields = {
+  verified = { ffi.C.MG_PROXY_TLS, function(text) return text == "yes" end },
+  version = { ffi.C.MG_PROXY_TLS + 0x21, same },
+  cn = { ffi.C.MG_PROXY_TLS + 0x22, same },
+  cipher = { ffi.C.MG_PROXY_TLS + 0x23, same },
+  sig_alg = { ffi.C.MG_PROXY_TLS + 0x24, same },
+  key_alg = { ffi.C.MG_PROXY_TLS + 0x25, same },
+}
+
+local function proxy_get(handle, row)
+  local result = C.conn_proxy(handle, row[1], out)
+  if result == OK then return row[2](ffi_string(out.at, out.len)) end
+  if result == NONE then return nil end
+  fail(result, "connection")
+end
+
+local function no_proxy_setting()
+  raise("what a proxy has said of a connection cannot be set")
+end
+
+local ProxyTls = { __metatable = "proxy's tls", __newindex = no_proxy_setting }
+function ProxyTls.__index(t, name)
+  local row = proxy_tls_fields[name]
+  if not row then raise('conn.proxy.tls has no field "' .. tostring(name) .. '"') end
+  return proxy_get(rawget(t, 1), row)
+end
+
+local function proxy_tlv(t, kind)
+  if type(kind) ~= "number" or kind ~= floor(kind) or kind < 0 or kind > 255 then
+    wrong("the type of a TLV", "a number from 0 to 255", kind)
+  end
+  return proxy_get(rawget(t, 1), { ffi.C.MG_PROXY_TLV + kind, same })
+end
+
+local Proxy = { __metatable = "proxy", __newindex = no_proxy_setting }
+function Proxy.__index(t, name)
+  if name == "tlv" then return proxy_tlv end
+  if name == "tls" then
+    if proxy_get(rawget(t, 1), proxy_tls_fields.verified) == nil then return nil end
+    return setmetatable({ rawget(t, 1) }, ProxyTls)
+  end
+  local row = proxy_fields[name]
+  if not row then raise('conn.proxy has no field "' .. tostring(name) .. '"') end
+  return proxy_get(rawget(t, 1), row)
+end
+
+--- conn.proxy
+--- What the proxy in front has said of the connection (listen ... proxy_protocol), nil where there is none:
+--- conn.remote_ip and the like are the client's then. Its fields, each nil where nothing was said: version (1 or 2),
+--- remote_ip and remote_port (the proxy's own), alpn, authority (the name that the client asked for), unique_id, and
+--- tls, nil unless the client's connection has TLS: version, cipher, verified (true when the client has shown a good
+--- certificate), cn (of its subject), sig_alg and key_alg. conn.proxy:tlv(0xe0) is the value of any other type.
+--- @example
+---   local tls = req.conn.proxy and req.conn.proxy.tls
+---   req.headers["x-client"] = tls and tls.verified and tls.cn
+function conn_get.proxy(t)
+  local result = C.conn_proxy(t[1], ffi.C.MG_PROXY_VERSION, out)
+  if result == NONE then return nil end
+  if result ~= OK then fail(result, "connection") end
+  return setmetatable({ t[1] }, Proxy)
+end
+
 --- conn:certificate(name)
 --- The handshake goes on with the certificates of that name, whatever name the client has asked for. A verdict:
 --- return what it returns.
@@ -731,6 +801,21 @@ local function reply_fields(handle, headers, name)
   if name == nil then return end
   reply_field(handle, name, value)
   return reply_fields(handle, headers, name)
+end
+
+--- req:proxy_tlv(type, value)
+--- Says something of the script's own in the PROXY header to the server (proxy_protocol v2): a type from 0xe0 to 0xef and
+--- a string. A connection that has begun with it carries only requests that say the same. All values of one request
+--- have at most 2048 bytes, with 3 more for each.
+--- @where request, route
+--- @error for another type, too many bytes, or when the request is on its way
+--- @example
+---   req:proxy_tlv(0xe0, req.headers["x-tenant"] or "nobody")
+function request_methods.proxy_tlv(t, type_, value)
+  if type(type_) ~= "number" or type_ ~= floor(type_) then wrong("proxy_tlv", "a type (0xe0 to 0xef)", type_) end
+  if type(value) ~= "string" then wrong("proxy_tlv", "a string", value) end
+  local result = C.request_proxy_tlv(t[1], type_, value, #value)
+  if result ~= OK then fail(result, "request") end
 end
 
 --- req:respond(status, headers, body)

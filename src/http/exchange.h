@@ -263,6 +263,7 @@ struct exchange {
     const void *admitted;        // proxy's: the route of the path as it came, NULL: none
     struct slice route_choice;   // a script's: an upstream's name, an address, or a name with a port
     struct slice balance_key;    // a script's: what `balance hash key` looks at
+    struct slice proxy_tlvs;     // a script's: TLVs for the PROXY header that a connection for it begins with
     uint64_t sticky;             // proxy's: the server that the client's cookie names (proxy/sticky.h), 0: none
     bool sticky_read;            // proxy's: the cookie was looked for
     struct slice upstream_name;  // of the server that was asked, for the log

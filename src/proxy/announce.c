@@ -86,6 +86,10 @@ static int version_2(struct exchange *x, struct conn *conn, unsigned says, struc
         say_unique_id(&writer, conn);
     if ((says & PROXY_SAYS_TLS) && conn->secure)
         say_tls(&writer, x, conn);
+    struct slice own = x->proxy_tlvs, value;
+    uint8_t type;
+    while (proxy_tlv_next(&own, &type, &value))
+        proxy_v2_tlv(&writer, type, value);
     int rc = proxy_v2_end(&writer, says & PROXY_SAYS_CHECKSUM);
     if (rc < 0)
         return rc;

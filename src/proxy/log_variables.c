@@ -5,6 +5,7 @@
 #include "base/addr.h"
 #include "base/clock.h"
 #include "net/conn.h"
+#include "net/proxy_header.h"
 #include "proxy/log_format.h"
 #include "proxy/upstream.h"
 #include "tls/stream.h"
@@ -121,6 +122,12 @@ static void put_port(struct log_line *line, const struct addr *addr) {
 
 static void put_remote_addr(struct log_line *line) {
     put_ip(line, remote_of(line));
+}
+
+static void put_proxy_addr(struct log_line *line) {
+    struct conn *conn = client_of(line);
+    const struct proxied *proxied = conn ? conn_proxied(conn) : NULL;
+    put_ip(line, proxied ? &proxied->proxy : NULL);
 }
 
 static void put_remote_port(struct log_line *line) {

@@ -11,6 +11,7 @@
 // clang-format off
 #define LOG_VARIABLES(X) \
     X(remote_addr, "the client's IP address, \"unix\" for a unix socket") \
+    X(proxy_addr, "the IP address of the proxy in front that has said so (listen ... proxy_protocol)") \
     X(remote_port, "the client's port") \
     X(remote_user, "the user name of HTTP basic authentication (RFC 7617), checked or not") \
     X(local_addr, "the address that the client connected to") \

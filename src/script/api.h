@@ -15,7 +15,7 @@
 
 /* cdef begin */
 enum {
-    MG_ABI = 10,
+    MG_ABI = 11,
     MG_SERVICES = 255, /* in place of a family */
 
     /* Results. */
@@ -59,6 +59,13 @@ enum {
     MG_CONN_STARTED, /* wall time */
     MG_CONN_BYTES_IN,
     MG_CONN_BYTES_OUT,
+
+    /* Of what the proxy in front has said of it. */
+    MG_PROXY_VERSION = 0,
+    MG_PROXY_REMOTE_IP,
+    MG_PROXY_REMOTE_PORT,
+    MG_PROXY_TLV = 0x100, /* and a type: its value */
+    MG_PROXY_TLS = 0x200, /* and a type inside of that of TLS; of 0: whether its certificate is good, yes or no */
 
     /* Of a TLS connection: in the order of TLS_FIELDS (tls/stream.h). */
     MG_TLS_VERSION = 0,
@@ -212,6 +219,7 @@ struct mg_api {
     int (*conn_reject)(double conn);
     int (*conn_tls)(double conn, int field, struct mg_text *ret_text); /* MG_NONE: unknown; MG_TLS_FIELD_COUNT: whether
                                                                           it has TLS at all */
+    int (*conn_proxy)(double conn, int field, struct mg_text *ret_text); /* MG_NONE: there is no such thing */
     int (*conn_certificate)(double conn, const char *name, size_t len);
     int (*conn_tunnel)(double conn, const char *address, size_t len);
 
@@ -341,6 +349,7 @@ struct mg_api {
     int (*cookie_next)(const char *at, size_t len, uint32_t *position, struct mg_text *ret_name,
                        struct mg_text *ret_value);
     int (*request_cookie)(double x, const char *name, size_t len, struct mg_text *ret_value);
+    int (*request_proxy_tlv)(double x, int type, const char *at, size_t len);
 };
 /* cdef end */
 

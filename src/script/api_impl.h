@@ -154,6 +154,9 @@ int mg_server_at(const char *upstream, size_t len, uint32_t index, struct mg_ser
 int mg_server_set(const char *upstream, size_t len, const char *address, size_t address_len, int admin,
                   int weight);
 
+// api_proxied.c
+int mg_conn_proxy(double conn, int field, struct mg_text *ret_text);
+int mg_request_proxy_tlv(double x, int type, const char *at, size_t len);
 // api_keys.c
 void *mg_key_new(const char *pem, size_t len);
 void *mg_key_load(const char *path);

@@ -361,3 +361,71 @@ def test_what_the_configuration_may_not_say(moongate, line, why):
     gate.configure("", "script a.lua; " + line)
     done = gate.run("-t")
     assert done.returncode == 1 and why in done.stderr and re.search(r"moongate.conf:\d+:\d+: ", done.stderr)
+
+
+TOLD = """
+return { request = function(req)
+  local proxy = req.conn.proxy
+  if not proxy then return req:respond(200, nil, "none") end
+  local tls = proxy.tls
+  req:respond(200, nil, table.concat({ tostring(proxy.version), proxy.remote_ip, tostring(proxy.remote_port),
+    tostring(proxy.alpn), tostring(proxy.authority), tostring(proxy.unique_id), tostring(proxy:tlv(0xe3)),
+    tls and table.concat({ tostring(tls.verified), tostring(tls.version), tostring(tls.cn), tostring(tls.cipher) }, ",")
+      or "plain" }, " "))
+end }
+"""
+
+
+def tlv(kind, value):
+    return struct.pack("!BH", kind, len(value)) + value
+
+
+def test_scripts_and_logs_are_told_what_the_proxy_said(moongate):
+    gate = moongate("", "", {"a.lua": TOLD}, start=False)
+    gate.configure('log_format mine "$remote_addr by $proxy_addr";', "script a.lua; access_log %FOLDER%/log mine;",
+                   listen=f"{gate.address} proxy_protocol")
+    gate.start()
+
+    def ask(header):
+        with gate.connect() as s:
+            port = s.getsockname()[1]
+            s.sendall(header + REQUEST)
+            return body(read_all(s)).replace(str(port), "PORT")
+
+    assert ask(V1) == "1 127.0.0.1 PORT nil nil nil nil plain"
+    good = struct.pack("!BI", 7, 0) + tlv(0x21, b"TLSv1.3") + tlv(0x22, b"somebody") + tlv(0x23, b"A_CIPHER")
+    said = tlv(1, b"h2") + tlv(2, b"site.test") + tlv(5, b"unique") + tlv(0xe3, b"own")
+    assert ask(v2(tlvs=said + tlv(0x20, good))) == \
+        "2 127.0.0.1 PORT h2 site.test unique own true,TLSv1.3,somebody,A_CIPHER"
+    bad = struct.pack("!BI", 1, 1) + tlv(0x21, b"TLSv1.2")
+    assert ask(v2(tlvs=tlv(0x20, bad))) == "2 127.0.0.1 PORT nil nil nil nil false,TLSv1.2,nil,nil"
+    gate.wait_log("^203.0.113.9 by 127.0.0.1$", path=gate.folder / "log")
+
+
+def test_without_a_proxy_scripts_are_told_nothing(moongate):
+    gate = moongate("", "script a.lua;", {"a.lua": TOLD})
+    assert gate.get().text == "none"
+
+
+def test_what_a_script_says_of_its_own_is_heard_by_the_next_one(moongate):
+    """Two of us, one in front of the other: the client, and a TLV of the script's."""
+    behind = start(moongate, script="""
+        return { request = function(req)
+          req:respond(200, nil, req.conn.remote_ip .. " " .. tostring(req.conn.proxy:tlv(0xe1)))
+        end }""")
+    front = moongate("upstream app { server %s; proxy_protocol v2; keepalive 8; }" % behind.address,
+                     "script a.lua; route / app;", {"a.lua": """
+        return { request = function(req)
+          local tenant = req.headers["x-tenant"]
+          if tenant then req:proxy_tlv(0xe1, tenant) end
+          if req.headers["x-bad"] then req:proxy_tlv(1, "x") end
+        end }"""})
+    client = front.client()
+    for tenant in ("one", "two", "one", None):
+        headers = {"X-Tenant": tenant} if tenant else {}
+        assert client.ask(headers=headers).text == f"127.0.0.1 {'nil' if not tenant else tenant}"
+    assert front.stats()["upstream_reused"] == 1  # the second "one" took the first one's connection
+    assert client.ask(headers={"X-Tenant": "x" * 2045}).status == 200
+    assert client.ask(headers={"X-Tenant": "x" * 2046}).status == 500
+    assert client.ask(headers={"X-Bad": "1"}).status == 500
+    front.wait_log("a type of one's own is one of 224 to 239")
