@@ -11,7 +11,8 @@ from conftest import eventually
 from namespace import namespace  # noqa: F401: a fixture
 from nameserver import nameserver  # noqa: F401: a fixture
 
-# Of connections that fall to another address; whatever else a crowded machine adds is in the median of a few.
+# Of connections that fall to another address: within so many seconds. What a crowded machine adds, it does not add to
+# all of a few.
 FALL = 0.3
 NEVER = "eject off;"
 
@@ -41,6 +42,10 @@ def median(times):
     return sorted(times)[len(times) // 2]
 
 
+def fell_in_time(times):
+    return 0.25 <= min(times) < FALL and median(times) < 2 * FALL
+
+
 def at_rest(gate):
     servers = [s for u in gate.show("upstreams")["upstreams"] for s in u["servers"]]
     return servers and all(s["active"] == 0 for s in servers)
@@ -54,7 +59,7 @@ def test_ipv4_takes_over_where_ipv6_is_broken(moongate, network, addresses):
     results = [timed(gate) for _ in range(12)]
     assert {status for status, _ in results} == {200}
     fallen = [seconds for _, seconds in results if seconds > 0.2]
-    assert len(fallen) >= 6 and 0.25 <= median(fallen) < FALL, results
+    assert len(fallen) >= 6 and fell_in_time(fallen), results
     assert gate.stats()["upstream_raced"] >= len(fallen) and gate.stats()["upstream_retries"] == 0
     assert eventually(lambda: at_rest(gate))
 
@@ -85,7 +90,7 @@ def test_another_server_line_takes_over(moongate, network, method):
     results = [timed(gate, method=method) for _ in range(8)]
     assert {status for status, _ in results} == {200} and len(network.origin.requests) == 8
     fallen = [seconds for _, seconds in results if seconds > 0.2]
-    assert len(fallen) == 4 and median(fallen) < FALL
+    assert len(fallen) == 4 and fell_in_time(fallen), results
 
 
 def test_where_all_are_dead_the_answer_comes_in_time(moongate, network):
