@@ -158,6 +158,24 @@ def test_the_readmes_first_script(moongate, origin):
     assert gate.get("/").body == b"ok" and origin.requests[0].header("x-real-ip") == "127.0.0.1"
 
 
+def test_the_configuration_that_readme_shows_is_accepted(moongate, tmp_path_factory):
+    """Blocks that begin with upstream or listen, each in a configuration of its own."""
+    folder = tmp_path_factory.mktemp("pki")
+    site = Authority(folder).issue("site", "site.test")
+    text = (SRCDIR / "README.md").read_text()
+    blocks = re.findall(r"(?m)^    (?:upstream|listen) .*\n(?:    .*\n)*", text)
+    assert len(blocks) >= 4
+    for block in blocks:
+        gate = moongate(start=False)
+        block = block.replace("site.pem", str(site.pem)).replace("site.key", str(site.key))
+        inside, outside = (block, "") if block.lstrip().startswith("listen") else ("", block)
+        names = re.findall(r"(?m)^    upstream (\w+)", outside) or ["app"]
+        outside = outside or "upstream app { server 127.0.0.1:1; }"
+        gate.configure(outside, inside + "".join(f"route /{name} {name};\n" for name in names))
+        done = gate.run("-t")
+        assert done.returncode == 0, done.stderr
+
+
 # ---- what calls of others are here
 
 
