@@ -161,7 +161,7 @@ struct conf_server {
 };
 
 // `health`: how servers are checked.
-enum conf_health_kind { HEALTH_TCP, HEALTH_TLS, HEALTH_H2, HEALTH_HTTP };
+enum conf_health_kind { HEALTH_TCP, HEALTH_TLS, HEALTH_H2, HEALTH_HTTP, HEALTH_SCRIPT };
 enum { CONF_STATUS_RANGES = 8, CONF_HEALTH_TEXT_MAX = 255 };
 struct conf_status_range {
     uint16_t low, high;           // inclusive
@@ -173,6 +173,8 @@ struct conf_health {
     const char *body;             // that the response must contain; NULL: any
     struct conf_status_range status[CONF_STATUS_RANGES];
     unsigned status_count;
+    const char *function;         // of scripts, by its name; NULL: none
+    struct conf_place function_place;
     uint64_t every, timeout, jitter;
     uint64_t rise, fall;          // checks in a row
     bool start_down;              // one that was not checked yet is down

@@ -614,13 +614,15 @@
     X(queue_timeout, SCOPE_UPSTREAM, TIME, conf_upstream, queue_timeout, 1, 86400000, 0, NULL, "5s", NULL, \
       "How long a request may wait for a free server. After that it is answered 503 with Retry-After.") \
     X(health, SCOPE_UPSTREAM, OWN, conf_upstream, health, 0, 0, 0, \
-      "tcp | tls | h2 | http [[METHOD] PATH] [status=STATUS,...] [body=TEXT] [host=NAME] [every=TIME] [timeout=TIME] " \
+      "tcp | tls | h2 | http [[METHOD] PATH] [status=STATUS,...] [body=TEXT] [host=NAME] | script NAME [every=TIME] " \
+      "[timeout=TIME] " \
       "[jitter=TIME] [rise=NUMBER] [fall=NUMBER] [start=up|down]", NULL, "http GET /healthz status=200-299 every=5s", \
       "Checks each server of the upstream again and again, on a connection of its own, and leaves those alone " \
       "that are not well. tcp: a connection can be made. tls: and the TLS handshake succeeds, as the tls block " \
       "says. h2: and the server speaks HTTP/2. http: it answers a request (GET / when nothing else is said), in the " \
       "protocol of the upstream, with one of the statuses (200-399 when not given), a body that contains TEXT, " \
-      "to its end; host is what stands in the Host field, else the server's name. A check is made every 5s when not " \
+      "to its end; host is what stands in the Host field, else the server's name. script: the function of that name, which " \
+      "a script has made with gate.health, says so; without one the configuration is refused. A check is made every 5s when not " \
       "given, with a random time up to jitter (a tenth of every) added, so that servers are not all checked at once, " \
       "by one worker for all. It may take timeout (2s, or every if that is shorter). After fall (3) checks in a row " \
       "that failed a server is down, after rise (2) that went well it is up again; the log says so, with the " \

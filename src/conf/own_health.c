@@ -16,6 +16,7 @@ static const struct {
     { "tls", HEALTH_TLS },
     { "h2", HEALTH_H2 },
     { "http", HEALTH_HTTP },
+    { "script", HEALTH_SCRIPT },
 };
 
 static const char *kind_word(enum conf_health_kind kind) {
@@ -126,6 +127,19 @@ static int parse_request(struct parser *parser, const struct statement *statemen
     return 0;
 }
 
+// NAME; that a script has made a function of it is known when scripts are loaded.
+static int parse_function(struct parser *parser, const struct statement *statement, unsigned *at,
+                          struct conf_health *health) {
+    const struct token *word = &statement->words[*at];
+    if (*at == statement->count || word->text.len == 0 || memchr(word->text.at, '=', word->text.len))
+        return parser_fail(parser, statement->place,
+                           "no function is named, expected \"health script NAME\" (gate.health)");
+    health->function = word->text.at;
+    health->function_place = word->place;
+    ++*at;
+    return 0;
+}
+
 int own_parse_health(struct parser *parser, struct block *block, struct statement *statement) {
     struct conf_upstream *upstream = block->owners[OWNER_conf_upstream];
     int err = own_count_words(parser, statement, 1, 16);
@@ -144,11 +158,13 @@ int own_parse_health(struct parser *parser, struct block *block, struct statemen
     }
     if (!known)
         return parser_fail(parser, statement->words[0].place,
-                           "\"%.64s\" is no kind of check, expected tcp, tls, h2 or http",
+                           "\"%.64s\" is no kind of check, expected tcp, tls, h2, http or script",
                            statement->words[0].text.at);
     unsigned at = 1;
     if (health->kind == HEALTH_HTTP)
         err = parse_request(parser, statement, &at, health);
+    if (health->kind == HEALTH_SCRIPT)
+        err = parse_function(parser, statement, &at, health);
     for (; at < statement->count && !err; at++)
         err = parse_option(parser, statement, &statement->words[at], health);
     if (err)
@@ -192,6 +208,10 @@ void own_print_health(FILE *out, int indent, const void *owner) {
             fprintf(out, "%s%u-%u", i == 0 ? " status=" : ",", health->status[i].low, health->status[i].high);
         print_text(out, "body", health->body);
         print_text(out, "host", health->host);
+    }
+    if (health->function) {
+        fputc(' ', out);
+        value_print_word(out, health->function);
     }
     print_time(out, "every", health->every);
     print_time(out, "timeout", health->timeout);

@@ -174,6 +174,11 @@ static int load(struct generation *generation, const struct generation_options *
         };
         code = script_host_new(&scripts, &generation->scripts, error);
     }
+    list_each(link, &generation->upstreams) {
+        struct upstream *upstream = container_of(link, struct upstream, link);
+        upstream->check_script = generation->scripts ? script_health() : NULL;
+        upstream->scripts = generation->scripts;
+    }
     if (code == 0)
         code = load_frontends(generation, error);
     // With scripts that are asked first it is for when they are in use.

@@ -26,6 +26,7 @@ struct check {
     bool busy;
     uint32_t seen;       // state in which this worker saw the server last
     struct probe probe;
+    struct check_run *run;  // in place of the probe, while a function of a script is asked; NULL: none is
 };
 
 // What is known of a server that nobody has checked for so many intervals says nothing any more.
@@ -96,8 +97,7 @@ static void judge(struct server *server, bool good, const char *why) {
         set_state(server, CHECK_down, why);
 }
 
-static void done(struct probe *probe, enum probe_result result, const char *why) {
-    struct check *check = container_of(probe, struct check, probe);
+static void over(struct check *check, enum probe_result result, const char *why) {
     log_debug("upstream \"%s\": check of \"%s\": %s", check->server->upstream->conf->name, check->server->name,
               result == PROBE_GOOD ? "good" : why);
     check->busy = false;
@@ -107,6 +107,36 @@ static void done(struct probe *probe, enum probe_result result, const char *why)
     wait_for_next(check);
 }
 
+static void probed(struct probe *probe, enum probe_result result, const char *why) {
+    over(container_of(probe, struct check, probe), result, why);
+}
+
+static void script_said(void *owner, bool good, const char *why) {
+    struct check *check = owner;
+    check->run = NULL;
+    over(check, good ? PROBE_GOOD : PROBE_BAD, why);
+}
+
+static void begin(struct check *check) {
+    const struct upstream *upstream = check->server->upstream;
+    if (health_of(check)->kind != HEALTH_SCRIPT) {
+        probe_begin(&check->probe, &upstream->checks->kit, check->server, probed);
+        return;
+    }
+    if (upstream->check_script)
+        check->run = upstream->check_script->begin(upstream->scripts, check->server, script_said, check);
+    if (!check->run)
+        over(check, PROBE_NOTHING, "memory is out");
+}
+
+static void give_up(struct check *check) {
+    if (check->run)
+        check->server->upstream->check_script->end(check->run);
+    else
+        probe_end(&check->probe);
+    check->run = NULL;
+}
+
 // ---- when -------------------------------------------------------------------------------------------------
 
 static void due(struct timer *timer) {
@@ -114,9 +144,9 @@ static void due(struct timer *timer) {
     const struct conf_health *health = health_of(check);
     char text[STANDING_WHY_MAX], time[VALUE_TEXT_MAX];
     if (check->busy) {
-        probe_end(&check->probe);
+        give_up(check);
         snprintf(text, sizeof text, "no answer within %s", value_print(health->timeout, VALUE_TIME, time));
-        done(&check->probe, PROBE_BAD, text);
+        over(check, PROBE_BAD, text);
         return;
     }
     struct standing *standing = check->server->standing;
@@ -129,7 +159,7 @@ static void due(struct timer *timer) {
     check->busy = true;
     counters->health_checks++;
     timer_start(&check->timer, health->timeout);
-    probe_begin(&check->probe, &check->server->upstream->checks->kit, check->server, done);
+    begin(check);
 }
 
 // The first check of a server comes within `jitter`; one that is known goes on as it did.
@@ -173,7 +203,7 @@ void check_end(struct server *server) {
     server->check = NULL;
     timer_stop(&check->timer);
     if (check->busy)
-        probe_end(&check->probe);
+        give_up(check);
     free(check);
 }
 

@@ -8,6 +8,15 @@
 #include "proxy/server.h"
 
 struct check;
+struct check_run;
+
+// Checks by functions of scripts (`health script`); script/health.c fills it in, by way of proc/.
+struct check_script {
+    // done() is called once, not at once, unless end() comes first; the run is gone then. NULL when memory is out.
+    struct check_run *(*begin)(void *scripts, const struct server *server,
+                               void (*done)(void *owner, bool good, const char *why), void *owner);
+    void (*end)(struct check_run *run);
+};
 
 // The configuration is in use from now on: servers, those that come later too, are checked until checks_stop().
 void checks_go(struct upstream *upstream, const struct conf_settings *settings);

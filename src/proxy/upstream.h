@@ -19,6 +19,7 @@
 #include "ring/ring.h"
 
 struct checks;
+struct check_script;
 
 struct upstream {
     struct list link;         // of its generation, or of its book
@@ -50,6 +51,8 @@ struct upstream {
     struct budget budget;     // of this worker
     uint64_t window_ends_ms;  // outlier.c's: of what servers are judged by
     struct checks *checks;    // check.c's; NULL: servers are not checked
+    const struct check_script *check_script;  // of its generation's scripts; NULL: there are none
+    void *scripts;
 };
 
 struct upstream_options {

@@ -15,7 +15,7 @@
 
 /* cdef begin */
 enum {
-    MG_ABI = 11,
+    MG_ABI = 12,
     MG_SERVICES = 255, /* in place of a family */
 
     /* Results. */
@@ -229,6 +229,8 @@ struct mg_api {
     int (*job_timer)(double seconds, int every, double *ret_job);
     int (*job_spawn)(double *ret_job);
     int (*job_cancel)(double job);            /* MG_NONE: it is over */
+    int (*health_declare)(const char *name, size_t len); /* MG_NONE: there is one of that name */
+    int (*health_result)(int good, const char *why, size_t len);
     int (*task_ticket)(double *ret_ticket);
     int (*task_park)(double seconds);         /* after task_ticket(); the caller yields after it */
     int (*task_unpark)(double ticket);        /* MG_NONE: it does not wait */

@@ -157,6 +157,10 @@ int mg_server_set(const char *upstream, size_t len, const char *address, size_t 
 // api_proxied.c
 int mg_conn_proxy(double conn, int field, struct mg_text *ret_text);
 int mg_request_proxy_tlv(double x, int type, const char *at, size_t len);
+// health.c
+int mg_health_declare(const char *name, size_t len);
+int mg_health_result(int good, const char *why, size_t len);
+
 // api_keys.c
 void *mg_key_new(const char *pem, size_t len);
 void *mg_key_load(const char *path);

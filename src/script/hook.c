@@ -20,8 +20,8 @@ const char *hook_name(unsigned hook) {
         SCRIPT_HOOKS(X)
 #undef X
     };
-    static const char *const others[] = { "load", "timer", "task" };
-    return hook < HOOK_COUNT ? names[hook] : others[hook > HOOK_task ? 0 : hook - HOOK_COUNT];
+    static const char *const others[] = { "load", "timer", "task", "health" };
+    return hook < HOOK_COUNT ? names[hook] : others[hook > HOOK_health ? 0 : hook - HOOK_COUNT];
 }
 
 unsigned hook_failure_status(enum hook_id hook) {

@@ -29,10 +29,11 @@ enum hook_id {
     SCRIPT_HOOKS(X)
 #undef X
     HOOK_COUNT,
-    // What runs without a row in the table: a script's main chunk, gate.after and gate.every, gate.spawn.
+    // What runs without a row in the table: a script's main chunk, gate.after and gate.every, gate.spawn, gate.health.
     HOOK_load = HOOK_COUNT,
     HOOK_timer,
     HOOK_task,
+    HOOK_health,
 };
 
 const char *hook_name(unsigned hook);

@@ -77,6 +77,7 @@ struct script_host {
     struct resolver_guide guide;  // all chains'
     bool has_resolve;
     struct list jobs;
+    struct list health_functions;  // health.c's
     unsigned job_count, jobs_running;
     struct script_chain *loading;  // whose main chunk runs: script number loading_at
     unsigned loading_at;
@@ -92,8 +93,8 @@ struct script_host {
     uint32_t *free_slots;  // places in the Lua table of requests, a stack
     uint32_t free_count, free_room, slot_count;
     // References: the loop that a coroutine runs, requests by slot, conns by handle, functions of jobs by
-    // their id, what is called when a job and when a task is over.
-    int runner, live, conn_table, job_table, job_over, task_over;
+    // their id, what is called when a job and when a task is over, and before a check begins.
+    int runner, live, conn_table, job_table, job_over, task_over, health_begin;
     struct script_stats stats;
     struct log_limit limit;
     const struct script_observer *observer;
@@ -148,6 +149,7 @@ struct job {
     uint64_t due_ms;
     bool every;
     bool cancelled;  // does not begin again
+    struct check_run *check;  // health.c's: it checks a server; NULL: it does not
     enum {
         JOB_HELD,   // made while the script loads: begins to count when the configuration is in use
         JOB_ARMED,  // the task's timer runs, or it is to be woken
@@ -272,6 +274,16 @@ void job_unask(struct job *job);  // nobody wants to know
 void job_over(struct job *job);
 void jobs_cancel(struct list *children);
 void jobs_release_all(struct script_host *host);
+// Begins at the next opportunity; its function has to be made until then. NULL when memory is out.
+struct job *job_begin(struct script_chain *chain, unsigned at, enum hook_id hook);
+void job_end(struct job *job);  // wherever it is, but not from within
+
+// health.c
+// That every function that the configuration names is there.
+int health_check(const struct script_host *host, struct error *error) __attribute__((warn_unused_result));
+void health_forget(struct script_host *host);
+void health_ended(struct job *job, const char *failure);  // it goes with that; failure: of the function, or NULL
+void health_lost(struct job *job);  // it goes, whatever came of it
 
 // guide.c: what a resolve hook is called with, as two values.
 void asked_push(const struct asked *asked, lua_State *co);

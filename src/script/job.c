@@ -44,6 +44,8 @@ static void set_state(struct job *job, int state) {
 // Its function and what waits for its end are let go (lua/moongate/tasks.lua).
 static void job_free(struct job *job) {
     struct script_host *host = job->task.chain->host;
+    if (job->check)
+        health_lost(job);
     set_state(job, JOB_HELD);
     task_end(&job->task);
     if (job->asked)
@@ -118,6 +120,10 @@ static void took_turn(struct job *job, enum outcome outcome, const char *text) {
     bool starting = task->hook == HOOK_init && host->starting.done;
     if (failed && !starting)
         task_report(task, text);
+    if (job->check) {
+        health_ended(job, failed ? text : NULL);
+        return;
+    }
     if (job->every && !job->cancelled) {
         jobs_cancel(&task->children);
         arm_again(job);
@@ -297,6 +303,24 @@ static int make(unsigned hook, struct job **ret_job) {
     }
     *ret_job = job;
     return MG_OK;
+}
+
+struct job *job_begin(struct script_chain *chain, unsigned at, enum hook_id hook) {
+    struct job *job = job_new(chain, at, hook);
+    if (!job)
+        return NULL;
+    job->id = handle_new(HANDLE_JOB, job);
+    if (!job->id) {
+        job_free(job);
+        return NULL;
+    }
+    set_state(job, JOB_ARMED);
+    task_wake(&job->task);
+    return job;
+}
+
+void job_end(struct job *job) {
+    job_free(job);
 }
 
 int mg_job_timer(double seconds, int every, double *ret_job) {

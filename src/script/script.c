@@ -49,6 +49,7 @@ int script_host_new(const struct script_options *options, struct script_host **r
     list_init(&host->chains);
     list_init(&host->conns);
     list_init(&host->jobs);
+    list_init(&host->health_functions);
     host->conf = options->conf;
     host->source = options->source;
     host->generation = options->generation;
@@ -81,6 +82,8 @@ int script_host_new(const struct script_options *options, struct script_host **r
          frontend = frontend->next)
         rc = chain_load(host, frontend, &ordinal, error);
     guide_bind(host);
+    if (rc == 0)
+        rc = health_check(host, error);
     if (rc < 0) {
         script_host_free(host);
         return rc;
@@ -94,6 +97,7 @@ void script_host_free(struct script_host *host) {
         return;
     conn_records_detach(host);
     jobs_release_all(host);
+    health_forget(host);
     sockets_forget(host);
     coroutine_release_all(host);
     state_close(host);

@@ -101,6 +101,10 @@ struct resolver_guide *script_host_guide(struct script_host *host);
 // Sockets of scripts that the descriptors of this worker suffice for, whatever script_sockets says.
 void script_sockets_bound(uint64_t most);
 
+// Checks of servers by functions of scripts (proxy/check.h); `scripts`: the host.
+struct check_script;
+const struct check_script *script_health(void);
+
 struct script_stats {
     uint64_t calls, errors, yields;
     size_t lua_bytes;

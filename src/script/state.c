@@ -22,7 +22,7 @@ extern const size_t moongate_lua_len, moongate_sandbox_len;
 //  X(name): the files of lua/moongate/, in the order in which they run
 #define LUA_FILES(X) \
     X(body) X(modules) X(shared) X(metrics) X(encoding) X(crypto) X(time) X(http) X(tasks) X(fetch) X(resolve) \
-    X(sockets) X(form) X(servers)
+    X(sockets) X(form) X(servers) X(health)
 #define X(name) extern const char moongate_lua_##name[]; extern const size_t moongate_lua_##name##_len;
 LUA_FILES(X)
 #undef X
@@ -167,6 +167,7 @@ int state_open(struct script_host *host, struct error *error) {
     host->conn_table = take_reference(lua, "conns");
     host->job_table = take_reference(lua, "jobs");
     host->job_over = take_reference(lua, "job_over");
+    host->health_begin = take_reference(lua, "health_begin");
     host->task_over = take_reference(lua, "task_over");
     lua_pushvalue(lua, 1);
     lua_setfield(lua, LUA_REGISTRYINDEX, "moongate.core");

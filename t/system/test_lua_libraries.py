@@ -12,6 +12,7 @@ from conftest import SRCDIR, eventually
 LIBRARIES = sorted((SRCDIR / "lua/moongate").glob("*.lua"))
 
 # An example may need what is made while a script loads; such lines go to the script's beginning.
+WHOLE_MADE_WHILE_LOADING = "gate.health("
 MADE_WHILE_LOADING = re.compile(r"^local \w+ *= gate\.(shared|counter|gauge|histogram)\b")
 # local name = ...    -- value
 SAYS_WHAT_COMES = re.compile(r"^local (\w+)\s*=.*\S\s+-- (.+)$")
@@ -51,6 +52,10 @@ def as_script(all_examples):
     top, functions = [], []
     for number, example in enumerate(all_examples):
         body = []
+        if example.startswith(WHOLE_MADE_WHILE_LOADING):
+            top.append(example)
+            functions.append(f'["/{number}"] = function() end,')
+            continue
         for line in example.splitlines():
             if MADE_WHILE_LOADING.match(line):
                 if line not in top:
