@@ -14,8 +14,10 @@
 The programs are those that MOONGATE and MOONGATECTL name, else the ones in build/."""
 import contextlib
 import http.client
+import itertools
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -35,11 +37,25 @@ SANITIZED = "asan" in str(MOONGATE)  # slower, and what its memory measures says
 USER = "nobody"  # whom workers become when the tests are run by root
 
 
+def ports():
+    """Ports that nobody else takes before they are listened on, or while their server is away for a moment: below those
+    that the kernel gives to clients, and each process of pytest-xdist has its own. Where it begins is left to chance,
+    for there may be another run on the machine."""
+    first, end = 10000, 32000
+    count, number = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)), os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]
+    own = range(first + int(number), end, count)
+    start = random.randrange(len(own))
+    return itertools.cycle([*own[start:], *own[:start]])
+
+
+PORTS = ports()
+
+
 def free_port():
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    for port in PORTS:
+        with contextlib.suppress(OSError), socket.socket() as s:
+            s.bind(("", port))
+            return port
 
 
 def eventually(what, seconds=5.0, every=0.01):
@@ -378,7 +394,7 @@ class Origin:
             self.listener.listen(256)
             self.address = f"unix:{path}"
         else:
-            self.listener = socket.create_server(at, backlog=256)
+            self.listener = socket.create_server((at[0], at[1] or free_port()), backlog=256)
             self.listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited
             self.port = self.listener.getsockname()[1]
             self.address = f"{at[0]}:{self.port}"
