@@ -24,7 +24,7 @@ static const char usage[] =
     "    show stats         counters\n"
     "    show metrics       counters, and what scripts count, in Prometheus' text format\n"
     "    show generations   loaded configurations, and who still uses them\n"
-    "    show dns           how names are resolved: what is kept, hits, failures\n"
+    "    show dns           how names are resolved, and what is known of each\n"
     "    show upstreams     servers: state, weight, requests, connections, times\n"
     "    set server UPSTREAM/ADDRESS weight N|weight default|up|drain|down\n"
     "                       for all workers at once, until it is set again; ADDRESS * is all of the upstream\n"

@@ -16,6 +16,8 @@
 #include "conf/conf.h"
 #include "net/resolver_cache.h"
 
+#include <stdio.h>
+
 struct resolver;
 
 struct resolver_answer {
@@ -92,6 +94,13 @@ struct resolver_services_ask *resolver_ask_services(
     void (*done)(void *owner, const struct resolver_services *services), void *owner);
 // As resolver_cancel().
 void resolver_cancel_services(struct resolver_services_ask *ask);
+
+// What is known, a line for each name, the last used first, until `most` bytes are written:
+//   NAME KIND STATE LEFT VALUES WHY    with a tab between two
+// KIND: A, AAAA, A+AAAA or SRV. STATE: fresh, stale (past its time, the resolvers fail), asked (for, now), failed, expired.
+// LEFT: milliseconds that it holds; stale and failed: until it is asked for again at the earliest. VALUES: with ", " between
+// two, perhaps none; services as in a zone. WHY it failed last, perhaps nothing.
+void resolver_print(const struct resolver *resolver, FILE *out, long most);
 
 // For moongate -V: "c-ares 1.18.1".
 const char *resolver_library(void);

@@ -15,9 +15,11 @@
 //   ABORT       master  generation  -          -             forget it, and listeners that came for it
 //   QUIT        master  -           -          -             end gracefully: connections drain
 //   STOP        master  -           -          -             end now
+//   ASK         master  question    -          -             what the worker alone knows (inquiry.h); answer TELL
 //   READY       worker  generation  -          -             loaded
 //   COMMITTED   worker  generation  -          -             in use; removed listeners are closed
 //   REFUSED     worker  generation  why        -             not loaded; 0: it cannot run at all
+//   TELL        worker  question    -          memfd         the answer to ASK; none: it knows nothing
 //
 // The order for a worker that was just forked: LISTENER*, ACCESS_LOG*, DICT*, LOAD, (READY), COMMIT,
 // (COMMITTED). A reload sends only those LISTENER, ACCESS_LOG and DICT that the worker does not have yet. A
@@ -40,9 +42,11 @@
     X(ABORT) \
     X(QUIT) \
     X(STOP) \
+    X(ASK) \
     X(READY) \
     X(COMMITTED) \
-    X(REFUSED)
+    X(REFUSED) \
+    X(TELL)
 
 enum message_type {
     MESSAGE_NONE,

@@ -26,6 +26,7 @@ enum client_state {
     CLIENT_WAITS,       // for the reload under way
     CLIENT_WAITS_NEXT,  // for the one after it
     CLIENT_WAITS_END,   // of the master
+    CLIENT_WAITS_TOLD,  // for what the workers say
     CLIENT_WRITING,     // reply is set; the timer runs
 };
 
@@ -187,7 +188,8 @@ static void do_show_generations(struct master *master, struct control_client *cl
 }
 
 static void do_show_dns(struct master *master, struct control_client *client) {
-    show(master, client, report_dns);
+    client->state = CLIENT_WAITS_TOLD;
+    inquiry_start(&master->inquiry, master->workers, master->worker_count);
 }
 
 static void do_show_upstreams(struct master *master, struct control_client *client) {
@@ -358,6 +360,14 @@ void control_reloaded(struct control *control, bool ok, const char *text) {
     }
 }
 
+void control_told(void) {
+    list_each(link, &the_control->clients) {
+        struct control_client *client = container_of(link, struct control_client, link);
+        if (client->state == CLIENT_WAITS_TOLD)
+            show(master_of(the_control), client, report_dns);
+    }
+}
+
 void control_release(struct control *control) {
     if (control->watch.fd < 0)
         return;
@@ -369,7 +379,8 @@ void control_release(struct control *control) {
         struct control_client *client = container_of(link, struct control_client, link);
         if (client->state == CLIENT_WAITS_END)
             client_say(client, true, "moongate has ended");
-        else if (client->state == CLIENT_WAITS || client->state == CLIENT_WAITS_NEXT)
+        else if (client->state == CLIENT_WAITS || client->state == CLIENT_WAITS_NEXT ||
+                 client->state == CLIENT_WAITS_TOLD)
             client_say(client, false, "moongate was stopped");
     }
     // A reply that did not fit at once gets one more moment.

@@ -8,7 +8,7 @@
 //   reload             ok when all workers use the new configuration; error: the old one goes on
 //   stop | quit        ok when the last worker has ended
 //   reopen             opens the log files again
-//   show workers | stats | generations | dns
+//   show workers | stats | metrics | generations | upstreams | dns    dns: when the workers have answered
 //   upgrade            an error in this version
 //
 // To add a command: a row in the table of control.c; what it prints goes to report.c.
@@ -36,6 +36,9 @@ int control_open(struct control *control, const char *path, struct error *error)
     __attribute__((warn_unused_result));
 // The end of the master: those who wait for it are answered; the socket is removed.
 void control_release(struct control *control);
+
+// The workers have answered (inquiry.h); those who wait for that get their report.
+void control_told(void);
 
 // The reload that was under way has ended: its result goes to those who asked for it. Those who asked later
 // wait for the next.

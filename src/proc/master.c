@@ -270,6 +270,7 @@ int master_run(const struct master_options *options, struct error *error) {
     logs_init(&master.logs);
     dicts_init(&master.dicts);
     reload_init(&master.reload);
+    inquiry_init(&master.inquiry, control_told);
     code = read_configuration(&master, options->file, error);
     if (code == 0)
         code = take_resources(&master, options, error);

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The master process: owns what outlives a worker and a generation. master.c starts and ends it, workers.c
 // keeps the workers alive, reload.c changes the generation, control.c answers moongatectl, report.c says how
-// things are.
+// things are, inquiry.c asks the workers for what they alone know.
 #ifndef MOONGATE_PROC_MASTER_H
 #define MOONGATE_PROC_MASTER_H
 
 #include "proc/control.h"
 #include "proc/dicts.h"
 #include "proc/heritage.h"
+#include "proc/inquiry.h"
 #include "proc/logs.h"
 #include "proc/loop.h"
 #include "proc/pidfile.h"
@@ -41,6 +42,7 @@ struct master {
     struct dicts dicts;
     struct control control;
     struct reload reload;
+    struct inquiry inquiry;
     struct pidfile pidfile;
     struct watch signals;
     struct timer deadline;        // of the phase

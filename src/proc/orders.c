@@ -5,6 +5,7 @@
 #include "proc/orders.h"
 
 #include "base/log.h"
+#include "proc/inquiry.h"
 #include "proxy/client.h"
 
 #include <errno.h>
@@ -290,6 +291,9 @@ static void obey(struct worker_self *self, const struct message *message, int fd
         break;
     case MESSAGE_STOP:
         worker_close_all(self);
+        break;
+    case MESSAGE_ASK:
+        inquiry_answer(&self->channel, message->number, self->current);
         break;
     default:
         log_error("%s is no order for a worker", message_name(message->type));

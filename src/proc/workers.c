@@ -256,9 +256,12 @@ static void readable(struct watch *watch, uint32_t events) {
         worker_watch_channel(worker);
     }
     while (watch->fd >= 0 && (code = channel_receive(&worker->channel, &message, &fd)) == 0) {
+        if (message.type == MESSAGE_TELL)
+            inquiry_told(&worker->master->inquiry, worker->index, message.number, fd);
+        else
+            answered(worker, &message);
         if (fd >= 0)
             close(fd);
-        answered(worker, &message);
     }
     if (code == -EPIPE) {  // SIGCHLD follows
         watch_remove(watch);
@@ -292,6 +295,7 @@ static void died(struct worker *worker, int status) {
     standings_bury(master->standings, worker->index);
     bool quick = clock_ms() - worker->started_ms < QUICK_DEATH_MS;
     worker->state = WORKER_IS_down;
+    inquiry_lost(&master->inquiry, worker->index);
     if (master->phase == MASTER_STARTING || worker->asked) {
         char why[160];
         snprintf(why, sizeof why, "worker %u %s while it loaded the configuration", worker->index, how);

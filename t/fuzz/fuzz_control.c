@@ -27,6 +27,10 @@ int master_reopen(struct master *m, struct error *error) {
 void reload_start(struct master *m) {
     control_reloaded(&m->control, true, "generation 2 is in use");
 }
+void inquiry_start(struct inquiry *inquiry, struct worker *workers, unsigned count) {
+    must(inquiry == &master.inquiry && workers == master.workers && count == 0);
+    control_told();
+}
 static void report(FILE *out, bool json) {
     fputs(json ? "{}\n" : "-\n", out);
 }

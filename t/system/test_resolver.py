@@ -346,19 +346,3 @@ def test_the_directive_is_checked(moongate, line, expected):
     assert (done.returncode == 0) == (expected is None) and (expected or "") in done.stderr
     if not expected:
         assert "resolver 127.0.0.1:53 [::1]:5353 [::1]:53;" in gate.run("-T").stdout
-
-
-def test_show_dns(moongate, nameserver):
-    names = nameserver(**{"app.test": "192.0.2.1"})
-    gate = asker(moongate, names, workers=2)
-    for name in ("app.test", "app.test", "none.test"):
-        resolve(gate, name)
-    got = gate.show("dns")
-    total = got["total"]
-    assert got["resolvers"] == [names.address] and [worker["worker"] for worker in got["workers"]] == [0, 1]
-    assert total["hits"] + total["misses"] == 3 and total["not_found"] >= 1 and total["failures"] == 0
-    assert total["entries"] == sum(worker["entries"] for worker in got["workers"]) >= 2 and total["under_way"] == 0
-    text = gate.ctl("show", "dns").stdout.splitlines()
-    assert text[0] == f"names are resolved by {names.address}" and len(text) == 5
-    assert text[1].split()[:3] == ["worker", "kept", "under"]
-    assert text[4].split()[:2] == ["all", str(total["entries"])]
