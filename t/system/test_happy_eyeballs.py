@@ -43,7 +43,7 @@ def median(times):
 
 
 def fell_in_time(times):
-    return 0.25 <= min(times) < FALL and median(times) < 2 * FALL
+    return 0.248 <= min(times) < FALL and median(times) < 2 * FALL  # timers count whole milliseconds
 
 
 def at_rest(gate):
