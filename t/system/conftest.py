@@ -320,6 +320,16 @@ def hold(pid):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "alone: measures the machine or fills it, so that nothing else may run beside it")
+    config.addinivalue_line("markers", "long: takes five seconds or more, most of them waiting")
+
+
+def pytest_collection_modifyitems(items):
+    """The long ones are begun one by one from the start, not by one process in a row nor at the end."""
+    items.sort(key=lambda item: bool(item.get_closest_marker("long")))
+    waiting = sum(bool(item.get_closest_marker("long")) for item in items)
+    others = len(items) - waiting
+    for n in range(waiting):
+        items.insert(n * (others * 3 // 4 // waiting + 1), items.pop(others + n))
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -301,7 +301,6 @@ class Growth:
         assert SANITIZED or more < 2048, f"{more} KiB more"
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("without", ["", "incremental"])
 def test_readers_of_1_kib_a_second_cost_a_new_worker_little(moongate, sink, monkeypatch, without):
     """One gigabyte each, one reader after the other."""
@@ -319,7 +318,6 @@ def test_readers_of_1_kib_a_second_cost_a_new_worker_little(moongate, sink, monk
     growth.is_small()
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("without", ["", "incremental"])
 def test_uploads_to_a_server_that_reads_1_kib_a_second_cost_a_new_worker_little(moongate, monkeypatch, without):
     """One gigabyte each, one upload after the other."""
@@ -441,6 +439,7 @@ def test_a_reader_that_stops_at_the_end_is_dropped_too(moongate, sink):
         eventually(lambda: gate.stats()["connections_active"] == 0, 5, 0.05)
 
 
+@pytest.mark.long
 def test_a_slow_server_holds_the_uploader_back(moongate, sinks):
     slow = sinks(pause=0.05)
     gate = gate_to(moongate, slow.address, level="info")

@@ -444,7 +444,6 @@ def fill_backlog(address):
             return held
 
 
-@pytest.mark.alone
 def test_a_connect_that_is_not_answered_is_504(moongate):
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         address = full.getsockname()

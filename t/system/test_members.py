@@ -84,6 +84,7 @@ def follows(gate, tell, expected, seconds, path="/"):
     return last - begin
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ttl", [1, 2])
 def test_traffic_follows_a_real_server_within_the_time_to_live_and_a_second(moongate, nameserver, homes, ttl):
     names = nameserver(ttl=ttl, **{"app.test": "127.0.0.2"})
@@ -97,6 +98,7 @@ def test_traffic_follows_a_real_server_within_the_time_to_live_and_a_second(moon
     follows(gate, lambda: None, {"127.0.0.2"}, ttl + 1)
 
 
+@pytest.mark.long
 def test_so_does_that_of_services_and_of_names_that_scripts_give(moongate, dns_peer, homes):
     port = homes("127.0.0.2", "127.0.0.3")
     peer = dns_peer({NAME: [f"SRV 1 1 1 {port} a.test"], "a.test": ["A 1 127.0.0.2"], "b.test": ["A 1 127.0.0.3"]})
@@ -129,6 +131,7 @@ def test_a_line_that_does_not_exist_is_asked_for_again_after_its_negative_time(m
     assert time.monotonic() - begin < 2 and peer.asked("app.test") == before + 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("upstream", ["", "health tcp every=200ms", "keepalive 8 warm=2"])
 def test_no_request_fails_while_addresses_come_and_go_and_one_works(moongate, dns_peer, homes, upstream):
     port = homes("127.0.0.2", "127.0.0.3")
@@ -222,6 +225,7 @@ def test_a_line_that_is_not_resolved_leaves_the_others_in_peace(moongate, dns_pe
     eventually(lambda: answers(gate, 4) == {"127.0.0.2": 2, "127.0.0.3": 2}, every=0.1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["dead", "lame", "refusing", "silent"])
 def test_the_last_addresses_stay_in_use_while_the_dns_fails(moongate, dns_peer, homes, how):
     peer = dns_peer({"app.test": ["A 1 127.0.0.2"]})

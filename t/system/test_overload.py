@@ -18,8 +18,6 @@ import pytest
 
 from conftest import MOONGATE, SANITIZED, USER, eventually, free_port, read_all, rss
 
-pytestmark = pytest.mark.alone
-
 ANSWER = {"a.lua": "return { request = function(req) return req:respond(200, {}, 'hello') end }"}
 SLEEP = {"a.lua": """
     local gate = require "moongate"
@@ -72,6 +70,7 @@ def test_at_the_limit_the_longest_idle_connection_makes_room(moongate):
     assert lines(gate, "limit of connections: 10 are open") == 1
 
 
+@pytest.mark.alone
 def test_while_none_is_idle_new_connections_wait(moongate):
     gate = moongate("", "script a.lua;", SLEEP, level="notice", connections=4)
     busy = [gate.connect() for _ in range(4)]
@@ -88,6 +87,7 @@ def test_while_none_is_idle_new_connections_wait(moongate):
     assert lines(gate, "limit of connections: 4 are open") == 1
 
 
+@pytest.mark.alone
 def test_a_connection_that_has_just_come_is_not_shed(moongate):
     """Its first request is on its way; one that has brought none for a second is."""
     gate = moongate("", "script a.lua;", ANSWER, level="notice", connections=2)
@@ -185,6 +185,7 @@ def used_descriptors(pid):
     return counts[-1]
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not shutil.which("prlimit"), reason="no prlimit")
 def test_without_descriptors_idle_connections_go_and_others_wait(moongate):
     gate = moongate("connections_full wait;", "script a.lua;", SLEEP, level="notice", connections=6)
@@ -319,6 +320,7 @@ def test_at_memory_limit_idle_connections_go_then_requests_are_refused(moongate)
 # ---- idle connections in thousands
 
 
+@pytest.mark.alone
 def test_ten_thousand_idle_connections_cost_little_and_the_next_one_a_place(moongate, nginx):
     """Under 1 KiB each; at the limit the longest idle one is shed for the next, with one line in the log."""
     count = 1000 if SANITIZED else 10000
@@ -384,6 +386,7 @@ def test_a_connection_of_a_removed_listener_has_its_first_request_answered(moong
         socket.create_connection(("127.0.0.1", old))
 
 
+@pytest.mark.alone
 def test_a_silent_connection_does_not_hold_a_graceful_stop_up(moongate):
     gate = moongate("", "script a.lua;", ANSWER, level="info")
     silent, late = gate.connect(), gate.connect()

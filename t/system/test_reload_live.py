@@ -172,7 +172,7 @@ class Load:
 def test_30_reloads_under_wrk_lose_nothing_and_memory_is_flat(moongate, nginx):
     nginx.write("page", "x" * 100)
     gate = gate_to(moongate, nginx.address, {"v.lua": VERSION % (0, 0)}, "script v.lua;", level="warn")
-    seconds = 15
+    seconds = 8
     with subprocess.Popen(["wrk", "-t1", "-c64", f"-d{seconds}s", gate.url("/page")], stdout=subprocess.PIPE,
                           text=True) as wrk:
         pid, third, generations = gate.workers()[0], 0, set()

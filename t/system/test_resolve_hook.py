@@ -246,6 +246,7 @@ def texts(gate, times=20):
     return seen
 
 
+@pytest.mark.long
 def test_servers_of_the_configuration(moongate, nameserver, homes):
     names = nameserver(**{"app.test": "127.0.0.9", "dns.test": "127.0.0.2"})
     port = homes("127.0.0.2", "127.0.0.3", "127.0.0.4")

@@ -636,7 +636,6 @@ COUNTS = """
     gate.log.warn("{0} counted", ("%d"):format(count))"""
 
 
-@pytest.mark.alone
 def test_a_large_body_streams_through_both_hooks_in_little_memory(moongate):
     # By hand for more: MOONGATE_TEST_MIB=1024.
     mib = int(os.environ.get("MOONGATE_TEST_MIB", "96"))

@@ -224,7 +224,6 @@ def test_a_limit_ends_it_at_the_change_of_a_configuration(moongate, origin, hook
 
 
 @pytest.mark.skipif(SANITIZED, reason="what memory measures there says nothing")
-@pytest.mark.alone
 def test_thousands_that_sleep_cost_a_few_kib_each(moongate):
     """Connections that wait in their request hook, and tasks; more again and again, until memory is steady."""
     gate = moongate("", "script a.lua;", {"a.lua": """

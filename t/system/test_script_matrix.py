@@ -398,6 +398,7 @@ def test_each_call_comes_to_its_end_in_each_hook(moongate, origin, what, of):
     matrix.settles()
 
 
+@pytest.mark.long
 def test_script_time_limit_ends_each_call_in_each_hook(moongate, origins):
     """A moongate for each call, for no more than ten errors a second are logged; several at a time."""
     with concurrent.futures.ThreadPoolExecutor(4) as pool:

@@ -323,7 +323,6 @@ def memory(gate):
     return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) * 1024
 
 
-@pytest.mark.alone
 def test_a_slow_reader_holds_the_script_back(moongate, peers):
     """64 MiB through send() to a peer that begins to read late: moongate holds little of it."""
     size, seen = 64 << 20, []

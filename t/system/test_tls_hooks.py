@@ -193,6 +193,7 @@ def test_a_tunnel_to_a_name_that_leads_nowhere(hooked, ca, elsewhere, nameserver
     eventually(lambda: gate.stats()["connections_active"] == 0)
 
 
+@pytest.mark.long
 def test_a_tunnel_to_a_name_that_nobody_answers_for(hooked, ca, nameserver):  # noqa: F811
     names = nameserver(relay=True)
     names.delay = 30

@@ -11,7 +11,6 @@ from test_tls import ask, ca, context, dial, secure, site  # noqa: F401 (fixture
 CONNECTIONS = 2000
 
 
-@pytest.mark.alone
 @pytest.mark.skipif(SANITIZED, reason="what a sanitizer's memory measures says nothing")
 def test_an_idle_connection_costs_less_than_24_kib(secure, ca):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

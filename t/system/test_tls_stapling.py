@@ -183,6 +183,7 @@ def test_one_worker_asks_for_all(secure, ca, origins, chained):
     assert gate.stats()["staples_fetched"] == 1 and gate.stats()["staple_errors"] == 0
 
 
+@pytest.mark.long
 def test_the_death_of_the_one_who_asks(secure, silent, chained):
     """Its turn is over after a while, and another one's comes."""
     gate = secure(f"stapling on; stapling_responder {silent.url};", lines=chained.lines)
@@ -229,6 +230,7 @@ def test_it_is_asked_for_again_before_its_end(secure, ca, origins, chained):
     assert stapled(gate)
 
 
+@pytest.mark.long
 def test_the_last_one_is_sent_until_it_is_out_of_date(secure, ca, origins, chained):
     source, replies = origins(), [http(signed(ca, chained, -60, 6))]
     source.reply = lambda _: replies.pop() if replies else http(b"", "503 Away")
@@ -325,6 +327,7 @@ def test_trailing_bytes_are_not_taken(secure, ca, chained, origins):
     failing(gate, "is no OCSP response")
 
 
+@pytest.mark.long
 def test_one_that_says_nothing_costs_nobody_anything(secure, ca, chained, silent):
     gate = secure(f"stapling on; stapling_responder {silent.url};", lines=chained.lines)
     eventually(lambda: silent.requests)
