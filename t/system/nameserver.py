@@ -11,14 +11,17 @@
     names.drop = "AAAA"                                queries of that kind are lost on the way (relay)
 
 Names that it is not told do not exist; names outside of .test are refused."""
+import bisect
 import contextlib
 import re
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -36,12 +39,14 @@ class Nameserver:
         self.folder = Path(tempfile.mkdtemp(prefix="moongate-dns-", dir="/tmp"))
         self.port = self.real_port = free_port()
         self.ttl, self.delay, self.drop, self.relay, self.process = ttl, 0, None, None, None
+        self.closing = False
         self.tell(**records)
         if relay:
             self.relay = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             self.relay.bind(("127.0.0.1", 0))
             self.port = self.relay.getsockname()[1]
-            threading.Thread(target=self.pass_on, daemon=True).start()
+            self.thread = threading.Thread(target=self.pass_on, daemon=True)
+            self.thread.start()
         self.start()
 
     @property
@@ -91,25 +96,36 @@ class Nameserver:
         return len(re.findall(rf"query\[{kind}\] {re.escape(name)} ", self.log()))
 
     def pass_on(self):
-        """Of the relay: each query by itself, after the delay."""
-        def one(query, client):
-            with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-                s.settimeout(10)
+        """The relay: each query goes to dnsmasq after the delay, by a socket of its own. One thread does it all: one for
+        each query would sometimes wake up seconds late."""
+        due, asked = [], {}  # (when, query, client) by time; whose answer comes on a socket
+        while not self.closing:
+            wait = max(0, due[0][0] - time.monotonic()) if due else None
+            for s in select.select([self.relay, *asked], [], [], wait)[0]:
+                with contextlib.suppress(OSError):  # dnsmasq may be dead
+                    data, peer = s.recvfrom(65536)
+                    if s is not self.relay:
+                        self.relay.sendto(data, asked[s])
+                    elif not self.drop or data[-4:-2] != {"A": b"\0\x01", "AAAA": b"\0\x1c"}[self.drop]:
+                        bisect.insort(due, (time.monotonic() + self.delay, data, peer))
+                if s is not self.relay:
+                    del asked[s]
+                    s.close()
+            while due and due[0][0] <= time.monotonic():
+                _, query, client = due.pop(0)
+                s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
                 s.sendto(query, ("127.0.0.1", self.real_port))
-                self.relay.sendto(s.recv(65536), client)
-
-        with contextlib.suppress(OSError):
-            while True:
-                query, client = self.relay.recvfrom(65536)
-                if self.drop and query[-4:-2] == {"A": b"\0\x01", "AAAA": b"\0\x1c"}[self.drop]:
-                    continue
-                timer = threading.Timer(self.delay, one, (query, client))
-                timer.daemon = True
-                timer.start()
+                asked[s] = client
+        for s in asked:
+            s.close()
 
     def close(self):
         self.stop()
+        print(f"---- the log of dnsmasq at {self.address}\n{self.log()}")
         if self.relay:
+            self.closing = True
+            self.relay.sendto(b"", self.relay.getsockname())  # wakes it
+            self.thread.join(10)
             self.relay.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
